@@ -1,0 +1,61 @@
+"""SHA-256 of bytes and stored files, and verification against records."""
+
+from __future__ import annotations
+
+import hashlib
+
+from nait_store.errors import CorruptChunkError, NotFoundError
+from nait_store.schemas.record import FileDigest
+from nait_store.storage.location import Location
+
+_BLOCK_BYTES = 1 << 22
+
+
+def sha256_bytes(data: bytes | memoryview) -> str:
+    """SHA-256 as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(location: Location, path: str) -> str:
+    """SHA-256 of a stored file, read in blocks."""
+    digest = hashlib.sha256()
+    with location.open_read(path) as handle:
+        while block := handle.read(_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_payload_file(location: Location, folder: str, path: str, data: bytes | memoryview) -> FileDigest:
+    """Write one file of an immutable payload and return its digest record."""
+    location.write_bytes(f"{folder}/{path}", data)
+    return FileDigest(path=path, size_bytes=len(memoryview(data).cast("B")), sha256=sha256_bytes(data))
+
+
+def check_file(location: Location, folder: str, expected: FileDigest, *, hashed: bool) -> None:
+    """Compare one payload file with its record.
+
+    Parameters
+    ----------
+    location, folder
+        Where the payload lies.
+    expected
+        Its record; ``path`` relative to ``folder``.
+    hashed
+        Whether to read and hash every byte, or only compare sizes.
+
+    Raises
+    ------
+    CorruptChunkError
+        Missing, of another size, or of other content; the message names the file.
+    """
+    path = f"{folder}/{expected.path}"
+    try:
+        size_bytes = location.size_bytes(path)
+    except NotFoundError as error:
+        raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
+    if size_bytes != expected.size_bytes:
+        raise CorruptChunkError(
+            f"{location.url_of(path)} has {size_bytes:,} bytes, its record says {expected.size_bytes:,}"
+        )
+    if hashed and sha256_file(location, path) != expected.sha256:
+        raise CorruptChunkError(f"{location.url_of(path)} differs from its recorded SHA-256")

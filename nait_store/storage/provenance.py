@@ -1,0 +1,45 @@
+"""Who writes: author, time, program; and fresh ULIDs."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import os
+import socket
+from datetime import UTC, datetime
+
+from ulid import ULID
+
+from nait_store.schemas.record import Provenance
+
+
+def now() -> datetime:
+    """Current time in UTC."""
+    return datetime.now(UTC)
+
+
+def new_ulid() -> str:
+    """Return a fresh ULID: 26 characters that sort by creation time."""
+    return str(ULID())
+
+
+def package_version() -> str:
+    """Version of the installed package."""
+    return importlib.metadata.version("nait-store")
+
+
+def current_provenance() -> Provenance:
+    """Provenance of a record written now, by this process."""
+    return Provenance(created_at=now(), author=author(), writer=f"nait-store {package_version()}")
+
+
+def author() -> str:
+    """``NAIT_STORE_AUTHOR``, else ``user@host``."""
+    named = os.environ.get("NAIT_STORE_AUTHOR")
+    if named:
+        return named
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no passwd entry, e.g. an arbitrary uid in a container
+        user = f"uid{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -1,0 +1,167 @@
+"""Activation sets on disk: the set, its segments, its versions and its ingests."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from nait_store.schemas.capture import (
+    CaptureEnvironment,
+    CaptureIdentity,
+    CaptureSettings,
+    Feature,
+    StoredDtype,
+)
+from nait_store.schemas.record import FileDigest, Name, Provenance, Record, RelativePath, Sha256, Timestamp, Ulid
+from nait_store.schemas.samples import FieldType
+
+ROW_BITS = 40
+"""``row_id`` = segment ordinal · 2^40 + row index: never reused in a set, never persisted outside it."""
+
+
+class SetRecord(Record):
+    """``set.json``: the name and the identity that every segment shares. Immutable."""
+
+    name: Name
+    capture_id: str
+    identity: CaptureIdentity
+    n_neurons: int = Field(ge=1)
+    """J, the width of a layer's vector."""
+    n_model_layers: int = Field(ge=1)
+    provenance: Provenance
+
+
+class FeatureArray(Record):
+    """One feature's Zarr array within a segment: ``data.zarr/<feature>`` [n, L, J].
+
+    Beside it lie the float32 norms, ``data.zarr/<feature>_norms`` [n, L].
+    """
+
+    feature: Feature
+    dtype: StoredDtype
+    chunk_rows: int = Field(ge=1)
+    """The chunk grid is (chunk_rows, 1, J)."""
+    max_abs: float = Field(ge=0)
+    """Largest absolute stored value."""
+
+
+class SourceFile(Record):
+    """One input file of an ingest."""
+
+    uri: str
+    size_bytes: int | None = None
+    sha256: Sha256 | None = None
+
+
+class SegmentRecord(Record):
+    """``segment.json``, written last: its presence says that the segment is whole."""
+
+    segment_id: Ulid
+    set_name: Name
+    capture_id: str
+    n_rows: int = Field(ge=1)
+    layers: tuple[int, ...]
+    """Zero-based decoder layers, ascending; axis 1 of the arrays."""
+    n_neurons: int = Field(ge=1)
+    arrays: tuple[FeatureArray, ...]
+    user_fields: dict[str, FieldType]
+    files: tuple[FileDigest, ...]
+    """Every other file of the segment, chunk by chunk, paths relative to the segment's folder."""
+    settings: CaptureSettings
+    environment: CaptureEnvironment
+    n_tokens: int = Field(ge=0)
+    n_truncated: int = Field(ge=0)
+    provenance: Provenance
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The features it stores."""
+        return tuple(a.feature for a in self.arrays)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all its files but the record itself."""
+        return sum(f.size_bytes for f in self.files)
+
+
+class SegmentRef(Record):
+    """How a manifest names a segment."""
+
+    segment_id: Ulid
+    ordinal: int = Field(ge=0, lt=2**23)
+    """Assigned at commit, never reused within the set; the high bits of ``row_id``."""
+    n_rows: int = Field(ge=1)
+    record_sha256: Sha256
+    """Digest of ``segment.json``, which holds the digests of everything else."""
+
+
+class TombstoneRef(Record):
+    """Parquet of (segment_ordinal, row_index) that this version leaves out."""
+
+    path: RelativePath
+    """Relative to the set's folder."""
+    n_rows: int = Field(ge=1)
+    sha256: Sha256
+
+
+class SetManifest(Record):
+    """``versions/<n>.json``: its atomic creation is the commit.
+
+    ``base is None`` marks a full list of segments (every 100th version); otherwise ``segments`` holds what came
+    since version ``base``, whose manifest is full, so that reading a version takes two documents at most.
+    """
+
+    set_name: Name
+    number: int = Field(ge=1)
+    parent: int | None
+    operation: Literal["ingest"]
+    message: str = ""
+    base: int | None = None
+    segments: tuple[SegmentRef, ...]
+    tombstones: TombstoneRef | None = None
+    next_ordinal: int = Field(ge=0)
+    n_samples: int = Field(ge=0)
+    """Visible samples: rows less tombstones."""
+    ingest_ids: tuple[Ulid, ...] = ()
+    provenance: Provenance
+
+
+class IngestPlan(Record):
+    """``ingests/<ulid>/plan.json``: what an ingest set out to do."""
+
+    ingest_id: Ulid
+    set_name: Name
+    capture_id: str
+    sources: tuple[SourceFile, ...]
+    features: tuple[Feature, ...]
+    layers: tuple[int, ...]
+    dtype: StoredDtype
+    command: str = ""
+    provenance: Provenance
+
+
+class IngestHeartbeat(Record):
+    """``ingests/<ulid>/heartbeat.json``, rewritten while the ingest lives."""
+
+    ingest_id: Ulid
+    at: Timestamp
+    host: str
+    pid: int
+
+
+class FlushRecord(Record):
+    """``ingests/<ulid>/flushed/<segment>.json``: from its creation on, the segment's samples are acknowledged."""
+
+    ingest_id: Ulid
+    segment_id: Ulid
+    n_rows: int = Field(ge=1)
+    record_sha256: Sha256
+
+
+class IngestOutcome(Record):
+    """``ingests/<ulid>/outcome.json``: the ingest is over; its segments are in ``version`` or there were none."""
+
+    ingest_id: Ulid
+    version: int | None
+    provenance: Provenance

@@ -1,0 +1,111 @@
+"""What was measured and how: capture identity, settings and provenance.
+
+Three classes of facts, after what a difference between a profile and a set means: the *identity* (the numbers
+mean different things: refuse), the *settings* (they are shifted: warn and record), the *environment* (ignore).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from nait_store.schemas.record import Record, Sha256
+
+
+class HookPoint(StrEnum):
+    """Where in a decoder layer the neurons are read.
+
+    ``mlp``: input of the FFN's down projection, J = intermediate size. ``residual``: decoder-layer output.
+    ``attn``: input of the attention output projection.
+    """
+
+    MLP = "mlp"
+    RESIDUAL = "residual"
+    ATTN = "attn"
+
+
+class Feature(StrEnum):
+    """Reduction of a sample's K content-token vectors to one: mean over K, t_K minus t_1, or t_K."""
+
+    MEAN = "mean"
+    DRIFT = "drift"
+    LAST = "last"
+
+
+class StoredDtype(StrEnum):
+    """Element type of stored activations."""
+
+    FLOAT16 = "float16"
+    FLOAT32 = "float32"
+
+
+class Span(StrEnum):
+    """Which of a sample's own tokens count as its content: all turns, or the assistant's only."""
+
+    ALL = "all"
+    RESPONSE = "response"
+
+
+class SpanEdges(StrEnum):
+    """``content`` leaves out template scaffolding and special tokens; ``rendered`` takes every rendered token."""
+
+    CONTENT = "content"
+    RENDERED = "rendered"
+
+
+class TemplatePolicy(Record):
+    """How a sample became text."""
+
+    name: str
+    """``chat`` (the tokenizer's own template), ``alpaca`` or ``plain``."""
+    sha256: Sha256
+    """Of the template's text."""
+
+
+class CaptureIdentity(Record):
+    """Everything that decides *what is measured*; its hash is the ``capture_id``.
+
+    Features, layers and dtype are contents of a set, checked for coverage, and not part of the identity.
+    """
+
+    model_fingerprint: Sha256
+    """Tensors and canonical configuration; re-sharding or renaming the checkpoint does not change it."""
+    tokenizer_fingerprint: Sha256
+    template: TemplatePolicy
+    span: Span
+    span_edges: SpanEdges
+    hook_point: HookPoint
+    hook_path: str | None = None
+    """Module path within a layer when the user overrode the structural rule."""
+    moe_layout: str | None = None
+    """``expert-flattened:E×I`` for mixture-of-experts layers hooked at ``mlp``."""
+
+    @property
+    def capture_id(self) -> str:
+        """First 128 bits of the identity's SHA-256, as 32 hexadecimal digits."""
+        return self.digest()[:32]
+
+
+class CaptureSettings(Record):
+    """What shifts the numbers a little; a difference is a warning and is recorded."""
+
+    max_length_tokens: int = Field(ge=1)
+    truncation: str = "right"
+    compute_dtype: str
+    """Dtype of weights and forward pass, ``float32`` or ``bfloat16`` …"""
+
+
+class CaptureEnvironment(Record):
+    """Where and with what it ran; never compared."""
+
+    model_source: str
+    """Path or hub id the user gave."""
+    model_type: str
+    model_revision: str | None = None
+    n_parameters: int
+    device: str
+    batch_layout: str
+    token_budget: int
+    torch_version: str
+    transformers_version: str

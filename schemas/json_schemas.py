@@ -1,0 +1,65 @@
+"""The JSON Schemas of every record, generated from the models and checked in under ``schemas/json``.
+
+``python -m nait_store.schemas.json_schemas DIRECTORY`` rewrites them; a test fails when they are stale.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from nait_store.schemas.activation_set import (
+    FlushRecord,
+    IngestHeartbeat,
+    IngestOutcome,
+    IngestPlan,
+    SegmentRecord,
+    SetManifest,
+    SetRecord,
+)
+from nait_store.schemas.profile import ProfileManifest, ProfileRecord
+from nait_store.schemas.record import Record
+from nait_store.schemas.scores import ScoreKey
+from nait_store.schemas.selection import SelectionManifest, SelectionRecord
+from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
+
+DOCUMENTS: dict[str, type[Record]] = {
+    "store": StoreRecord,
+    "set": SetRecord,
+    "segment": SegmentRecord,
+    "set-version": SetManifest,
+    "ingest-plan": IngestPlan,
+    "ingest-heartbeat": IngestHeartbeat,
+    "ingest-flushed": FlushRecord,
+    "ingest-outcome": IngestOutcome,
+    "profile": ProfileRecord,
+    "profile-version": ProfileManifest,
+    "selection": SelectionRecord,
+    "selection-version": SelectionManifest,
+    "score-key": ScoreKey,
+}
+
+
+def json_schemas() -> dict[str, str]:
+    """Return the schema text of every document, by file name."""
+    texts = {}
+    for name, record in DOCUMENTS.items():
+        schema = record.model_json_schema(mode="serialization")
+        schema = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "$id": f"nait-store:format-{FORMAT_VERSION}:{name}",
+            **schema,
+        }
+        texts[f"{name}.schema.json"] = json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return texts
+
+
+def write_json_schemas(folder: Path) -> None:
+    """Write every schema into ``folder``."""
+    for name, text in json_schemas().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_json_schemas(Path(sys.argv[1]))

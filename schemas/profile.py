@@ -1,0 +1,107 @@
+"""Profiles on disk: per-layer directions, what they are for, and where they come from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
+from nait_store.schemas.record import FileDigest, Name, Provenance, Record, Sha256, Ulid
+
+
+class Metric(StrEnum):
+    """How a layer's activation A_l meets its direction v_l: A_l·v_l, or that over ‖A_l‖ (v_l has unit length)."""
+
+    DOT = "dot"
+    COSINE = "cosine"
+
+
+class Method(StrEnum):
+    """First principal component, normalised mean, or normalised mean minus a background's mean."""
+
+    PCA = "pca"
+    MEAN = "mean"
+    CONTRASTIVE = "contrastive"
+
+
+class Recipe(Record):
+    """Every choice that turns in-domain features into directions and directions into scores.
+
+    ``profile_feature`` is what the direction is made of, ``feature`` what candidates are scored on.
+    """
+
+    name: str
+    """``default``, ``nait-paper``, or ``custom`` as soon as one choice differs from a named recipe."""
+    method: Method
+    center: bool
+    """Whether PCA removes the mean first (arXiv 2603.13201, Eq. 3, does)."""
+    profile_feature: Feature
+    feature: Feature
+    metric: Metric
+
+
+class SampleSource(Record):
+    """Which samples of which set version went in."""
+
+    set_name: Name
+    version: int = Field(ge=1)
+    where: str | None = None
+    limit: int | None = None
+    seed: int | None = None
+    n_samples: int = Field(ge=1)
+    sample_ids_sha256: Sha256
+    """Of the sorted sample ids, one a line: the input digest of a rebuild."""
+
+
+class LayerStatistics(Record):
+    """What to know about one layer's direction."""
+
+    layer: int
+    explained_variance_ratio: float | None
+    """Share of the (centred or raw) variance on the component; None where the method has no components."""
+    sign_margin: float
+    """|mean · v| over the standard deviation of the projections: near 0, the sign is a coin toss."""
+
+
+class ProfileRecord(Record):
+    """``profile.json`` of a payload. Immutable."""
+
+    name: Name
+    recipe: Recipe
+    recipe_sha256: Sha256
+    """Of recipe, capture id, sources and layers: equal means that a rebuild is a no-op."""
+    capture_id: str
+    identity: CaptureIdentity
+    settings: CaptureSettings
+    layers: tuple[int, ...]
+    n_neurons: int = Field(ge=1)
+    has_offset: bool
+    """Whether candidates are centred on a background's mean (``offset`` in ``directions.zarr``)."""
+    directions_sha256: Sha256
+    """Of layers, directions and offset as little-endian float32 C-order bytes."""
+    source: SampleSource
+    background: SampleSource | None = None
+    statistics: tuple[LayerStatistics, ...]
+    warnings: tuple[str, ...] = ()
+    files: tuple[FileDigest, ...]
+    """Every other file of the payload."""
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    """Options as given, for the reader's benefit."""
+    card: str = ""
+    parent: int | None = None
+    """The version that was latest when this one was built."""
+    provenance: Provenance
+
+
+class ProfileManifest(Record):
+    """``versions/<n>.json`` of a profile: the sole commit point."""
+
+    name: Name
+    number: int = Field(ge=1)
+    payload: Ulid
+    record_sha256: Sha256
+    recipe_sha256: Sha256
+    message: str = ""
+    provenance: Provenance

@@ -1,0 +1,120 @@
+"""What all records share: frozen pydantic models with one canonical JSON form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from nait_store.errors import FormatError
+from nait_store.refs import NAME_PATTERN
+
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Ulid = Annotated[str, StringConstraints(pattern=r"^[0-7][0-9A-HJKMNP-TV-Z]{25}$")]
+
+
+def _check_relative_path(path: str) -> str:
+    if path.startswith("/") or "\\" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        raise ValueError(f"{path!r} is not a plain relative path")
+    return path
+
+
+RelativePath = Annotated[str, StringConstraints(max_length=512), AfterValidator(_check_relative_path)]
+Timestamp = AwareDatetime
+
+
+def canonical_json(value: Any) -> bytes:
+    """Serialise to the one byte form that digests and ids are made of.
+
+    Sorted keys, no white space, UTF-8 without escapes, no NaN or infinity.
+
+    Parameters
+    ----------
+    value
+        Plain JSON values.
+
+    Returns
+    -------
+    bytes
+        UTF-8 JSON.
+
+    Raises
+    ------
+    ValueError
+        The value holds NaN or infinity, or text that is not valid Unicode (a lone surrogate).
+    TypeError
+        The value holds something that JSON has no form for.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode("utf-8")
+
+
+def json_digest(value: Any) -> str:
+    """SHA-256 of the canonical JSON of ``value``, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+class Record(BaseModel):
+    """Base of everything written down as JSON; unknown fields are ignored so that minor additions stay readable.
+
+    A change that old readers must not ignore sets a reader feature flag in ``store.json`` instead.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, ser_json_inf_nan="constants")
+
+    def to_json_bytes(self) -> bytes:
+        """Return the canonical JSON form: what is written to disk and what digests are taken of."""
+        return canonical_json(self.model_dump(mode="json")) + b"\n"
+
+    def digest(self) -> str:
+        """SHA-256 of :meth:`to_json_bytes`."""
+        return hashlib.sha256(self.to_json_bytes()).hexdigest()
+
+    @classmethod
+    def from_json_bytes(cls, data: bytes, where: str) -> Self:
+        """Parse and validate a record.
+
+        Parameters
+        ----------
+        data
+            The file's bytes.
+        where
+            Path or URL, for the message.
+
+        Raises
+        ------
+        FormatError
+            Not JSON, or not this record.
+        """
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "the document"
+            raise FormatError(
+                f"{where} is not a valid {cls.__name__}: {field}: {first['msg']}",
+                next_step="run 'nait-store verify' to see what else is damaged",
+            ) from error
+
+
+class FileDigest(Record):
+    """One file of an immutable payload."""
+
+    path: RelativePath
+    """Relative to the payload's folder."""
+    size_bytes: int = Field(ge=0)
+    sha256: Sha256
+
+
+class Provenance(Record):
+    """Who wrote a record, with what, when. Never part of an identity."""
+
+    created_at: datetime
+    author: str
+    """``user@host`` unless ``NAIT_STORE_AUTHOR`` says otherwise."""
+    writer: str
+    """Package and version, ``nait-store 0.1.0``."""
