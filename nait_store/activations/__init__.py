@@ -1,0 +1,1 @@
+"""Activation sets on disk: segments, versions, verification."""

@@ -1,0 +1,1 @@
+"""The DuckDB index over the store's manifests: always rebuildable, never the truth."""

@@ -1,0 +1,1 @@
+"""One ingest job: plan, skip what is known, capture, write, commit, resume."""

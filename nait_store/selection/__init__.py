@@ -1,0 +1,1 @@
+"""Ranked, budgeted, reproducible subsets: choose, save, export."""

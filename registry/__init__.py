@@ -1,0 +1,1 @@
+"""The profile registry: build directions, version them, check that they apply."""
