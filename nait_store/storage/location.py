@@ -48,6 +48,7 @@ class Location:
         self.is_local: bool = "file" in protocols
         self.url: str = self._root if self.is_local else str(fs.unstrip_protocol(self._root))
         self._create = creator_for(fs, protocols)
+        self._read_only: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
         return f"Location({self.url!r})"
@@ -57,7 +58,13 @@ class Location:
         other = object.__new__(Location)
         other.__dict__.update(self.__dict__)
         other._root = self._absolute(path)
-        other.url = f"{self.url}/{path}"
+        other.url = self.url_of(path)
+        return other
+
+    def read_only(self, reason: str, next_step: str) -> Location:
+        """Return this location with every write refused for ``reason``."""
+        other = self.sub("")
+        other._read_only = (reason, next_step)
         return other
 
     def url_of(self, path: str) -> str:
@@ -71,7 +78,7 @@ class Location:
     @property
     def can_create_atomically(self) -> bool:
         """Whether create-if-absent is known to be atomic here, which every write to a store needs."""
-        return self._create is not None
+        return self._create is not None and self._read_only is None
 
     def require_writable(self) -> None:
         """Refuse a filesystem on which commits could be lost.
@@ -79,8 +86,11 @@ class Location:
         Raises
         ------
         ReadOnlyError
-            No atomic create-if-absent is known for this filesystem.
+            No atomic create-if-absent is known for this filesystem, or the location was made read-only.
         """
+        if self._read_only is not None:
+            reason, next_step = self._read_only
+            raise ReadOnlyError(reason, next_step=next_step)
         if self._create is None:
             raise ReadOnlyError(
                 f"stores on {self.protocol}:// can be read but not written: "
@@ -185,6 +195,8 @@ class Location:
 
     def delete(self, path: str) -> None:
         """Delete a file or a whole folder; nothing happens where there is none."""
+        if self._read_only is not None:
+            self.require_writable()
         with self._errors("delete", path), contextlib.suppress(FileNotFoundError):
             self._fs.rm(self._absolute(path), recursive=True)
 
