@@ -1,0 +1,367 @@
+"""Reading a segment: memory-mapped chunk files where the store allows it, zarr where it does not."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from nait_store.activations.chunks import (
+    DATA_FOLDER,
+    SAMPLES_FILE,
+    SEGMENT_FILE,
+    RawGrid,
+    chunk_path,
+    norms_name,
+    norms_path,
+    numpy_dtype,
+    raw_grid,
+)
+from nait_store.activations.sample_rows import read_samples
+from nait_store.activations.zarr_arrays import open_zarr_array
+from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError
+from nait_store.schemas.activation_set import FeatureArray, SegmentRecord, SegmentRef
+from nait_store.schemas.capture import Feature
+from nait_store.storage import layout
+from nait_store.storage.digests import check_file, sha256_bytes
+from nait_store.storage.location import Location
+
+ALL_ROWS = slice(None)
+
+
+def read_segment_record(location: Location, set_name: str, ref: SegmentRef) -> SegmentRecord:
+    """Read the ``segment.json`` that a manifest refers to.
+
+    Raises
+    ------
+    CorruptChunkError
+        It is missing or its digest differs from the manifest's.
+    """
+    path = f"{layout.segment_folder(set_name, ref.segment_id)}/{SEGMENT_FILE}"
+    try:
+        data = location.read_bytes(path)
+    except NotFoundError as error:
+        raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
+    if sha256_bytes(data) != ref.record_sha256:
+        raise CorruptChunkError(f"{location.url_of(path)} differs from the SHA-256 in the set's manifest")
+    return SegmentRecord.from_json_bytes(data, location.url_of(path))
+
+
+@dataclass(frozen=True)
+class _Array:
+    record: FeatureArray
+    grid: RawGrid | None
+    """None: zarr has to read it."""
+    zarr: Any = None
+
+
+class SegmentReader:
+    """Reads one immutable segment. Safe to use from several threads.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    record
+        The segment's record.
+    ref
+        How a manifest names the segment, where one does.
+    verify
+        Hash every file that is read.
+
+    Attributes
+    ----------
+    record
+        The segment's record.
+    ref
+        As given.
+    """
+
+    def __init__(
+        self, location: Location, record: SegmentRecord, ref: SegmentRef | None = None, *, verify: bool = False
+    ) -> None:
+        self.record = record
+        self.ref = ref
+        self._location = location
+        self._folder = layout.segment_folder(record.set_name, record.segment_id)
+        self._verify = verify
+        self._files = {file.path: file for file in record.files}
+        self._layer_index = {layer: i for i, layer in enumerate(record.layers)}
+        self._arrays: dict[Feature, _Array] = {}
+
+    def __repr__(self) -> str:
+        return f"SegmentReader({self.record.set_name!r}, {self.record.segment_id}, n_rows={self.n_rows})"
+
+    @property
+    def segment_id(self) -> str:
+        """ULID of the segment."""
+        return self.record.segment_id
+
+    @property
+    def n_rows(self) -> int:
+        """Rows, tombstoned ones included."""
+        return self.record.n_rows
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Zero-based decoder layers, ascending."""
+        return self.record.layers
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """Features it stores."""
+        return self.record.features
+
+    @property
+    def ordinal(self) -> int:
+        """High bits of ``row_id``; needs the manifest's reference."""
+        if self.ref is None:
+            raise InvalidInputError(f"segment {self.segment_id} has no ordinal: it was not opened through a version")
+        return self.ref.ordinal
+
+    @property
+    def record_sha256(self) -> str:
+        """Digest of ``segment.json``: identity of everything the segment holds."""
+        return self.ref.record_sha256 if self.ref is not None else self.record.digest()
+
+    def read(self, feature: Feature, rows: slice = ALL_ROWS, layers: Sequence[int] | None = None) -> NDArray[Any]:
+        """Read a contiguous row range of one feature into memory.
+
+        Parameters
+        ----------
+        feature
+            One of the segment's features.
+        rows
+            Half-open row range; step must be 1.
+        layers
+            Zero-based decoder layers; all of the segment's if omitted.
+
+        Returns
+        -------
+        ndarray, shape (n_rows, n_layers, n_neurons)
+            In the stored dtype.
+
+        Raises
+        ------
+        NotFoundError
+            The segment does not store this feature or layer; the message lists what it does.
+        CorruptChunkError
+            A chunk is missing, truncated, or (under ``verify``) differs from its digest.
+        """
+        array = self._array(feature)
+        start, stop, step = rows.indices(self.n_rows)
+        if step != 1:
+            raise InvalidInputError(f"rows must be contiguous, got step {step}")
+        wanted = self.layers if layers is None else tuple(layers)
+        shape = (max(0, stop - start), len(wanted), self.record.n_neurons)
+        out = np.empty(shape, numpy_dtype(array.record.dtype))  # [n, L, J]
+        for block, span in enumerate(self.blocks(feature)):
+            low, high = max(start, span.start), min(stop, span.stop)
+            if low >= high:
+                continue
+            for position, layer in enumerate(wanted):
+                chunk = self.chunk(feature, layer, block)
+                out[low - start : high - start, position] = chunk[low - span.start : high - span.start]
+        return out
+
+    def chunk(self, feature: Feature, layer: int, block: int) -> NDArray[Any]:
+        """One layer of one block of rows: the unit of reading.
+
+        Parameters
+        ----------
+        feature
+            One of the segment's features.
+        layer
+            Zero-based decoder layer (not a position along the axis).
+        block
+            Index into :meth:`blocks`.
+
+        Returns
+        -------
+        ndarray, shape (rows_in_block, n_neurons)
+            In the stored dtype, C-contiguous and read-only. On local uncompressed stores the chunk file itself,
+            memory-mapped; the map (and its file descriptor) lives as long as the array.
+
+        Raises
+        ------
+        NotFoundError, CorruptChunkError
+            As for :meth:`read`.
+        """
+        array = self._array(feature)
+        index = self._index(layer)
+        span = self._span(array.record, block)
+        n_rows = span.stop - span.start
+        if array.grid is None:
+            values = np.ascontiguousarray(array.zarr[span, index : index + 1, :][:, 0, :])
+            values.setflags(write=False)
+            return values
+        path = chunk_path(feature, block, index)
+        n_bytes = array.grid.chunk_rows * self.record.n_neurons * array.grid.dtype.itemsize
+        raw = self._map(path, n_bytes) if self._location.is_local else self._fetch(path, n_bytes)
+        self._check_digest(path, raw)
+        return raw.view(array.grid.dtype).reshape(array.grid.chunk_rows, self.record.n_neurons)[:n_rows]
+
+    def blocks(self, feature: Feature) -> list[slice]:
+        """Row ranges of the chunk grid, in order."""
+        rows = self._array_record(feature).chunk_rows
+        return [slice(start, min(start + rows, self.n_rows)) for start in range(0, self.n_rows, rows)]
+
+    def norms(self, feature: Feature, layers: Sequence[int] | None = None) -> NDArray[np.float32]:
+        """Euclidean norms of the stored vectors.
+
+        Parameters
+        ----------
+        feature
+            One of the segment's features.
+        layers
+            Zero-based decoder layers; all of the segment's if omitted.
+
+        Returns
+        -------
+        ndarray, shape (n_rows, n_layers), float32
+            ‖A_l‖ of every row and layer.
+        """
+        self._array_record(feature)
+        columns = None if layers is None else [self._index(layer) for layer in layers]
+        shape = (self.n_rows, len(self.layers))
+        folder = f"{DATA_FOLDER}/{norms_name(feature)}"
+        grid = raw_grid(self._read(f"{folder}/zarr.json"), self._url(f"{folder}/zarr.json"))
+        norms: NDArray[np.float32]
+        if grid == RawGrid(shape, self.n_rows, np.dtype("<f4")):
+            raw = self._fetch(norms_path(feature), 4 * self.n_rows * len(self.layers))
+            self._check_digest(norms_path(feature), raw)
+            norms = raw.view(np.float32).reshape(shape)
+        else:
+            self._check_files(folder + "/")
+            norms = np.asarray(open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))[...], dtype=np.float32)
+            if norms.shape != shape:
+                raise CorruptChunkError(f"{self._url(folder)} has shape {norms.shape}, expected {shape}")
+        return norms if columns is None else norms[:, columns]
+
+    def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Sample rows, tombstoned ones included.
+
+        Parameters
+        ----------
+        columns
+            Stored column names (user fields as ``user.<name>``); all of them if omitted.
+
+        Returns
+        -------
+        pyarrow.Table
+            ``n_rows`` rows in the order of the arrays.
+
+        Raises
+        ------
+        CorruptChunkError
+            The file is missing, unreadable, of another length, or (under ``verify``) differs from its digest.
+        """
+        if self._verify:
+            check_file(self._location, self._folder, self._files[SAMPLES_FILE], hashed=True)
+        table = read_samples(self._location, f"{self._folder}/{SAMPLES_FILE}", columns)
+        if table.num_rows != self.n_rows:
+            raise CorruptChunkError(
+                f"{self._url(SAMPLES_FILE)} has {table.num_rows:,} rows, its segment has {self.n_rows:,}"
+            )
+        return table
+
+    def _array_record(self, feature: Feature) -> FeatureArray:
+        for record in self.record.arrays:
+            if record.feature == feature:
+                return record
+        stored = ", ".join(f.value for f in self.features)
+        raise NotFoundError(
+            f"segment {self.segment_id} of set {self.record.set_name!r} does not store the feature {feature!s}",
+            next_step=f"it stores: {stored}",
+        )
+
+    def _array(self, feature: Feature) -> _Array:
+        known = self._arrays.get(feature)
+        if known is not None:
+            return known
+        record = self._array_record(feature)
+        folder = f"{DATA_FOLDER}/{feature.value}"
+        path = f"{folder}/zarr.json"
+        grid = raw_grid(self._read(path), self._url(path))
+        shape = (self.n_rows, len(self.layers), self.record.n_neurons)
+        if grid is not None and (grid.dtype != numpy_dtype(record.dtype) or grid.chunk_rows != record.chunk_rows):
+            grid = None
+        if grid is not None:
+            array = _Array(record, grid)
+            found: tuple[int, ...] = grid.shape
+        else:
+            self._check_files(folder + "/")
+            opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
+            array = _Array(record, None, opened)
+            found = tuple(opened.shape)
+        if found != shape:
+            raise CorruptChunkError(f"{self._url(path)} says shape {found}, the segment's record says {shape}")
+        self._arrays[feature] = array
+        return array
+
+    def _check_files(self, prefix: str) -> None:
+        """Compare files with the record where a generic reader would take a missing chunk for zeros."""
+        for path, file in self._files.items():
+            if path.startswith(prefix):
+                check_file(self._location, self._folder, file, hashed=self._verify)
+
+    def _index(self, layer: int) -> int:
+        try:
+            return self._layer_index[layer]
+        except KeyError:
+            raise NotFoundError(
+                f"segment {self.segment_id} of set {self.record.set_name!r} does not store layer {layer}",
+                next_step=f"it stores the layers {', '.join(map(str, self.layers))}",
+            ) from None
+
+    def _span(self, record: FeatureArray, block: int) -> slice:
+        start = block * record.chunk_rows
+        if not 0 <= start < self.n_rows:
+            raise InvalidInputError(f"segment {self.segment_id} has no block {block}")
+        return slice(start, min(start + record.chunk_rows, self.n_rows))
+
+    def _url(self, path: str) -> str:
+        return self._location.url_of(f"{self._folder}/{path}")
+
+    def _map(self, path: str, n_bytes: int) -> NDArray[np.uint8]:
+        local = self._location.local_path(f"{self._folder}/{path}")
+        try:
+            descriptor = os.open(str(local), os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise CorruptChunkError(f"{self._url(path)} is missing") from error
+        try:
+            self._check_size(path, os.fstat(descriptor).st_size, n_bytes)
+            return np.frombuffer(mmap.mmap(descriptor, n_bytes, prot=mmap.PROT_READ), np.uint8)
+        finally:
+            os.close(descriptor)
+
+    def _fetch(self, path: str, n_bytes: int) -> NDArray[np.uint8]:
+        data = self._read(path)
+        self._check_size(path, len(data), n_bytes)
+        return np.frombuffer(data, np.uint8)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            return self._location.read_bytes(f"{self._folder}/{path}")
+        except NotFoundError as error:
+            raise CorruptChunkError(f"{self._url(path)} is missing") from error
+
+    def _check_digest(self, path: str, raw: NDArray[np.uint8]) -> None:
+        if not self._verify:
+            return
+        expected = self._files.get(path)
+        if expected is None or sha256_bytes(raw.data) != expected.sha256:
+            raise CorruptChunkError(f"{self._url(path)} differs from its recorded SHA-256")
+
+    def _check_size(self, path: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise CorruptChunkError(
+                f"{self._url(path)} has {found:,} bytes instead of {expected:,}",
+                next_step="run 'nait-store verify' to see what else is damaged",
+            )
