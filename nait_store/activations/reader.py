@@ -23,7 +23,7 @@ from nait_store.activations.chunks import (
     numpy_dtype,
     raw_grid,
 )
-from nait_store.activations.sample_rows import read_samples
+from nait_store.activations.sample_rows import read_samples, read_samples_schema
 from nait_store.activations.zarr_arrays import open_zarr_array
 from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord, SegmentRef
@@ -270,6 +270,20 @@ class SegmentReader:
                 f"{self._url(SAMPLES_FILE)} has {table.num_rows:,} rows, its segment has {self.n_rows:,}"
             )
         return table
+
+    def samples_schema(self) -> pa.Schema:
+        """Columns of :meth:`samples`, without reading them."""
+        return read_samples_schema(self._location, f"{self._folder}/{SAMPLES_FILE}")
+
+    def check_array(self, feature: Feature) -> None:
+        """Check that a feature's Zarr metadata agrees with the segment's record.
+
+        Raises
+        ------
+        FormatError
+            It does not, or it is not Zarr v3.
+        """
+        self._array(feature)
 
     def _array_record(self, feature: Feature) -> FeatureArray:
         for record in self.record.arrays:

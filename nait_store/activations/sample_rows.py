@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nait_store.errors import CorruptChunkError
+from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.schemas.samples import (
     MAX_USER_FIELDS,
     USER_FIELD_PREFIX,
@@ -75,10 +76,22 @@ def read_samples(location: Location, path: str, columns: Sequence[str] | None = 
     CorruptChunkError
         The file is missing or is not the Parquet that it should be.
     """
+    with _opened(location, path) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
+def read_samples_schema(location: Location, path: str) -> pa.Schema:
+    """Read the columns of a ``samples.parquet``; errors as for :func:`read_samples`."""
+    with _opened(location, path) as file:
+        return file.schema_arrow
+
+
+@contextlib.contextmanager
+def _opened(location: Location, path: str) -> Iterator[pq.ParquetFile]:
     try:
         with location.open_read(path) as handle:
-            return pq.ParquetFile(handle).read(columns=None if columns is None else list(columns))
-    except FileNotFoundError as error:
+            yield pq.ParquetFile(handle)
+    except NotFoundError as error:
         raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
     except (pa.ArrowException, OSError) as error:
         raise CorruptChunkError(

@@ -50,10 +50,15 @@ class ActivationSets:
         The store's root.
     verify
         Hash every file that is read through the versions it opens.
+
+    Attributes
+    ----------
+    location
+        As given.
     """
 
     def __init__(self, location: Location, *, verify: bool = False) -> None:
-        self._location = location
+        self.location = location
         self._verify = verify
         self._log = VersionLog(location, Kind.SET, SetManifest)
         self._keys: dict[str, SegmentKeys] = {}  # by segment id; segments are immutable
@@ -84,7 +89,7 @@ class ActivationSets:
         parsed = parse_reference(reference, Kind.SET) if isinstance(reference, str) else reference
         if not self.numbers(parsed.name) and self.record(parsed.name) is not None:
             raise NotFoundError(
-                f"set {parsed.name!r} in {self._location.url} has no version yet",
+                f"set {parsed.name!r} in {self.location.url} has no version yet",
                 next_step="an ingest began and has not committed: wait for it, or run the same ingest again",
             )
         return self._open(parsed.name, self._log.resolve(parsed))
@@ -93,7 +98,7 @@ class ActivationSets:
         """Read ``set.json``; None where there is no set of this name."""
         path = layout.set_record(check_name(name, Kind.SET))
         try:
-            return SetRecord.from_json_bytes(self._location.read_bytes(path), self._location.url_of(path))
+            return SetRecord.from_json_bytes(self.location.read_bytes(path), self.location.url_of(path))
         except NotFoundError:
             return None
 
@@ -111,7 +116,7 @@ class ActivationSets:
             The name is taken by a set of another capture identity; each differing field is named.
         """
         try:
-            self._location.create_bytes(layout.set_record(record.name), record.to_json_bytes())
+            self.location.create_bytes(layout.set_record(record.name), record.to_json_bytes())
         except AlreadyExistsError:
             existing = self.record(record.name)
             assert existing is not None
@@ -122,6 +127,10 @@ class ActivationSets:
     def manifests(self, name: str) -> list[SetManifest]:
         """Read every version's document, oldest first."""
         return [self._log.read(name, number) for number in self.numbers(name)]
+
+    def manifest(self, name: str, number: int) -> SetManifest:
+        """Read one version's document."""
+        return self._log.read(name, number)
 
     def commit(
         self,
@@ -173,7 +182,7 @@ class ActivationSets:
                 if manifest.tombstones is not None and (
                     current is None or manifest.tombstones != current.manifest.tombstones
                 ):
-                    self._location.delete(f"{layout.item_folder(Kind.SET, name)}/{manifest.tombstones.path}")
+                    self.location.delete(f"{layout.item_folder(Kind.SET, name)}/{manifest.tombstones.path}")
                 if time.monotonic() > deadline:
                     raise
             time.sleep(random.uniform(0, pause))
@@ -214,10 +223,10 @@ class ActivationSets:
         record = self.record(name)
         if record is None:
             raise NotFoundError(
-                f"{self._location.url_of(layout.set_record(name))} is missing, so {name}@{number} cannot be read",
+                f"{self.location.url_of(layout.set_record(name))} is missing, so {name}@{number} cannot be read",
                 next_step="run 'nait-store verify' to see what else is damaged",
             )
-        return SetVersion(self._location, record, manifest, refs, verify=self._verify)
+        return SetVersion(self.location, record, manifest, refs, verify=self._verify)
 
     def _next_manifest(
         self,
@@ -235,7 +244,7 @@ class ActivationSets:
         refs: list[SegmentRef] = []
         hidden: dict[int, NDArray[np.int64]] = {}
         for record in fresh:
-            reader = SegmentReader(self._location, record)
+            reader = SegmentReader(self.location, record)
             keys = self.keys(reader)
             repeated = self._repeated(name, reader, keys, holdings, tolerant=record.segment_id in yielding)
             if repeated.all():
@@ -268,7 +277,7 @@ class ActivationSets:
         tombstones = inherited
         if hidden:
             earlier = current.tombstones() if current else {}
-            tombstones = write_tombstones(self._location, name, merge_tombstones(earlier, hidden))
+            tombstones = write_tombstones(self.location, name, merge_tombstones(earlier, hidden))
         n_new = sum(ref.n_rows for ref in refs) - sum(len(rows) for rows in hidden.values())
         return SetManifest(
             set_name=name,
