@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ class ScoringTarget:
             )
         if self.offset is not None and self.offset.shape != directions.shape:
             raise InvalidInputError(f"the offset has shape {self.offset.shape}, the directions {directions.shape}")
-        if layers[0] < 0 or any(b <= a for a, b in zip(layers, layers[1:], strict=False)):
+        if layers[0] < 0 or any(b <= a for a, b in itertools.pairwise(layers)):
             raise InvalidInputError(f"layers must be ascending and not negative, not {list(layers)}")
         if not all(np.isfinite(a).all() for a in (directions, self.offset) if a is not None):
             raise InvalidInputError("the directions or the offset hold NaN or infinity")
