@@ -13,26 +13,10 @@ CHATML_TEMPLATE = (
 )
 """The plainest chat template: every turn between two special tokens, its text as it is."""
 
-_MERGE_CORPUS = [
-    "the",
-    "add",
-    "of",
-    "number",
-    "and",
-    "is",
-    "to",
-    "in",
-    "what",
-    "how",
-    "many",
-    "write",
-    "function",
-    "return",
-    "sum",
-    "answer",
-    "question",
-    "word",
-]
+_MERGE_CORPUS = (
+    *("the", "add", "of", "number", "and", "is", "to", "in", "what", "how", "many", "write"),
+    *("function", "return", "sum", "answer", "question", "word"),
+)
 
 
 def tiny_tokenizer(
