@@ -32,7 +32,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/nait-store demo
+	$(BIN)/nait-store demo --folder demo-store
 
 test: check
 
@@ -53,7 +53,7 @@ tests: $(INSTALLED)
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/run_all.py $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
+	$(BIN)/python -m benchmarks.run_all $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
