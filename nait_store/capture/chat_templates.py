@@ -1,0 +1,215 @@
+"""A tokenizer's own chat template, and where in its output the turns' own text lies.
+
+A template is a program: it may trim, rewrite or drop what it is given, and add system prompts and dates of its own.
+So nothing is assumed about it; where a text lies is established, in this order, by
+
+1. the template's *skeleton*: it is rendered once per sequence of roles with marks for contents, and what stands
+   between the marks is matched against the sample's own rendering, contents as they are or trimmed;
+2. prefix difference: the rendering of the first i turns is a prefix of the rendering of i + 1, which bounds where
+   the turn's text is looked for;
+3. search in the rendered text, each turn after the one before.
+
+Assistant masks (``{% generation %}``), where a template has them, bound the search for the assistant's turns, and
+stand for a turn whose text is not found; a mask that covers nothing is not believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any
+
+from nait_store.capture.record_layouts import Turn
+from nait_store.capture.templates import Piece, RenderedText, policy_of, shifted_parts
+from nait_store.errors import InvalidInputError
+from nait_store.schemas.capture import TemplatePolicy
+
+_TEMPLATE_DATE = datetime(2024, 7, 26)
+"""What templates that write today's date are told, so that the same sample is the same text tomorrow."""
+
+_FOLD_SEPARATOR = "\n\n"
+
+
+def default_chat_template(tokenizer: Any) -> str | None:
+    """Return the tokenizer's chat template, the ``default`` one where it has several."""
+    template = getattr(tokenizer, "chat_template", None)
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) and template.strip() else None
+
+
+class ChatTemplate:
+    """Renders conversations with a tokenizer's chat template.
+
+    Where a template refuses a system turn, its text is put before the first user turn's, a blank line between.
+
+    Parameters
+    ----------
+    tokenizer
+        A transformers tokenizer.
+
+    Raises
+    ------
+    InvalidInputError
+        It has no chat template, or one that cannot be compiled.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        template = default_chat_template(tokenizer)
+        if template is None:
+            raise InvalidInputError(
+                "the tokenizer has no chat template", next_step="use --template auto, plain or alpaca"
+            )
+        self._tokenizer = tokenizer
+        self._template = template
+        self._has_mask = "generation" in template and "endgeneration" in template
+        self._skeletons: dict[tuple[str, ...], tuple[str, ...] | None] = {}
+
+    @property
+    def policy(self) -> TemplatePolicy:
+        """``chat``, with the digest of the template's text."""
+        return policy_of("chat", self._template)
+
+    def render(self, turns: Sequence[Turn]) -> RenderedText | str:
+        """Render a conversation, or say why the template refuses it."""
+        if turns[0].role == "text":
+            text = turns[0].content
+            return RenderedText(text, tuple(shifted_parts(turns[0], 0)), adds_special_tokens=True)
+        try:
+            return self._rendered(turns)
+        except _TemplateRefusal as refusal:
+            folded = _fold_system(turns)
+            if folded is None:
+                return f"the chat template refuses it: {refusal}"
+        try:
+            return self._rendered(folded)
+        except _TemplateRefusal as refusal:
+            return f"the chat template refuses it: {refusal}"
+
+    def _rendered(self, turns: Sequence[Turn]) -> RenderedText:
+        text, masks = self._apply(turns)
+        pieces = self._match_skeleton(turns, text)
+        if pieces is None:
+            pieces = _search(turns, text, self._segments(turns, text), masks)
+        return RenderedText(text, tuple(pieces), adds_special_tokens=False)
+
+    def _apply(self, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
+        """Run the template; return its text and the character ranges of its assistant mask."""
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        messages = [{"role": turn.role, "content": turn.content} for turn in turns]
+        try:
+            texts, masks = render_jinja_template(
+                [messages],
+                chat_template=self._template,
+                return_assistant_tokens_mask=self._has_mask,
+                strftime_now=_TEMPLATE_DATE.strftime,
+                **self._tokenizer.special_tokens_map,
+            )
+        except Exception as error:  # a template may fail in any way that Jinja and Python know
+            raise _TemplateRefusal(str(error).partition("\n")[0] or type(error).__name__) from error
+        return texts[0], [(int(start), int(end)) for start, end in (masks[0] if masks else []) if end > start]
+
+    def _match_skeleton(self, turns: Sequence[Turn], text: str) -> list[Piece] | None:
+        """Find the turns between the scaffolding that this sequence of roles always has; None if it differs."""
+        roles = tuple(turn.role for turn in turns)
+        if roles not in self._skeletons:
+            self._skeletons[roles] = self._skeleton(roles)
+        scaffold = self._skeletons[roles]
+        if scaffold is None or not text.startswith(scaffold[0]):
+            return None
+        at, pieces = len(scaffold[0]), list[Piece]()
+        for turn, after in zip(turns, scaffold[1:], strict=True):
+            last = turn is turns[-1]
+            for front, length in _variants(turn.content):
+                body = turn.content[front : front + length]
+                end = at + length
+                if text.startswith(body + after, at) and (not last or end + len(after) == len(text)):
+                    pieces.extend(shifted_parts(turn, at, cut_front=front, length=length))
+                    at = end + len(after)
+                    break
+            else:
+                return None
+        return pieces
+
+    def _skeleton(self, roles: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Scaffolding before, between and after the contents; None where the template does not keep every mark."""
+        marks = [f"NAITSTOREMARK{index}X" for index in range(len(roles))]
+        try:
+            text, _ = self._apply([Turn(role, mark) for role, mark in zip(roles, marks, strict=True)])
+        except _TemplateRefusal:
+            return None
+        if any(text.count(mark) != 1 for mark in marks):
+            return None
+        scaffold, rest = [], text
+        for mark in marks:
+            before, found, rest = rest.partition(mark)
+            if not found:
+                return None
+            scaffold.append(before)
+        return (*scaffold, rest)
+
+    def _segments(self, turns: Sequence[Turn], text: str) -> list[tuple[int, int]] | None:
+        """Range of each turn by prefix difference; None where a shorter conversation is no prefix."""
+        ends = [0]
+        for count in range(1, len(turns)):
+            try:
+                prefix, _ = self._apply(turns[:count])
+            except _TemplateRefusal:
+                return None
+            if not text.startswith(prefix) or len(prefix) < ends[-1]:
+                return None
+            ends.append(len(prefix))
+        return list(pairwise([*ends, len(text)]))
+
+
+class _TemplateRefusal(Exception):  # noqa: N818 - an answer, not an error
+    """The template raised."""
+
+
+def _variants(content: str) -> list[tuple[int, int]]:
+    """(characters cut in front, length) of the forms in which templates write a content: as it is, or trimmed."""
+    front = len(content) - len(content.lstrip())
+    kept = len(content.strip())
+    forms = [(0, len(content)), (front, kept), (0, len(content.rstrip())), (front, len(content) - front)]
+    return list(dict.fromkeys(forms))
+
+
+def _search(
+    turns: Sequence[Turn], text: str, segments: Sequence[tuple[int, int]] | None, masks: Sequence[tuple[int, int]]
+) -> list[Piece]:
+    """Look for each turn's text after the one before, within its segment and, for the assistant, its mask."""
+    at, pieces = 0, list[Piece]()
+    n_answers = sum(turn.role == "assistant" for turn in turns)
+    # One range an answer, else they cannot be told apart and are not believed.
+    answers = iter(masks if len(masks) == n_answers else ())
+    for index, turn in enumerate(turns):
+        low, high = segments[index] if segments else (at, len(text))
+        mask = next(answers, None) if turn.role == "assistant" else None
+        if mask is not None:
+            low, high = mask
+        low = max(low, at)
+        for front, length in _variants(turn.content):
+            body = turn.content[front : front + length]
+            # The text follows its role's name, so the last occurrence in a bounded range is the safe one.
+            found = text.rfind(body, low, high) if segments or mask else text.find(body, low, high)
+            if found >= 0 and length:
+                pieces.extend(shifted_parts(turn, found, cut_front=front, length=length))
+                at = found + length
+                break
+        else:
+            if mask is not None and turn.content.strip() and low < high:
+                pieces.append(Piece(low, high, turn.role))
+                at = high
+    return pieces
+
+
+def _fold_system(turns: Sequence[Turn]) -> list[Turn] | None:
+    """Put a leading system turn's text into the user turn after it; None where there is no such pair."""
+    if len(turns) < 2 or turns[0].role != "system" or turns[1].role != "user":
+        return None
+    system, user = turns[0], turns[1]
+    front = system.content + _FOLD_SEPARATOR
+    start = None if user.input_start is None else len(front) + user.input_start
+    return [Turn("user", front + user.content, start), *turns[2:]]
