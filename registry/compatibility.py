@@ -1,0 +1,219 @@
+"""Whether a profile means anything on a set: refuse, warn, or ignore.
+
+*Refuse*: the capture identity differs, so the numbers mean different things; or the set lacks what the profile
+reads. *Warn*: settings that shift the numbers a little. *Ignore*: device, batch layout, store dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from nait_store.activations.versions import SetVersion
+from nait_store.errors import IncompatibleError
+from nait_store.schemas.capture import CaptureIdentity
+from nait_store.schemas.profile import ProfileRecord
+
+if TYPE_CHECKING:
+    from nait_store.registry.profiles import Profile
+
+_SETTINGS_ADVICE = {
+    "max_length_tokens": "longer samples were cut at different places; ingest with the same --max-length",
+    "truncation": "longer samples were cut at different sides",
+    "compute_dtype": "bfloat16 moves features by 1-2 %; ingest with the same --dtype of the model",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing in which a profile and a set differ.
+
+    Attributes
+    ----------
+    field
+        What differs: a field of the capture identity or settings, ``features``, ``layers`` or ``n_neurons``.
+    profile_value, set_value
+        Both sides, for people.
+    severity
+        ``refuse`` or ``warn``.
+    advice
+        What to do about it.
+    """
+
+    field: str
+    profile_value: str
+    set_value: str
+    severity: Literal["refuse", "warn"]
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.profile_value} (profile), {self.set_value} (set)"
+
+
+def differences(profile: ProfileRecord, version: SetVersion) -> list[Difference]:
+    """Compare a profile with a set version field by field.
+
+    Parameters
+    ----------
+    profile
+        The profile's record.
+    version
+        The candidate set version.
+
+    Returns
+    -------
+    list of Difference
+        Refusals first; empty where the profile applies without reservation.
+    """
+    model = str(profile.parameters.get("model", "")) or None
+    found = _identity_differences(profile.identity, version.record.identity, (model, _model_of(version)))
+    if profile.n_neurons != version.record.n_neurons:
+        found.append(
+            Difference(
+                "n_neurons",
+                str(profile.n_neurons),
+                str(version.record.n_neurons),
+                "refuse",
+                "the layers have different widths, so this is another model or hook point",
+            )
+        )
+    found.extend(_missing_contents(profile, version))
+    found.extend(_settings_differences(profile, version))
+    return found
+
+
+def require_compatible(profile: Profile, version: SetVersion, force: bool = False) -> list[str]:
+    """Refuse a profile that means nothing on this set; say what shifts its scores.
+
+    Parameters
+    ----------
+    profile
+        The profile.
+    version
+        The candidate set version.
+    force
+        Silence the warnings. Refusals cannot be forced: the scores would be noise.
+
+    Returns
+    -------
+    list of str
+        Warnings to show and to record.
+
+    Raises
+    ------
+    IncompatibleError
+        Naming each differing field, both values, and what to do.
+    """
+    found = differences(profile.record, version)
+    refused = [d for d in found if d.severity == "refuse"]
+    if refused:
+        raise IncompatibleError(
+            f"profile {profile.reference} does not apply to set {version.reference}:\n"
+            + "\n".join(f"  {difference}" for difference in refused),
+            next_step="; ".join(dict.fromkeys(d.advice for d in refused)),
+        )
+    if force:
+        return []
+    return [f"profile {profile.reference} and set {version.reference} differ in {d}; {d.advice}" for d in found]
+
+
+def require_same_capture(source: SetVersion, background: SetVersion) -> None:
+    """Refuse a background that was captured differently from the in-domain set.
+
+    Raises
+    ------
+    IncompatibleError
+        Naming each differing field and both values.
+    """
+    found = _identity_differences(
+        source.record.identity, background.record.identity, (_model_of(source), _model_of(background))
+    )
+    if found:
+        raise IncompatibleError(
+            f"set {source.reference} and background {background.reference} were captured differently:\n"
+            + "\n".join(f"  {d.field}: {d.profile_value} (in-domain), {d.set_value} (background)" for d in found),
+            next_step="ingest both with the same model, template, span and hook point",
+        )
+
+
+def _identity_differences(
+    profile: CaptureIdentity, candidates: CaptureIdentity, models: tuple[str | None, str | None]
+) -> list[Difference]:
+    rebuild = (
+        "rebuild the profile from an in-domain set captured as the candidates were: "
+        "'nait-store ingest IN_DOMAIN.jsonl --set NAME{options}', then 'nait-store profile build PROFILE --from NAME'"
+    )
+    by_model = rebuild.format(options=f" --model {models[1]}" if models[1] else " --model MODEL")
+    options = {
+        "span": f" --span {candidates.span.value}",
+        "span_edges": f" --span-edges {candidates.span_edges.value}",
+        "hook_point": f" --hook {candidates.hook_point.value}",
+        "hook_path": f" --hook-path {candidates.hook_path}" if candidates.hook_path else "",
+        "template": f" --template {candidates.template.name}",
+    }
+    found = []
+    for field in CaptureIdentity.model_fields:
+        mine, theirs = getattr(profile, field), getattr(candidates, field)
+        if mine == theirs:
+            continue
+        shown = [_shown(field, value) for value in (mine, theirs)]
+        if field == "model_fingerprint":
+            shown = [f"{model} ({text})" if model else text for model, text in zip(models, shown, strict=True)]
+        advice = rebuild.format(options=options[field]) if field in options else by_model
+        found.append(Difference(field, shown[0], shown[1], "refuse", advice))
+    return found
+
+
+def _missing_contents(profile: ProfileRecord, version: SetVersion) -> Iterable[Difference]:
+    feature = profile.recipe.feature
+    if feature not in version.features:
+        stored = ", ".join(f.value for f in version.features) or "none in common"
+        yield Difference(
+            "features",
+            f"reads {feature.value}",
+            f"stores {stored}",
+            "refuse",
+            f"ingest the candidates into a new set with --features {feature.value}",
+        )
+    missing = sorted(set(profile.layers) - set(version.layers))
+    if missing:
+        yield Difference(
+            "layers",
+            f"reads {_numbers(profile.layers)}",
+            f"stores {_numbers(version.layers)}",
+            "refuse",
+            f"ingest the candidates into a new set with the layers {_numbers(missing)} too, "
+            f"or build the profile with --layers {','.join(map(str, version.layers)) or '…'}",
+        )
+
+
+def _settings_differences(profile: ProfileRecord, version: SetVersion) -> Iterable[Difference]:
+    for field, advice in _SETTINGS_ADVICE.items():
+        mine = getattr(profile.settings, field)
+        theirs = {getattr(segment.record.settings, field) for segment in version.segments}
+        if theirs != {mine}:
+            yield Difference(field, str(mine), ", ".join(sorted(map(str, theirs))), "warn", advice)
+
+
+def _model_of(version: SetVersion) -> str | None:
+    return version.segments[0].record.environment.model_source if version.segments else None
+
+
+def _shown(field: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if field == "template":
+        return f"{value.name} ({value.sha256[:8]})"
+    return f"{value[:12]}…" if field.endswith("_fingerprint") else str(value)
+
+
+def _numbers(values: Iterable[int]) -> str:
+    """Spell layers as ranges: ``0-5, 9``."""
+    ranges: list[list[int]] = []
+    for value in sorted(values):
+        if ranges and value == ranges[-1][1] + 1:
+            ranges[-1][1] = value
+        else:
+            ranges.append([value, value])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges) or "none"

@@ -1,0 +1,250 @@
+"""Directions of one layer: first principal component, mean, contrast (arXiv 2603.13201, Eq. 2-4).
+
+Every function takes one layer's features of the in-domain samples, ``X`` [M, J], and returns one unit vector [J].
+The component comes from the smaller Gram matrix (float32 products, float64 eigenvectors) and is then refined by
+Rayleigh-Ritz steps in float64, which takes back what the float32 products lost: the result equals a float64 SVD.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+from numpy.typing import NDArray
+
+from nait_store.errors import InvalidInputError
+
+MAX_SIGN_MARGIN = 1e6
+"""Reported where the projections do not vary at all, as with a single sample."""
+
+_GRAM_LIMIT = 1000  # above this side length eigh of the Gram matrix costs more than Lanczos on X itself
+_SUBSPACE = 8  # dimensions kept for the refinement; two steps suffice for separated spectra
+_REFINEMENTS = 2
+_BLOCK_ROWS = 256
+_NO_VARIATION = 1e-13  # share of the raw second moment below which what is left after centring is rounding
+
+
+@dataclass(frozen=True)
+class LayerDirection:
+    """One layer's direction v and how far to trust it.
+
+    Attributes
+    ----------
+    direction
+        Unit vector, float32 [J], turned so that mean(X)·v ≥ 0 (Eq. 4).
+    explained_variance_ratio
+        λ₁ / Σλ: the share of the variance (centred), or of the raw second moment (not centred), along v.
+        None for methods without components.
+    sign_margin
+        |mean · v| over the standard deviation of the projections X·v; at most ``MAX_SIGN_MARGIN``.
+    """
+
+    direction: NDArray[np.float32]
+    explained_variance_ratio: float | None
+    sign_margin: float
+
+
+def principal_direction(X: NDArray[np.float32], *, center: bool, where: str = "this layer") -> LayerDirection:
+    """First principal component of the rows of ``X`` (Eq. 3), sign-calibrated on their mean (Eq. 4).
+
+    Parameters
+    ----------
+    X
+        Features of the in-domain samples at one layer, [M, J], any float type.
+    center
+        Whether the mean is removed first: PCA proper. Without, v is the first right singular vector of ``X``.
+    where
+        The layer's name for messages.
+
+    Returns
+    -------
+    LayerDirection
+        Within 1e-5 of a float64 SVD wherever the first two singular values are apart.
+
+    Raises
+    ------
+    InvalidInputError
+        A single sample cannot be centred, the samples do not vary, or all features are zero.
+    """
+    n_samples = X.shape[0]
+    if center and n_samples < 2:
+        raise InvalidInputError(
+            f"{where}: a centred principal component needs at least 2 samples, there is {n_samples}",
+            next_step="give more in-domain samples (16 or more), or build with --no-center or --method mean",
+        )
+    mean = mean_of_rows(X)
+    raw_moment = sum_of_squares(X)
+    if raw_moment == 0.0:
+        raise _all_zero(where)
+    rows = subtract(X, mean) if center else np.ascontiguousarray(X, dtype=np.float32)
+    moment = sum_of_squares(rows)
+    if moment <= _NO_VARIATION * raw_moment:
+        raise InvalidInputError(
+            f"{where}: all {n_samples} samples have the same features, so there is no component to find",
+            next_step="check the in-domain samples for repetition, or build with --no-center or --method mean",
+        )
+    scale = np.float32(np.sqrt(moment / n_samples))  # keeps float32 products away from under- and overflow
+    v, first = _first_right_singular_vector(rows / scale)
+    ratio = min(1.0, first * float(scale) ** 2 / moment)
+    return _calibrated(v, X, mean, ratio)
+
+
+def mean_direction(X: NDArray[np.float32], *, where: str = "this layer") -> LayerDirection:
+    """Normalised mean of the rows of ``X`` [M, J].
+
+    Raises
+    ------
+    InvalidInputError
+        The mean is zero.
+    """
+    mean = mean_of_rows(X)
+    length = float(np.linalg.norm(mean))
+    if length * length <= _NO_VARIATION * sum_of_squares(X) / X.shape[0]:
+        raise _all_zero(where)
+    return _calibrated(mean / length, X, mean, None)
+
+
+def contrastive_direction(
+    X: NDArray[np.float32], background_mean: NDArray[np.float64], *, where: str = "this layer"
+) -> LayerDirection:
+    """Normalised difference between the mean of ``X`` [M, J] and a background's mean [J].
+
+    The sign margin is that of the difference: |(mean - background)·v| over the deviation of the projections.
+
+    Raises
+    ------
+    InvalidInputError
+        Both means are the same.
+    """
+    mean = mean_of_rows(X)
+    difference = mean - background_mean
+    length = float(np.linalg.norm(difference))
+    if length * length <= _NO_VARIATION * (float(mean @ mean) + float(background_mean @ background_mean)):
+        raise InvalidInputError(
+            f"{where}: the in-domain samples and the background have the same mean, so nothing sets them apart",
+            next_step="give --against a set that is not the in-domain set itself",
+        )
+    return _calibrated(difference / length, X, difference, None)
+
+
+def mean_of_rows(X: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Mean over the rows of ``X`` [M, J], accumulated in float64."""
+    total = np.zeros(X.shape[1])
+    for start in range(0, X.shape[0], _BLOCK_ROWS):
+        total += X[start : start + _BLOCK_ROWS].astype(np.float64).sum(axis=0)
+    mean: NDArray[np.float64] = total / X.shape[0]
+    return mean
+
+
+def sum_of_squares(X: NDArray[np.float32]) -> float:
+    """Sum of the squares of all entries, accumulated in float64."""
+    total = 0.0
+    for start in range(0, X.shape[0], _BLOCK_ROWS):
+        block = X[start : start + _BLOCK_ROWS].astype(np.float64).ravel()
+        total += float(block @ block)
+    return total
+
+
+def subtract(X: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float32]:
+    """``X`` minus ``mean``, rounded to float32 only after the subtraction.
+
+    Rounding the mean first would leave a constant vector in every row, which a component can latch on to.
+    """
+    out = np.empty(X.shape, dtype=np.float32)
+    for start in range(0, X.shape[0], _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        out[block] = X[block] - mean
+    return out
+
+
+def _first_right_singular_vector(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
+    """Return the unit vector v [J] that maximises ‖Xv‖², and that maximum."""
+    basis = _leading_row_space(X)  # [J, k]
+    eigenvalues = np.empty(0)
+    rotation = np.empty((0, 0))
+    for step in range(_REFINEMENTS + 1):
+        basis, _ = np.linalg.qr(basis)
+        image, pulled = _apply(X, basis)  # X V [M, k], Xᵀ X V [J, k]
+        eigenvalues, rotation = np.linalg.eigh(image.T @ image)
+        if step < _REFINEMENTS:
+            basis = pulled @ rotation
+    v = basis @ rotation[:, -1]
+    return v / np.linalg.norm(v), float(eigenvalues[-1])
+
+
+def _leading_row_space(X: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Approximate basis [J, k] of the leading right singular vectors, from float32 products."""
+    n_samples, n_neurons = X.shape
+    side = min(n_samples, n_neurons)
+    k = min(_SUBSPACE, side)
+    by_samples = n_samples <= n_neurons
+    if side <= _GRAM_LIMIT:
+        gram = (X @ X.T if by_samples else X.T @ X).astype(np.float64)
+        _, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - k, side - 1))
+    else:
+        vectors = _lanczos(X, by_samples, side, k)
+    return _apply_transposed(X, vectors) if by_samples else vectors
+
+
+def _lanczos(X: NDArray[np.float32], by_samples: bool, side: int, k: int) -> NDArray[np.float64]:
+    """Leading eigenvectors of X Xᵀ (or Xᵀ X) without forming it: its side squared would cost more than X."""
+
+    def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        narrow = vector.reshape(-1).astype(np.float32)
+        product: NDArray[np.float32] = X @ (X.T @ narrow) if by_samples else X.T @ (X @ narrow)
+        return product.astype(np.float64)
+
+    operator = scipy.sparse.linalg.LinearOperator((side, side), matvec=multiply, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(side)  # fixed, so that a rebuild finds the same numbers
+    try:
+        _, vectors = scipy.sparse.linalg.eigsh(operator, k=k, which="LA", v0=start, ncv=4 * k, tol=1e-6)
+    except scipy.sparse.linalg.ArpackNoConvergence:  # a nearly flat spectrum: the dense way always ends
+        gram = (X @ X.T if by_samples else X.T @ X).astype(np.float64)
+        _, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - k, side - 1))
+    found: NDArray[np.float64] = vectors
+    return found
+
+
+def _apply(X: NDArray[np.float32], basis: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """X V [M, k] and Xᵀ X V [J, k] in float64, a block of rows at a time."""
+    image = np.empty((X.shape[0], basis.shape[1]))
+    pulled = np.zeros_like(basis)
+    for start in range(0, X.shape[0], _BLOCK_ROWS):
+        block = X[start : start + _BLOCK_ROWS].astype(np.float64)
+        part = block @ basis
+        image[start : start + _BLOCK_ROWS] = part
+        pulled += block.T @ part
+    return image, pulled
+
+
+def _apply_transposed(X: NDArray[np.float32], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Xᵀ U [J, k] in float64, a block of rows at a time."""
+    out = np.zeros((X.shape[1], vectors.shape[1]))
+    for start in range(0, X.shape[0], _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        out += X[block].astype(np.float64).T @ vectors[block]
+    return out
+
+
+def _calibrated(
+    v: NDArray[np.float64], X: NDArray[np.float32], mean: NDArray[np.float64], ratio: float | None
+) -> LayerDirection:
+    """Turn v so that mean·v ≥ 0 (Eq. 4) and measure how clear that sign is."""
+    along = float(mean @ v)
+    if along < 0.0:
+        v, along = -v, -along
+    projections = np.concatenate(
+        [X[start : start + _BLOCK_ROWS].astype(np.float64) @ v for start in range(0, X.shape[0], _BLOCK_ROWS)]
+    )
+    deviation = float(projections.std())
+    margin = MAX_SIGN_MARGIN if along >= MAX_SIGN_MARGIN * deviation else along / deviation
+    return LayerDirection(v.astype(np.float32), ratio, margin if along > 0.0 else 0.0)
+
+
+def _all_zero(where: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{where}: the features of the in-domain samples are zero (or cancel out), so they have no direction",
+        next_step="drift is zero for samples of one token: give longer samples, or build with --feature mean",
+    )

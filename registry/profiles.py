@@ -1,0 +1,459 @@
+"""Profiles: building, versioning, opening."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nait_store.activations.versions import SetVersion
+from nait_store.errors import ConflictError, CorruptChunkError, FormatError, InvalidInputError, NotFoundError
+from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.refs import Kind, Reference, check_name, parse_reference
+from nait_store.registry.compatibility import require_same_capture
+from nait_store.registry.directions import (
+    LayerDirection,
+    contrastive_direction,
+    mean_direction,
+    principal_direction,
+)
+from nait_store.registry.in_domain import ChosenRows, RowSubset, choose_rows
+from nait_store.registry.payload import (
+    MAX_RECORD_BYTES,
+    PROFILE_FILE,
+    ProfileArrays,
+    read_arrays,
+    read_limited,
+    write_arrays,
+)
+from nait_store.registry.quality import warnings_for
+from nait_store.schemas.profile import (
+    LayerStatistics,
+    Method,
+    Metric,
+    ProfileManifest,
+    ProfileRecord,
+    Recipe,
+    SampleSource,
+)
+from nait_store.schemas.record import json_digest
+from nait_store.scoring.targets import ScoringTarget
+from nait_store.storage import layout
+from nait_store.storage.digests import sha256_bytes
+from nait_store.storage.location import Location
+from nait_store.storage.provenance import current_provenance, new_ulid
+from nait_store.storage.versions import VersionLog
+
+__all__ = ["Profile", "ProfileRegistry", "RowSubset"]
+
+_COMMIT_ATTEMPTS = 100
+
+
+class Profile:
+    """One immutable profile version; opened by :meth:`ProfileRegistry.open`.
+
+    Attributes
+    ----------
+    record
+        ``profile.json``: recipe, provenance, statistics, warnings.
+    manifest
+        The version's document.
+    """
+
+    def __init__(self, location: Location, manifest: ProfileManifest, record: ProfileRecord) -> None:
+        self.record = record
+        self.manifest = manifest
+        self._location = location
+
+    def __repr__(self) -> str:
+        return f"Profile({self.reference!r}, recipe={self.record.recipe.name!r})"
+
+    @property
+    def name(self) -> str:
+        """Name of the profile."""
+        return self.manifest.name
+
+    @property
+    def number(self) -> int:
+        """Version number, from 1."""
+        return self.manifest.number
+
+    @property
+    def reference(self) -> str:
+        """Resolved reference, ``math@2``."""
+        return f"{self.name}@{self.number}"
+
+    @property
+    def folder(self) -> str:
+        """The payload's folder below the store's root."""
+        return layout.payload_folder(Kind.PROFILE, self.name, self.manifest.payload)
+
+    def directions(self) -> NDArray[np.float32]:
+        """v, unit vectors of the record's layers: [L, J] float32, read-only.
+
+        Raises
+        ------
+        CorruptChunkError, FormatError
+            The stored arrays are not what ``profile.json`` says.
+        """
+        return self._arrays.directions
+
+    def offset(self) -> NDArray[np.float32] | None:
+        """What candidates are centred on, [L, J] float32, read-only; None where they are not."""
+        return self._arrays.offset
+
+    def target(self, metric: Metric | None = None) -> ScoringTarget:
+        """What a set is scored against.
+
+        Parameters
+        ----------
+        metric
+            Instead of the recipe's own.
+        """
+        recipe = self.record.recipe
+        return ScoringTarget(
+            directions=self._arrays.directions,
+            offset=self._arrays.offset,
+            layers=self.record.layers,
+            feature=recipe.feature,
+            metric=recipe.metric if metric is None else metric,
+        )
+
+    @cached_property
+    def _arrays(self) -> ProfileArrays:
+        return read_arrays(self._location, self.folder, self.record)
+
+
+class ProfileRegistry:
+    """All profiles of a store.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._log = VersionLog(location, Kind.PROFILE, ProfileManifest)
+
+    def names(self) -> list[str]:
+        """Sorted names of the profiles that have a version."""
+        return self._log.names()
+
+    def numbers(self, name: str) -> list[int]:
+        """Ascending version numbers of a profile; empty where there is none of this name."""
+        return self._log.numbers(check_name(name, Kind.PROFILE))
+
+    def manifests(self, name: str) -> list[ProfileManifest]:
+        """Read every version's document, oldest first."""
+        return [self._log.read(name, number) for number in self.numbers(name)]
+
+    def open(self, reference: Reference | str) -> Profile:
+        """Open a version; the arrays are read, and checked, when first asked for.
+
+        Parameters
+        ----------
+        reference
+            ``math`` for the latest version, ``math@2``.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile or version; near names are suggested.
+        CorruptChunkError, FormatError
+            A document is missing, damaged or too large.
+        """
+        parsed = parse_reference(reference, Kind.PROFILE) if isinstance(reference, str) else reference
+        return self._open(self._log.read(parsed.name, self._log.resolve(parsed)))
+
+    def build(
+        self,
+        name: str,
+        source: SetVersion,
+        *,
+        recipe: Recipe,
+        rows: RowSubset | None = None,
+        where: str | None = None,
+        limit: int | None = None,
+        seed: int = 0,
+        background: SetVersion | None = None,
+        layers: Sequence[int] | None = None,
+        message: str = "",
+        card: str = "",
+        progress: ProgressListener = ignore_progress,
+    ) -> tuple[Profile, bool]:
+        """Build the next version of a profile, unless this very one exists.
+
+        Memory holds one layer of the chosen samples at a time; a background set is streamed chunk by chunk.
+
+        Parameters
+        ----------
+        name
+            Name of the profile.
+        source
+            The in-domain set version.
+        recipe
+            What to compute.
+        rows, where
+            Only these rows of ``source``, and the condition that chose them (for the record).
+        limit, seed
+            At most so many samples, chosen by a hash of seed and sample id.
+        background
+            Needed by, and only for, the contrastive method.
+        layers
+            Zero-based decoder layers; all that ``source`` stores if omitted.
+        message, card
+            For the history; free text about the profile.
+        progress
+            Hears of every layer, stage ``"profile"``.
+
+        Returns
+        -------
+        profile
+            The version.
+        created
+            False where a version of this name has the same recipe on the same inputs: nothing was computed.
+
+        Raises
+        ------
+        InvalidInputError
+            No samples, too few for the method, samples without a direction, a background without contrast.
+        IncompatibleError
+            Source and background were captured differently.
+        NotFoundError
+            A feature or layer is not stored.
+        """
+        check_name(name, Kind.PROFILE)
+        chosen_layers = _check_inputs(source, recipe, background, layers)
+        chosen = choose_rows(source, subset=rows, limit=limit, seed=seed)
+        against = None if background is None else choose_rows(background)
+        recipe_sha256 = _recipe_digest(source, recipe, chosen, against, chosen_layers)
+        existing = self._find(name, recipe_sha256)
+        if existing is not None:
+            return existing, False
+        arrays, statistics = _compute(source, recipe, chosen, against, chosen_layers, progress)
+        payload = new_ulid()
+        folder = layout.payload_folder(Kind.PROFILE, name, payload)
+        about = {
+            "nait_store_profile": name,
+            "capture_id": source.record.capture_id,
+            "hook_point": source.record.identity.hook_point.value,
+            "feature": recipe.feature.value,
+            "metric": recipe.metric.value,
+        }
+        try:
+            files = write_arrays(self._location, folder, arrays, chosen_layers, about)
+            record = ProfileRecord(
+                name=name,
+                recipe=recipe,
+                recipe_sha256=recipe_sha256,
+                capture_id=source.record.capture_id,
+                identity=source.record.identity,
+                settings=chosen.settings[0],
+                layers=chosen_layers,
+                n_neurons=source.record.n_neurons,
+                has_offset=arrays.offset is not None,
+                directions_sha256=arrays.digest(chosen_layers),
+                source=_sample_source(source, chosen, where=where, limit=limit, seed=seed),
+                background=None
+                if background is None or against is None
+                else _sample_source(background, against, where=None, limit=None, seed=0),
+                statistics=statistics,
+                warnings=warnings_for(recipe, statistics, chosen, source.reference),
+                files=files,
+                parameters=_parameters(source, recipe, limit, seed, where, background, layers),
+                card=card,
+                parent=self._log.latest(name),
+                provenance=current_provenance(),
+            )
+            data = record.to_json_bytes()
+            self._location.create_bytes(f"{folder}/{PROFILE_FILE}", data)
+            profile = self._commit(record, payload, sha256_bytes(data), message)
+        except BaseException:
+            self._location.delete(folder)
+            raise
+        if profile.manifest.payload != payload:  # somebody committed the same build meanwhile
+            self._location.delete(folder)
+            return profile, False
+        return profile, True
+
+    def _commit(self, record: ProfileRecord, payload: str, record_sha256: str, message: str) -> Profile:
+        for _ in range(_COMMIT_ATTEMPTS):
+            existing = self._find(record.name, record.recipe_sha256)
+            if existing is not None:
+                return existing
+            manifest = ProfileManifest(
+                name=record.name,
+                number=(self._log.latest(record.name) or 0) + 1,
+                payload=payload,
+                record_sha256=record_sha256,
+                recipe_sha256=record.recipe_sha256,
+                message=message,
+                provenance=record.provenance,
+            )
+            try:
+                self._log.commit(record.name, manifest.number, manifest)
+            except ConflictError:
+                continue
+            return Profile(self._location, manifest, record)
+        raise ConflictError(
+            f"other writers kept committing versions of profile {record.name!r}", next_step="run the same command again"
+        )
+
+    def _find(self, name: str, recipe_sha256: str) -> Profile | None:
+        """Newest version with this recipe on these inputs."""
+        for number in reversed(self.numbers(name)):
+            manifest = self._log.read(name, number)
+            if manifest.recipe_sha256 == recipe_sha256:
+                return self._open(manifest)
+        return None
+
+    def _open(self, manifest: ProfileManifest) -> Profile:
+        folder = layout.payload_folder(Kind.PROFILE, manifest.name, manifest.payload)
+        path = f"{folder}/{PROFILE_FILE}"
+        url = self._location.url_of(path)
+        try:
+            data = read_limited(self._location, path, MAX_RECORD_BYTES)
+        except NotFoundError as error:
+            raise CorruptChunkError(
+                f"{url} is missing", next_step="run 'nait-store verify' to see what else is damaged"
+            ) from error
+        if sha256_bytes(data) != manifest.record_sha256:
+            raise CorruptChunkError(f"{url} differs from the SHA-256 in version {manifest.name}@{manifest.number}")
+        record = ProfileRecord.from_json_bytes(data, url)
+        if record.name != manifest.name or record.recipe_sha256 != manifest.recipe_sha256:
+            raise FormatError(f"{url} belongs to another profile than {manifest.name}@{manifest.number}")
+        if list(record.layers) != sorted(set(record.layers)) or not record.layers or record.layers[0] < 0:
+            raise FormatError(f"{url}: its layers are not ascending, distinct and zero-based")
+        return Profile(self._location, manifest, record)
+
+
+def _check_inputs(
+    source: SetVersion, recipe: Recipe, background: SetVersion | None, layers: Sequence[int] | None
+) -> tuple[int, ...]:
+    contrastive = recipe.method is Method.CONTRASTIVE
+    if contrastive and background is None:
+        raise InvalidInputError(
+            "the contrastive method needs a background to set the samples apart from",
+            next_step="name one with --against SET, e.g. the pool that you want to choose from",
+        )
+    if background is not None and not contrastive:
+        raise InvalidInputError(
+            f"method {recipe.method.value!r} has no use for the background {background.reference}",
+            next_step="add --method contrastive, or leave out --against",
+        )
+    chosen = source.layers if layers is None else tuple(sorted(set(layers)))
+    if layers is not None and not chosen:
+        raise InvalidInputError("an empty list of layers leaves nothing to build", next_step="name at least one layer")
+    source.require([recipe.profile_feature], chosen)
+    if background is not None:
+        require_same_capture(source, background)
+        background.require(sorted({recipe.profile_feature, recipe.feature}), chosen)
+    if not chosen:
+        raise NotFoundError(
+            f"the segments of set {source.reference} have no layer in common",
+            next_step="ingest all samples with the same --layers",
+        )
+    return chosen
+
+
+def _recipe_digest(
+    source: SetVersion,
+    recipe: Recipe,
+    chosen: ChosenRows,
+    against: ChosenRows | None,
+    layers: tuple[int, ...],
+) -> str:
+    # by sample ids and capture, not by set name: the same samples in another set are the same inputs
+    return json_digest(
+        {
+            "recipe": recipe.model_dump(mode="json", exclude={"name"}),
+            "capture_id": source.record.capture_id,
+            "settings": [settings.model_dump(mode="json") for settings in chosen.settings],
+            "samples": chosen.sample_ids_sha256,
+            "background": None if against is None else against.sample_ids_sha256,
+            "layers": list(layers),
+        }
+    )
+
+
+def _compute(
+    source: SetVersion,
+    recipe: Recipe,
+    chosen: ChosenRows,
+    against: ChosenRows | None,
+    layers: tuple[int, ...],
+    progress: ProgressListener,
+) -> tuple[ProfileArrays, tuple[LayerStatistics, ...]]:
+    shape = (len(layers), source.record.n_neurons)
+    directions = np.empty(shape, dtype=np.float32)
+    offset = None if against is None else np.empty(shape, dtype=np.float32)
+    statistics = []
+    for i, layer in enumerate(layers):
+        X = chosen.gather(recipe.profile_feature, layer)  # [M, J]
+        background_mean = None
+        if against is not None and offset is not None:
+            background_mean = against.mean(recipe.profile_feature, layer)
+            same = recipe.feature is recipe.profile_feature
+            offset[i] = background_mean if same else against.mean(recipe.feature, layer)
+        found = _direction(recipe, X, background_mean, f"layer {layer} of {source.reference}")
+        directions[i] = found.direction
+        statistics.append(
+            LayerStatistics(
+                layer=layer,
+                explained_variance_ratio=found.explained_variance_ratio,
+                sign_margin=found.sign_margin,
+            )
+        )
+        progress(ProgressEvent("profile", i + 1, len(layers), bytes_done=(i + 1) * X.nbytes))
+    return ProfileArrays(directions, offset), tuple(statistics)
+
+
+def _direction(
+    recipe: Recipe, X: NDArray[np.float32], background_mean: NDArray[np.float64] | None, where: str
+) -> LayerDirection:
+    if background_mean is not None:
+        return contrastive_direction(X, background_mean, where=where)
+    if recipe.method is Method.MEAN:
+        return mean_direction(X, where=where)
+    return principal_direction(X, center=recipe.center, where=where)
+
+
+def _sample_source(
+    version: SetVersion, chosen: ChosenRows, *, where: str | None, limit: int | None, seed: int
+) -> SampleSource:
+    return SampleSource(
+        set_name=version.name,
+        version=version.number,
+        where=where,
+        limit=limit,
+        seed=None if limit is None else seed,
+        n_samples=chosen.n_samples,
+        sample_ids_sha256=chosen.sample_ids_sha256,
+    )
+
+
+def _parameters(
+    source: SetVersion,
+    recipe: Recipe,
+    limit: int | None,
+    seed: int,
+    where: str | None,
+    background: SetVersion | None,
+    layers: Sequence[int] | None,
+) -> dict[str, Any]:
+    given = {
+        "source": source.reference,
+        "model": source.segments[0].record.environment.model_source,
+        "recipe": recipe.name,
+        "limit": limit,
+        "seed": None if limit is None else seed,
+        "where": where,
+        "against": None if background is None else background.reference,
+        "layers": None if layers is None else list(layers),
+    }
+    return {key: value for key, value in given.items() if value is not None}

@@ -1,0 +1,85 @@
+"""Warnings about a profile, in words that say what they mean for its user.
+
+Thresholds are rules of thumb, stated with each constant; the numbers themselves are in every profile's record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nait_store.registry.in_domain import ChosenRows
+from nait_store.schemas.profile import LayerStatistics, Method, Recipe
+
+FEW_SAMPLES = 16
+"""The paper finds 16 to 64 in-domain samples sufficient on most tasks, and tries no fewer."""
+
+SMALL_EXPLAINED_VARIANCE = 0.10
+"""Below a tenth, nine tenths of what the samples do goes elsewhere: the component is one among many."""
+
+SMALL_SIGN_MARGIN = 0.25
+"""At 0.25 standard deviations 40 % of the in-domain samples themselves lie on the negative side."""
+
+
+def warnings_for(
+    recipe: Recipe, statistics: Sequence[LayerStatistics], chosen: ChosenRows, reference: str
+) -> tuple[str, ...]:
+    """Say what a user should know before trusting a profile.
+
+    Parameters
+    ----------
+    recipe, statistics
+        Of the profile.
+    chosen
+        The in-domain samples.
+    reference
+        The set version they are from.
+
+    Returns
+    -------
+    tuple of str
+        One sentence each; empty where nothing stands out.
+    """
+    found = []
+    n_samples = chosen.n_samples
+    if n_samples < FEW_SAMPLES:
+        found.append(
+            f"built from {n_samples} sample{'s' if n_samples > 1 else ''}: fewer than {FEW_SAMPLES} describe "
+            "themselves rather than a capability; add in-domain samples"
+        )
+    weak = [
+        s.layer
+        for s in statistics
+        if s.explained_variance_ratio is not None and s.explained_variance_ratio < SMALL_EXPLAINED_VARIANCE
+    ]
+    if weak:
+        lowest = min(s.explained_variance_ratio or 0.0 for s in statistics if s.layer in weak)
+        found.append(
+            f"the component carries less than {SMALL_EXPLAINED_VARIANCE:.0%} of the "
+            f"{'variance' if recipe.center else 'second moment'} in {_layers(weak, len(statistics))} "
+            f"(lowest {lowest:.1%}): the samples have no single main direction there"
+        )
+    unsure = [s.layer for s in statistics if s.sign_margin < SMALL_SIGN_MARGIN]
+    if unsure:
+        lowest = min(s.sign_margin for s in statistics)
+        advice = (
+            "; --no-center, --method mean or --recipe default give a direction that the samples share"
+            if recipe.method is Method.PCA and recipe.center
+            else "; the in-domain samples may not have one capability in common"
+        )
+        found.append(
+            f"the sign is close to a coin toss in {_layers(unsure, len(statistics))} (sign margin below "
+            f"{SMALL_SIGN_MARGIN}, lowest {lowest:.2f}): high scores may mean the opposite of in-domain{advice}"
+        )
+    if len(chosen.settings) > 1:
+        found.append(
+            f"the samples of {reference} were captured with {len(chosen.settings)} different settings (maximum "
+            "length, truncation or compute dtype); compatibility is checked against one of them"
+        )
+    return tuple(found)
+
+
+def _layers(layers: Sequence[int], n_layers: int) -> str:
+    if len(layers) == n_layers:
+        return f"all {n_layers} layers" if n_layers > 1 else f"layer {layers[0]}"
+    shown = ", ".join(map(str, layers[:8])) + (" …" if len(layers) > 8 else "")
+    return f"{'layer' if len(layers) == 1 else 'layers'} {shown} of {n_layers}"
