@@ -1,1 +1,1 @@
-"""Ranked, budgeted, reproducible subsets: choose, save, export."""
+"""Ranked, budgeted, reproducible subsets of an activation set: choosing, exporting, saving."""

@@ -1,0 +1,95 @@
+"""The Typer application: global options, and every command mounted under its name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from nait_store.cli import demo, doctor, ingest, init, profile, score, select, sets, sql, verify
+from nait_store.cli.console import Console
+
+_EPILOG = (
+    "Global options may stand before or after the command. Results go to standard output, everything else to "
+    "standard error."
+)
+
+# rich_markup_mode=None: drawing the help with rich would double the time that --help takes.
+_ORDER = ("init", "ingest", "sets", "profile", "sql", "select", "score", "verify", "doctor", "demo")
+
+
+class _Commands(typer.core.TyperGroup):
+    """Lists the commands in the order in which a user meets them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002
+        return sorted(self.commands, key=_ORDER.index)
+
+
+app = typer.Typer(
+    name="nait-store",
+    cls=_Commands,
+    help=(
+        "A versioned feature store and profile registry for choosing instruction-tuning data by neuron activations: "
+        "ingest, profile build, sql, select."
+    ),
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+app.command("init")(init.init)
+app.command("ingest")(ingest.ingest)
+app.add_typer(sets.app, name="sets")
+app.add_typer(profile.app, name="profile")
+app.command("score")(score.score)
+app.command("sql")(sql.sql)
+app.command("select")(select.select)
+app.command("verify")(verify.verify)
+app.command("doctor")(doctor.doctor)
+app.command("demo")(demo.demo)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        import nait_store
+
+        typer.echo(f"nait-store {nait_store.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def global_options(
+    context: typer.Context,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", envvar="NAIT_STORE", help="Folder or fsspec URL of the store.", show_default="./.nait-store"
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Write the result, and any error, as JSON.", show_default=False)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Leave out summaries, hints and progress.", show_default=False)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", show_default=False)] = False,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True, show_default=False
+        ),
+    ] = False,
+) -> None:
+    """Keep the global options for the command."""
+    context.obj = Console(store_url=store, as_json=as_json, quiet=quiet, debug=debug)
+
+
+def invoke(arguments: Sequence[str]) -> int:
+    """Run a command with errors left to the caller; returns its exit code."""
+    command = typer.main.get_command(app)
+    result = command.main(args=list(arguments), prog_name="nait-store", standalone_mode=False)
+    return result if isinstance(result, int) else 0

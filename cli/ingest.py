@@ -1,0 +1,123 @@
+"""``nait-store ingest``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from nait_store.cli import views
+from nait_store.cli.console import Console
+from nait_store.cli.options import open_store, parse_layers, parse_list, parse_pairs
+from nait_store.options import IngestOptions
+
+
+def ingest(
+    context: typer.Context,
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCES…",
+            show_default=False,
+            help="JSONL, JSON, CSV, Parquet or Arrow files (also .gz, .zst), globs, fsspec URLs, datasets:ID.",
+        ),
+    ],
+    set_name: Annotated[
+        str, typer.Option("--set", metavar="NAME", help="Activation set to append to; created if new.")
+    ],
+    model: Annotated[str, typer.Option(metavar="MODEL", help="Folder or hub id of a causal language model.")],
+    features: Annotated[
+        str, typer.Option(metavar="LIST", help="Features to store: mean, drift, last, separated by commas.")
+    ] = "mean",
+    hook: Annotated[
+        Literal["mlp", "residual", "attn"], typer.Option(help="Where in a layer the neurons are read.")
+    ] = "mlp",
+    hook_path: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="Module path within a layer, where the structure does not tell."),
+    ] = None,
+    layers: Annotated[
+        str | None, typer.Option(metavar="LIST", help="Layers to store, from 0, e.g. 0,2,5-7.", show_default="all")
+    ] = None,
+    template: Annotated[
+        Literal["auto", "chat", "alpaca", "plain"],
+        typer.Option(help="How a sample becomes text; auto is the model's chat template if it has one."),
+    ] = "auto",
+    span: Annotated[
+        Literal["all", "response"], typer.Option(help="Content to measure: all turns, or the assistant's only.")
+    ] = "all",
+    span_edges: Annotated[
+        Literal["content", "rendered"], typer.Option(help="Whether template scaffolding counts as content.")
+    ] = "content",
+    max_length: Annotated[
+        int | None,
+        typer.Option(metavar="TOKENS", min=1, help="Truncate here.", show_default="min(2048, the model's limit)"),
+    ] = None,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(help="Of weights and forward pass; auto is the checkpoint's."),
+    ] = "auto",
+    store_dtype: Annotated[
+        Literal["auto", "float16", "float32"],
+        typer.Option(help="Of what is stored; auto is the set's, or float16 unless values come near its range."),
+    ] = "auto",
+    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    token_budget: Annotated[
+        int | None, typer.Option(metavar="TOKENS", min=1, help="Tokens in a batch.", show_default="by device")
+    ] = None,
+    field_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=FIELD",
+            help="Which of your fields is instruction, input, output, text, messages or system, e.g. "
+            "instruction=question,output=answer; detected if not given.",
+        ),
+    ] = None,
+    id_field: Annotated[
+        str | None,
+        typer.Option(metavar="FIELD", help="Field that holds the sample id.", show_default="a hash of the content"),
+    ] = None,
+    on_error: Annotated[
+        Literal["stop", "skip"], typer.Option(help="What to do about a record that cannot be used.")
+    ] = "stop",
+    rejects: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write rejected records here, as JSON lines.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Read at most N records.")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.", show_default=False)
+    ] = False,
+    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+) -> None:
+    """Run records through a model, append their activations.
+
+    Samples that the set holds already are skipped before the forward pass: the same command again costs little,
+    and resumes what was interrupted.
+    """
+    console: Console = context.obj
+    options = IngestOptions(
+        hook=hook,
+        hook_path=hook_path,
+        layers=parse_layers(layers),
+        template=template,
+        span=span,
+        span_edges=span_edges,
+        max_length=max_length,
+        dtype=dtype,
+        store_dtype=store_dtype,
+        device=device,
+        token_budget=token_budget,
+        map=parse_pairs("--map", field_map or [], "instruction=question,output=answer") or None,
+        id_field=id_field,
+        on_error=on_error,
+        rejects=rejects,
+        limit=limit,
+        trust_remote_code=trust_remote_code,
+        message=message,
+    )
+    with console.progress() as progress:
+        store = open_store(console, progress)
+        report = store.ingest(sources, set=set_name, model=model, features=parse_list(features), **options)
+    console.warn(report.warnings)
+    console.summary(report, views.ingest_report(report, console))

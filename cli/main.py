@@ -1,0 +1,132 @@
+"""Entry point: arguments in, exit code out; every error becomes one message and one code.
+
+Exit codes: 0 done, 1 unexpected, 2 usage, 3–11 by kind of error (docs/errors.md), 130 interrupted,
+141 the reader of the output went away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+
+from nait_store.errors import NaitStoreError
+
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+_FLAGS = ("--json", "--quiet", "--debug")
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments
+        Without the program's name.
+
+    Returns
+    -------
+    int
+        Exit code.
+    """
+    hoisted = hoist_global_options(arguments)
+    as_json = "--json" in hoisted
+    debug = "--debug" in hoisted
+    try:
+        from nait_store.cli.app import invoke
+
+        code = invoke(hoisted)
+        sys.stdout.flush()
+        return code
+    except NaitStoreError as error:
+        if debug:
+            raise
+        _report(error.kind, error.what, error.next_step, error.exit_code, as_json)
+        return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        _report("interrupted", "interrupted", None, EXIT_INTERRUPTED, as_json)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        _silence_output()
+        return EXIT_BROKEN_PIPE
+    except Exception as error:
+        usage = _usage_message(error)
+        if usage is not None:
+            message, hint = usage
+            _report("usage", message, hint, EXIT_USAGE, as_json)
+            return EXIT_USAGE
+        if debug:
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        _report(
+            "unexpected",
+            f"unexpected {what}",
+            "run again with --debug for the traceback, and report it if it is a bug",
+            EXIT_UNEXPECTED,
+            as_json,
+        )
+        return EXIT_UNEXPECTED
+
+
+def hoist_global_options(arguments: Sequence[str]) -> list[str]:
+    """Move global options to the front, so that they may stand before or after the command.
+
+    Nothing after a bare ``--`` is touched.
+    """
+    front: list[str] = []
+    rest: list[str] = []
+    i = 0
+    while i < len(arguments):
+        argument = arguments[i]
+        if argument == "--":
+            rest += arguments[i:]
+            break
+        if argument in _FLAGS or argument.startswith("--store="):
+            front.append(argument)
+        elif argument == "--store" and i + 1 < len(arguments):
+            front += arguments[i : i + 2]
+            i += 1
+        else:
+            rest.append(argument)
+        i += 1
+    return front + rest
+
+
+def _report(kind: str, what: str, next_step: str | None, exit_code: int, as_json: bool) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        if as_json:
+            error = {"kind": kind, "message": what, "next_step": next_step, "exit_code": exit_code}
+            sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+        else:
+            lines = [f"error: {what}"] + ([f"  → {next_step}"] if next_step else [])
+            sys.stderr.write("\n".join(lines) + "\n")
+
+
+def _usage_message(error: Exception) -> tuple[str, str] | None:
+    """Message and hint of a wrong command line, or None for any other error."""
+    import typer
+
+    # Typer brings its own copy of Click since 0.26 and exports BadParameter only; its ancestors are the base.
+    if not isinstance(error, typer.BadParameter.__mro__[2]):
+        return None
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "nait-store"
+    return error.format_message(), f"see '{command} --help'"
+
+
+def _silence_output() -> None:
+    """Give the interpreter somewhere to flush to, so that it does not complain at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,75 @@
+"""Option types that several commands share, and the parsing of their values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from nait_store.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from nait_store.cli.console import Console
+    from nait_store.progress import ProgressListener
+    from nait_store.store import Store
+
+
+def open_store(console: Console, progress: ProgressListener | None = None) -> Store:
+    """Open the store that the command line names."""
+    import nait_store
+
+    return nait_store.open(console.store_url, progress=progress)
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """``"0,2,5-7"`` → (0, 2, 5, 6, 7); None stays None."""
+    if text is None:
+        return None
+    layers: set[int] = set()
+    for part in text.replace("–", "-").split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or (dash and int(first) > int(last)):
+            raise InvalidInputError(
+                f"--layers {text!r}: {part.strip()!r} is not a layer or a range of layers",
+                next_step="count layers from 0, e.g. --layers 0,2,5-7",
+            )
+        if len(last) > 6 or len(first) > 6:
+            raise InvalidInputError(f"--layers {text!r}: no model has that many layers", next_step="count from 0")
+        layers.update(range(int(first), int(last or first) + 1))
+    return tuple(sorted(layers))
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """``"mean, drift"`` → ("mean", "drift"); repetitions are dropped."""
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def parse_pairs(option: str, texts: Sequence[str], example: str) -> dict[str, str]:
+    """``["prompt=question"]`` → {"prompt": "question"}; each text may hold several pairs, separated by commas."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        for part in text.split(","):
+            key, equals, value = (piece.strip() for piece in part.partition("="))
+            if not (key and equals and value) or key in pairs:
+                problem = "is given twice" if key in pairs else "is not of the form KEY=VALUE"
+                raise InvalidInputError(f"{option} {part.strip()!r} {problem}", next_step=f"write {option} {example}")
+            pairs[key] = value
+    return pairs
+
+
+def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
+    """``["k=5", "name=pool"]`` → {"k": 5, "name": "pool"}: JSON scalars where they parse, else text."""
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not (key.isidentifier() and equals) or key in parameters:
+            problem = "is given twice" if key in parameters else "is not of the form NAME=VALUE"
+            raise InvalidInputError(
+                f"--param {text!r} {problem}", next_step="write --param k=5 and use $k in the query"
+            )
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        parameters[key] = value if isinstance(parsed, (list, dict)) else parsed
+    return parameters

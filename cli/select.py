@@ -1,0 +1,89 @@
+"""``nait-store select``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from nait_store.cli import views
+from nait_store.cli.console import Console
+from nait_store.cli.options import open_store
+from nait_store.errors import InvalidInputError
+
+
+def select(
+    context: typer.Context,
+    set_ref: Annotated[
+        str, typer.Option("--from", metavar="SET", show_default=False, help="Set to choose from, pool or pool@3.")
+    ],
+    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="Profile to rank by, math or math@2.")] = None,
+    top: Annotated[str, typer.Option(metavar="N|N%", help="How many, or which share of the candidates.")] = "10%",
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Choose among the samples for which this holds only.")
+    ] = None,
+    lowest: Annotated[
+        bool, typer.Option("--lowest", help="Lowest scores first: a control.", show_default=False)
+    ] = False,
+    random: Annotated[bool, typer.Option("--random", help="By chance: the other control.", show_default=False)] = False,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of --random.")] = 0,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Export here: path, fsspec URL, or - for standard output.")
+    ] = None,
+    form: Annotated[
+        Literal["jsonl", "parquet", "ids"] | None,
+        typer.Option("--format", help="Of the export.", show_default="by the ending of --out, else jsonl"),
+    ] = None,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Leave score and rank out of the export.", show_default=False)
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
+    ] = False,
+    save: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Save as the next version of this selection.")
+    ] = None,
+    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with --save.", show_default=False)] = "",
+) -> None:
+    """Choose a ranked subset: export, save, or look at it.
+
+    Exported records keep all their original fields and get score and rank (nait_score and nait_rank where the
+    record has fields of these names).
+    """
+    from nait_store.refs import Kind, check_name
+    from nait_store.selection.destination import BytesTarget, Destination
+    from nait_store.selection.export import Target
+
+    console: Console = context.obj
+    if lowest and random:
+        raise InvalidInputError("--lowest and --random exclude each other", next_step="leave one of them out")
+    if save is not None:
+        check_name(save, Kind.SELECTION)
+    to_stdout = out == "-"
+    target: Target | None = None
+    if to_stdout:
+        target = BytesTarget(sys.stdout.buffer, "standard output")
+    elif out is not None:
+        target = Destination(out, overwrite=force)
+    with console.progress() as progress:
+        store = open_store(console, progress)
+        selection = store.select(
+            set_ref,
+            profile=profile,
+            top=top,
+            where=where,
+            strategy="lowest" if lowest else "random" if random else "alignment",
+            seed=seed,
+        )
+        console.warn(selection.warnings)
+        saved = store.selections.save(save, selection, message=message) if save is not None else None
+        exported = store.export(selection, target, format=form, clean=clean) if target is not None else None
+    outcome = views.SelectOutcome(selection, saved, exported)
+    if to_stdout:
+        for line in views.selection_summary(outcome):
+            console.note(line)
+    elif exported is None and saved is None:
+        console.result(views.selection_value(outcome), views.selection_preview(store, outcome, console))
+    else:
+        console.summary(views.selection_value(outcome), views.selection_summary(outcome))

@@ -1,0 +1,97 @@
+"""Tables: drawn by rich and cut to the width on a terminal, plain and complete elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows of values.
+
+    Attributes
+    ----------
+    columns
+        Headings.
+    rows
+        One sequence of values a row; numbers are aligned right.
+    caption
+        Line above it.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    caption: str = ""
+
+
+def cell(value: Any) -> str:
+    """One line of text for a value: line breaks and control characters are spelled, so that they cannot act."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def print_table(table: Table) -> None:
+    """Print on standard output."""
+    if sys.stdout.isatty():
+        _print_rich(table)
+    else:
+        sys.stdout.write(plain_table(table) + "\n")
+
+
+def plain_table(table: Table) -> str:
+    """Aligned columns, two spaces apart, nothing cut: stable for scripts and diffs."""
+    rows = [[cell(value) for value in row] for row in table.rows]
+    right = _numeric_columns(table)
+    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(table.columns)]
+    lines = [table.caption] if table.caption else []
+    for row in (list(table.columns), *rows):
+        cells = [
+            text.rjust(w) if i in right else text.ljust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _numeric_columns(table: Table) -> set[int]:
+    def numeric(value: Any) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    return {
+        i
+        for i in range(len(table.columns))
+        if any(numeric(row[i]) for row in table.rows) and all(row[i] is None or numeric(row[i]) for row in table.rows)
+    }
+
+
+def _print_rich(table: Table) -> None:
+    # Imported here: rich costs a tenth of a second, which --help and scripts need not pay.
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    right = _numeric_columns(table)
+    drawn = RichTable(box=box.SIMPLE_HEAD, title=table.caption or None, title_justify="left", pad_edge=False)
+    for i, name in enumerate(table.columns):
+        drawn.add_column(Text(name), justify="right" if i in right else "left", overflow="ellipsis", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*(Text(cell(value)) for value in row))
+    Console().print(drawn)
+
+
+def pairs(items: Sequence[tuple[str, str | None]]) -> str:
+    """Aligned ``key  value`` lines; keys without a value are left out."""
+    shown = [(key, cell(value)) for key, value in items if value]
+    width = max(len(key) for key, _ in shown)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in shown)

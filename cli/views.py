@@ -1,0 +1,319 @@
+"""How results look to people: values in, lines and tables out. No logic, no I/O but reading previews."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nait_store.cli.console import Console, as_json
+from nait_store.cli.quantities import count, duration, numbers, size
+from nait_store.cli.tables import Table, pairs
+
+if TYPE_CHECKING:
+    from nait_store.doctor import DoctorReport
+    from nait_store.ingest.job import IngestReport
+    from nait_store.integrity import VerifyReport
+    from nait_store.inventory import SetDetails, SetSummary
+    from nait_store.registry.profiles import Profile
+    from nait_store.schemas.activation_set import SetManifest
+    from nait_store.scoring.sidecars import ScoreWork
+    from nait_store.selection.choosing import Selection
+    from nait_store.selection.export import ExportReport
+    from nait_store.selection.saved import SavedSelection
+    from nait_store.store import Store
+
+Block = str | Table
+_PREVIEW_ROWS = 5
+_PREVIEW_CHARACTERS = 90
+
+
+def as_mapping(value: Any) -> dict[str, Any]:
+    """Plain JSON object of a dataclass."""
+    return dict(as_json(value))
+
+
+def ingest_report(report: IngestReport, console: Console) -> list[str]:
+    """``pool@1: 6,000 samples added (12 known, 3 rejected → rejects.jsonl), 44 MB, 12.3 s``."""
+    asides = []
+    if report.n_known:
+        asides.append(f"{report.n_known:,} known")
+    if report.n_duplicates:
+        asides.append(f"{report.n_duplicates:,} duplicates")
+    if report.resumed_samples:
+        asides.append(f"{report.resumed_samples:,} kept from an interrupted ingest")
+    if report.n_rejected:
+        where = f" → {report.rejects_path}" if report.rejects_path else ""
+        asides.append(f"{report.n_rejected:,} rejected{where}")
+    if report.n_truncated:
+        asides.append(f"{report.n_truncated:,} truncated")
+    aside = f" ({', '.join(asides)})" if asides else ""
+    lines = [
+        f"{report.set_ref}: {count(report.n_added, 'sample')} added{aside}, "
+        f"{size(report.bytes_written)}, {duration(report.elapsed_seconds)}"
+    ]
+    lines += [f"  rejected {r.where}: {r.reason}" for r in report.rejected[:3]]
+    if report.n_added:
+        set_name = report.set_ref.partition("@")[0]
+        lines.append(console.hint(f"profile build NAME --from {set_name}"))
+    return lines
+
+
+def set_list(summaries: Sequence[SetSummary], console: Console) -> Iterator[Block]:
+    """One line a set."""
+    if not summaries:
+        yield "no activation set yet"
+        yield console.hint("ingest FILE… --set NAME --model MODEL")
+        return
+    rows = [
+        (s.reference, s.n_samples, ",".join(s.features), s.n_layers, s.n_neurons, ",".join(s.dtypes),
+         size(s.size_bytes), s.hook_point, s.model)
+        for s in summaries
+    ]  # fmt: skip
+    yield Table(("set", "samples", "features", "layers", "neurons", "dtype", "size", "hook", "model"), rows)
+
+
+def set_details(details: SetDetails) -> Iterator[Block]:
+    """Everything about one version of a set."""
+    summary = details.summary
+    versions = f"{len(details.versions)} (1–{details.versions[-1]})" if len(details.versions) > 1 else "1"
+    hidden = details.n_rows - summary.n_samples
+    yield pairs(
+        [
+            ("set", summary.reference),
+            ("versions", versions),
+            ("samples", f"{summary.n_samples:,}" + (f" (and {hidden:,} hidden repetitions)" if hidden else "")),
+            ("segments", f"{details.n_segments:,}, {size(summary.size_bytes)}"),
+            ("tokens", f"{details.n_tokens:,} ({details.n_truncated:,} samples truncated)"),
+            ("features", ", ".join(summary.features)),
+            ("layers", f"{numbers(details.layers)} ({len(details.layers)})"),
+            ("neurons (J)", f"{summary.n_neurons:,} at {summary.hook_point}" + _aside(details.hook_path)),
+            ("experts", details.moe_layout),
+            ("stored as", ", ".join(summary.dtypes)),
+            ("model", f"{summary.model} ({details.model_type})"),
+            ("computed in", f"{', '.join(details.compute_dtypes)} on {', '.join(details.devices)}"),
+            ("template", f"{details.template}, span {details.span}, edges {details.span_edges}"),
+            ("max length", f"{', '.join(map(str, details.max_length_tokens))} tokens"),
+            ("capture id", details.capture_id),
+            ("fields", ", ".join(f"{name} {kind}" for name, kind in details.fields.items()) or "none"),
+            ("committed", f"{summary.created_at:%Y-%m-%d %H:%M:%S} UTC by {details.author}"),
+            ("message", details.message),
+        ]
+    )
+
+
+def set_history(manifests: Sequence[SetManifest]) -> Iterator[Block]:
+    """One line a version."""
+    rows = []
+    before = 0
+    for manifest in manifests:
+        rows.append(
+            (
+                f"{manifest.set_name}@{manifest.number}",
+                manifest.n_samples,
+                f"{manifest.n_samples - before:+,}",
+                manifest.operation,
+                f"{manifest.provenance.created_at:%Y-%m-%d %H:%M:%S}",
+                manifest.provenance.author,
+                manifest.message,
+            )
+        )
+        before = manifest.n_samples
+    yield Table(("version", "samples", "change", "by", "time (UTC)", "author", "message"), rows)
+
+
+def built_profile(profile: Profile, created: bool, console: Console) -> list[str]:
+    """What a build made."""
+    record = profile.record
+    source = record.source
+    if created:
+        first = (
+            f"{profile.reference}: {count(len(record.layers), 'direction')} of {record.n_neurons:,} neurons from "
+            f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version} ({recipe_line(profile)})"
+        )
+    else:
+        first = f"{profile.reference} is this very recipe on these very samples already: nothing was computed"
+    return [first, console.hint(f"select --from SET --profile {record.name} --top 10% --out FILE.jsonl")]
+
+
+def recipe_line(profile: Profile) -> str:
+    """``recipe default: uncentred pca of mean, candidates' mean, cosine``."""
+    recipe = profile.record.recipe
+    centred = ("centred " if recipe.center else "uncentred ") if recipe.method.value == "pca" else ""
+    return (
+        f"recipe {recipe.name}: {centred}{recipe.method.value} of {recipe.profile_feature.value}, "
+        f"candidates' {recipe.feature.value}, {recipe.metric.value}"
+    )
+
+
+def profile_list(profiles: Sequence[Profile], console: Console) -> Iterator[Block]:
+    """One line a profile."""
+    if not profiles:
+        yield "no profile yet"
+        yield console.hint("profile build NAME --from SET")
+        return
+    rows = [
+        (
+            profile.reference,
+            f"{profile.record.source.set_name}@{profile.record.source.version}",
+            profile.record.source.n_samples,
+            recipe_line(profile).removeprefix("recipe "),
+            len(profile.record.layers),
+            len(profile.record.warnings),
+            f"{profile.record.provenance.created_at:%Y-%m-%d %H:%M:%S}",
+        )
+        for profile in profiles
+    ]
+    yield Table(("profile", "from", "samples", "recipe", "layers", "warnings", "built (UTC)"), rows)
+
+
+def profile_details(profile: Profile) -> Iterator[Block]:
+    """Everything about one version of a profile."""
+    record = profile.record
+    source, background = record.source, record.background
+    yield pairs(
+        [
+            ("profile", profile.reference),
+            ("recipe", recipe_line(profile).removeprefix("recipe ")),
+            ("from", _sample_source(source)),
+            ("against", _sample_source(background) if background is not None else None),
+            ("layers", f"{numbers(record.layers)} ({len(record.layers)}), {record.n_neurons:,} neurons each"),
+            ("hook", record.identity.hook_point.value + _aside(record.identity.hook_path)),
+            ("template", f"{record.identity.template.name}, span {record.identity.span.value}"),
+            ("capture id", record.capture_id),
+            ("computed in", record.settings.compute_dtype),
+            ("max length", f"{record.settings.max_length_tokens} tokens"),
+            ("directions", record.directions_sha256[:16] + "…"),
+            ("built", f"{record.provenance.created_at:%Y-%m-%d %H:%M:%S} UTC by {record.provenance.author}"),
+            ("card", record.card),
+        ]
+    )
+    rows = [(s.layer, s.explained_variance_ratio, s.sign_margin) for s in record.statistics]
+    yield ""
+    yield Table(("layer", "explained variance", "sign margin"), rows)
+
+
+def score_work(set_ref: str, profiles: Sequence[str], work: ScoreWork, console: Console) -> list[str]:
+    """What scoring did."""
+    if work.n_computed:
+        first = (
+            f"scored {set_ref} under {count(len(profiles), 'profile')}: "
+            f"{count(work.n_computed, 'segment score')} computed, {work.n_cached:,} known, "
+            f"{size(work.bytes_read)} read, {duration(work.elapsed_seconds)}"
+        )
+    else:
+        first = f"every score of {set_ref} under {', '.join(profiles)} is known already: nothing was computed"
+    return [first, console.hint(f"sql \"SELECT * FROM alignment('{set_ref}', '{profiles[0]}') ORDER BY score DESC\"")]
+
+
+@dataclass(frozen=True)
+class SelectOutcome:
+    """A selection and what became of it."""
+
+    selection: Selection
+    saved: SavedSelection | None
+    exported: ExportReport | None
+
+
+def selection_value(outcome: SelectOutcome) -> dict[str, Any]:
+    """JSON form; the ranks themselves stand in it only where they went nowhere else."""
+    selection = outcome.selection
+    value = {
+        field.name: as_json(getattr(selection, field.name))
+        for field in dataclasses.fields(selection)
+        if field.name != "rows"
+    }
+    value["n_selected"] = selection.n_selected
+    value["score_range"] = as_json(selection.score_range)
+    value["saved"] = outcome.saved.reference if outcome.saved else None
+    value["exported"] = as_json(outcome.exported)
+    if outcome.saved is None and outcome.exported is None:
+        value["rows"] = selection.rows.to_pylist()
+    return value
+
+
+def selection_summary(outcome: SelectOutcome) -> list[str]:
+    """``562 of 5,620 samples of pool@1 by math@1, scores 0.812 … 0.437 → top.jsonl``."""
+    selection = outcome.selection
+    how = {
+        "alignment": f"highest under {selection.profile_ref}",
+        "lowest": f"lowest under {selection.profile_ref}",
+        "random": f"by chance, seed {selection.seed}",
+    }[selection.strategy.value]
+    text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
+    if (scores := selection.score_range) is not None:
+        low, high = scores
+        first, last = (low, high) if selection.strategy.value == "lowest" else (high, low)
+        text += f", scores {first:.4g} … {last:.4g}"
+    lines = [text]
+    if outcome.exported is not None:
+        report = outcome.exported
+        names = [name for name in (report.score_field, report.rank_field) if name is not None]
+        added = f", with {' and '.join(names)}" if names else ""
+        lines.append(f"written to {report.url} ({report.format.value}{added})")
+    if outcome.saved is not None:
+        lines.append(f"saved as selection:{outcome.saved.reference}")
+    return lines
+
+
+def selection_preview(store: Store, outcome: SelectOutcome, console: Console) -> Iterator[Block]:
+    """First rows of a selection that was neither exported nor saved."""
+    from nait_store.selection.ranked_records import RankedRecords
+
+    selection = outcome.selection
+    rows = selection.rows.slice(0, _PREVIEW_ROWS)
+    shown = []
+    with RankedRecords(store.location, store.sets.open(selection.set_ref), rows) as records:
+        for ranked in records:
+            texts = " | ".join(str(v) for v in ranked.record.values() if isinstance(v, str) and v)
+            cut = texts if len(texts) <= _PREVIEW_CHARACTERS else texts[: _PREVIEW_CHARACTERS - 1] + "…"
+            shown.append((ranked.rank, ranked.sample_id, ranked.score, cut))
+    yield Table(("rank", "sample_id", "score", "record"), shown)
+    if selection.n_selected > len(shown):
+        yield f"… and {selection.n_selected - len(shown):,} more"
+    if not console.quiet:
+        yield from selection_summary(outcome)
+        yield "nothing was written: add --out FILE to export, --save NAME to keep it"
+
+
+def verify_report(report: VerifyReport, *, quiet: bool) -> Iterator[Block]:
+    """What verification found."""
+    if report.findings:
+        yield Table(("severity", "path", "finding"), [(f.severity.value, f.path, f.problem) for f in report.findings])
+    looked = ", ".join(
+        (
+            count(report.n_sets, "set"),
+            count(report.n_profiles, "profile"),
+            count(report.n_selections, "selection"),
+        )
+    )
+    how = "sizes compared" if report.quick else "every file hashed"
+    if not report.ok:
+        yield f"{count(len(report.errors), 'file')} damaged; looked at {looked}, {how}"
+        yield "  → put the named files back from a copy, or ingest and build again what they hold"
+    elif not quiet:
+        yield f"the store is sound: {looked}, {how}"
+
+
+def doctor_report(report: DoctorReport) -> Iterator[Block]:
+    """Checks, one a line, with advice below."""
+    marks = {"ok": "ok", "note": "note", "problem": "PROBLEM"}
+    width = max(len(check.topic) for check in report.checks)
+    for check in report.checks:
+        yield f"{marks[check.state]:<7}  {check.topic:<{width}}  {check.text}"
+        if check.advice:
+            yield f"{'':<7}  {'':<{width}}  → {check.advice}"
+
+
+def _aside(text: str | None) -> str:
+    return f" ({text})" if text else ""
+
+
+def _sample_source(source: Any) -> str:
+    parts = [f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version}"]
+    if source.where is not None:
+        parts.append(f"where {source.where}")
+    if source.limit is not None:
+        parts.append(f"limit {source.limit} seed {source.seed}")
+    return ", ".join(parts)

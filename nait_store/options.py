@@ -1,0 +1,103 @@
+"""Keyword options of the store's larger methods, typed once for Python and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
+
+
+class IngestOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.Store.ingest`; each has the default that the command line documents."""
+
+    hook: str
+    """``mlp`` (default), ``residual`` or ``attn``."""
+    hook_path: str | None
+    """Module path within a decoder layer, where the structural rule finds none."""
+    layers: Sequence[int] | None
+    """Zero-based decoder layers; all of them by default."""
+    template: Literal["auto", "chat", "alpaca", "plain"]
+    """How a sample becomes text."""
+    span: str
+    """``all`` (default) content or the ``response`` only."""
+    span_edges: str
+    """``content`` (default) or ``rendered``."""
+    max_length: int | None
+    """Tokens at which a sample is truncated; min(2048, the model's limit) by default."""
+    dtype: str
+    """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
+    store_dtype: str
+    """Of what is stored: ``auto`` (the set's; for a new set float16 unless values come near its range), ``float16``
+    or ``float32``."""
+    device: str
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    token_budget: int | None
+    """Tokens in a batch; chosen by device if not given."""
+    trust_remote_code: bool
+    """Whether a model may bring code of its own."""
+    map: Mapping[str, str] | None
+    """Which of the records' fields stands for which canonical one, e.g. ``{"instruction": "question"}``."""
+    id_field: str | None
+    """Field that holds the sample id; the content's hash by default."""
+    on_error: Literal["stop", "skip"]
+    """What to do about a broken record."""
+    rejects: str | None
+    """File that rejected records are written to."""
+    limit: int | None
+    """Read this many records at most."""
+    message: str
+    """Recorded with the version."""
+
+
+class BuildOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.inventory.Profiles.build`; what is not given comes from the recipe."""
+
+    against: str | None
+    """Background set of the contrastive method."""
+    recipe: str
+    """``default`` or ``nait-paper``."""
+    method: str | None
+    """``pca``, ``mean`` or ``contrastive``."""
+    center: bool | None
+    """Whether PCA removes the mean first."""
+    profile_feature: str | None
+    """Feature that the direction is made of."""
+    feature: str | None
+    """Feature that candidates are scored on; with ``profile_feature`` not given, it serves for both."""
+    metric: str | None
+    """``dot`` or ``cosine``."""
+    layers: Sequence[int] | None
+    """Zero-based decoder layers; all that the set stores by default."""
+    where: str | None
+    """Boolean SQL expression over the columns of ``samples(set)``."""
+    limit: int | None
+    """Use this many samples at most, chosen by ``seed``."""
+    seed: int
+    """Which samples ``limit`` takes."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile."""
+
+
+class SelectOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.Store.select`."""
+
+    strategy: Literal["alignment", "lowest", "random"]
+    """Highest score first (default), lowest first, or by chance."""
+    seed: int
+    """Of a random selection; 0 by default."""
+    where: str | None
+    """Boolean SQL expression over the columns of ``samples(set)``."""
+    force: bool
+    """Whether to silence compatibility warnings."""
+
+
+class ExportOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.Store.export`."""
+
+    format: str | None
+    """``jsonl``, ``parquet`` or ``ids``; by default what the file's name ends in, else JSON lines."""
+    clean: bool
+    """Whether to leave score and rank out."""
+    overwrite: bool
+    """Whether an existing file may be replaced."""

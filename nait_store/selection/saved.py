@@ -1,0 +1,222 @@
+"""Saved selections: named, versioned, immutable, with everything needed to make them again."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nait_store.errors import ConflictError, CorruptChunkError, NaitStoreError
+from nait_store.refs import Kind, Reference, check_name, parse_reference
+from nait_store.schemas.selection import SELECTION_SCHEMA, SelectionManifest, SelectionRecord
+from nait_store.selection.choosing import Selection, Strategy
+from nait_store.storage import layout
+from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
+from nait_store.storage.location import Location
+from nait_store.storage.provenance import current_provenance, new_ulid
+from nait_store.storage.verify import Finding, verify_payload
+from nait_store.storage.versions import VersionLog
+
+_COMMIT_ATTEMPTS = 20
+_TABLE_FILE = "selection.parquet"
+_RECORD_FILE = "selection.json"
+
+
+@dataclass(frozen=True)
+class SavedSelection:
+    """One version of a saved selection.
+
+    Attributes
+    ----------
+    record
+        What was selected from what, how, by which query.
+    number
+        Version number, from 1.
+    """
+
+    record: SelectionRecord
+    number: int
+    _location: Location
+    _folder: str
+
+    @property
+    def reference(self) -> str:
+        """``best@1``."""
+        return f"{self.record.name}@{self.number}"
+
+    def rows(self) -> pa.Table:
+        """Ranked samples: ``rank``, ``sample_id``, ``score``, in rank order.
+
+        Raises
+        ------
+        CorruptChunkError
+            The file differs from its record.
+        """
+        for file in self.record.files:
+            check_file(self._location, self._folder, file, hashed=True)
+        data = self._location.read_bytes(f"{self._folder}/{_TABLE_FILE}")
+        return pq.read_table(io.BytesIO(data), schema=SELECTION_SCHEMA)
+
+    def selection(self) -> Selection:
+        """The selection as it was made, to export it again."""
+        record = self.record
+        return Selection(
+            rows=self.rows(),
+            set_ref=record.set_ref,
+            profile_ref=record.profile_ref,
+            strategy=Strategy(record.strategy),
+            top=record.top,
+            where=record.where,
+            seed=record.seed,
+            n_candidates=record.n_candidates,
+            query=record.query,
+        )
+
+
+class SavedSelections:
+    """All saved selections of a store.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._log = VersionLog(location, Kind.SELECTION, SelectionManifest)
+
+    def names(self) -> list[str]:
+        """Sorted names."""
+        return self._log.names()
+
+    def manifests(self, name: str) -> list[SelectionManifest]:
+        """Versions of one selection, oldest first; NotFoundError for an unknown name."""
+        self._log.resolve(Reference(Kind.SELECTION, check_name(name, Kind.SELECTION)))
+        return [self._log.read(name, number) for number in self._log.numbers(name)]
+
+    def save(
+        self, name: str, selection: Selection, *, message: str = "", parameters: Mapping[str, Any] | None = None
+    ) -> SavedSelection:
+        """Save a selection as the next version of ``name``.
+
+        Parameters
+        ----------
+        name
+            New or existing name.
+        selection
+            What was selected.
+        message
+            For the reader's benefit.
+        parameters
+            Options as given, recorded beside the query.
+
+        Raises
+        ------
+        InvalidInputError
+            Bad name.
+        ReadOnlyError, StorageError
+            It could not be written; nothing is left of it but an unreferenced folder.
+        """
+        check_name(name, Kind.SELECTION)
+        self._location.require_writable()
+        payload = new_ulid()
+        folder = layout.payload_folder(Kind.SELECTION, name, payload)
+        buffer = io.BytesIO()
+        pq.write_table(selection.rows.cast(SELECTION_SCHEMA), buffer)
+        file = write_payload_file(self._location, folder, _TABLE_FILE, buffer.getvalue())
+        record = SelectionRecord(
+            name=name,
+            set_ref=selection.set_ref,
+            profile_ref=selection.profile_ref,
+            strategy=selection.strategy.value,
+            top=selection.top,
+            where=selection.where,
+            seed=selection.seed,
+            n_candidates=selection.n_candidates,
+            n_selected=selection.n_selected,
+            query=selection.query,
+            parameters=dict(parameters or {}),
+            files=(file,),
+            provenance=current_provenance(),
+        )
+        data = record.to_json_bytes()
+        self._location.write_bytes(f"{folder}/{_RECORD_FILE}", data)
+        number = self._commit(name, payload, sha256_bytes(data), message)
+        return SavedSelection(record, number, self._location, folder)
+
+    def open(self, reference: Reference | str) -> SavedSelection:
+        """Open a version.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown name or version; near names are suggested.
+        CorruptChunkError
+            ``selection.json`` differs from its digest.
+        """
+        if isinstance(reference, str):
+            reference = parse_reference(reference, Kind.SELECTION)
+        number = self._log.resolve(reference)
+        manifest = self._log.read(reference.name, number)
+        folder = layout.payload_folder(Kind.SELECTION, reference.name, manifest.payload)
+        path = f"{folder}/{_RECORD_FILE}"
+        data = self._location.read_bytes(path)
+        if sha256_bytes(data) != manifest.record_sha256:
+            raise CorruptChunkError(
+                f"{self._location.url_of(path)} differs from its recorded SHA-256", next_step="run 'nait-store verify'"
+            )
+        record = SelectionRecord.from_json_bytes(data, self._location.url_of(path))
+        return SavedSelection(record, number, self._location, folder)
+
+    def verify(self, *, quick: bool = False) -> list[Finding]:
+        """Compare every version with its records.
+
+        Parameters
+        ----------
+        quick
+            Whether to compare sizes only, instead of hashing every byte.
+        """
+        findings = []
+        for name in self.names():
+            for number in self._log.numbers(name):
+                path = layout.version_document(Kind.SELECTION, name, number)
+                try:
+                    saved = self.open(Reference(Kind.SELECTION, name, version=number))
+                    damaged = verify_payload(
+                        self._location,
+                        saved._folder,
+                        saved.record.files,
+                        hashed=not quick,
+                        ignore=frozenset({_RECORD_FILE}),
+                    )
+                    findings += damaged
+                    if not quick and not damaged and saved.rows().num_rows != saved.record.n_selected:
+                        findings.append(Finding(path, "the ranks are not as many as selection.json says"))
+                except NaitStoreError as error:
+                    findings.append(Finding(path, error.what))
+        return findings
+
+    def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> int:
+        for _ in range(_COMMIT_ATTEMPTS):
+            number = (self._log.latest(name) or 0) + 1
+            manifest = SelectionManifest(
+                name=name,
+                number=number,
+                payload=payload,
+                record_sha256=record_sha256,
+                message=message,
+                provenance=current_provenance(),
+            )
+            try:
+                self._log.commit(name, number, manifest)
+            except ConflictError:
+                continue
+            return number
+        raise ConflictError(
+            f"selection {name!r} is being saved by many writers at once", next_step="run the same command again"
+        )

@@ -1,0 +1,307 @@
+"""The store: one object over everything at one URL, and all that the command line does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Unpack
+
+from nait_store.errors import AlreadyExistsError, InvalidInputError, NotFoundError
+from nait_store.progress import ProgressListener, ignore_progress
+from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
+from nait_store.storage import layout
+from nait_store.storage.location import Location
+from nait_store.storage.provenance import new_ulid, now
+
+if TYPE_CHECKING:
+    from nait_store.catalog.build import Catalog
+    from nait_store.doctor import DoctorReport
+    from nait_store.ingest.job import CaptureSource, IngestReport
+    from nait_store.integrity import VerifyReport
+    from nait_store.inventory import Profiles, Sets
+    from nait_store.options import ExportOptions, IngestOptions, SelectOptions
+    from nait_store.query.session import QueryResult, QuerySession
+    from nait_store.scoring.sidecars import ScoreWork
+    from nait_store.selection.choosing import Selection
+    from nait_store.selection.export import ExportReport, Target
+    from nait_store.selection.saved import SavedSelections
+
+DEFAULT_URL = "./.nait-store"
+
+
+class Store:
+    """A store at one URL; made by :func:`nait_store.open`.
+
+    Parameters
+    ----------
+    location
+        Its root.
+    record
+        Its ``store.json``.
+    progress
+        Told about long work.
+    created
+        Whether it was created just now.
+
+    Attributes
+    ----------
+    url
+        Where it is.
+    """
+
+    def __init__(
+        self,
+        location: Location,
+        record: StoreRecord,
+        *,
+        progress: ProgressListener | None = None,
+        created: bool = False,
+    ) -> None:
+        unknown = record.unknown_writer_features()
+        if unknown:
+            location = location.read_only(
+                f"the store at {location.url} is read-only for this release: unknown writer features "
+                f"{', '.join(unknown)}",
+                "upgrade to write to it: pip install --upgrade nait-store",
+            )
+        self.location = location
+        self.record = record
+        self.url = location.url
+        self.created = created
+        self.progress: ProgressListener = progress or ignore_progress
+
+    def __repr__(self) -> str:
+        return f"Store({self.url!r})"
+
+    @classmethod
+    def open(cls, url: str | None = None, *, create: bool = False, progress: ProgressListener | None = None) -> Store:
+        """Open a store, or create it; see :func:`nait_store.open`."""
+        location = Location(url or os.environ.get("NAIT_STORE") or DEFAULT_URL)
+        if location.is_file(""):
+            raise InvalidInputError(
+                f"{location.url} is a file, a store is a folder", next_step="name another folder with --store"
+            )
+        created = False
+        if not location.exists(layout.STORE_RECORD):
+            if not create:
+                raise NotFoundError(f"there is no store at {location.url}", next_step=_how_to_create(url, location.url))
+            created = _create(location)
+        record = StoreRecord.from_json_bytes(
+            location.read_bytes(layout.STORE_RECORD), location.url_of(layout.STORE_RECORD)
+        )
+        record.check_readable(location.url)
+        return cls(location, record, progress=progress, created=created)
+
+    @cached_property
+    def sets(self) -> Sets:
+        """Its activation sets."""
+        from nait_store.inventory import Sets
+
+        return Sets(self.location)
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        """Its profiles."""
+        from nait_store.inventory import Profiles
+
+        return Profiles(self)
+
+    @cached_property
+    def selections(self) -> SavedSelections:
+        """Its saved selections."""
+        from nait_store.selection.saved import SavedSelections
+
+        return SavedSelections(self.location)
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The index over its manifests; rebuilt whenever they changed."""
+        from nait_store.catalog.build import Catalog
+
+        return Catalog(self.location)
+
+    @cached_property
+    def session(self) -> QuerySession:
+        """Runs SQL over it."""
+        from nait_store.query.session import QuerySession
+
+        return QuerySession(
+            self.location, self.sets.versions, self.profiles.registry, self.catalog, progress=self.progress
+        )
+
+    def ingest(
+        self,
+        sources: str | Sequence[str],
+        *,
+        set: str,  # noqa: A002  (the option's name on the command line and in Python)
+        model: str,
+        features: Sequence[str] = ("mean",),
+        capture: CaptureSource | None = None,
+        **options: Unpack[IngestOptions],
+    ) -> IngestReport:
+        """Run records through a model once and append their features to an activation set.
+
+        Samples that the set holds already are skipped before the forward pass, so the same call again is cheap,
+        and resumes what was interrupted.
+
+        Parameters
+        ----------
+        sources
+            Files, globs, fsspec URLs, ``datasets:`` ids.
+        set
+            Name of the set; created by its first ingest.
+        model
+            Folder or hub id of a causal LM.
+        features
+            Any of ``mean``, ``drift``, ``last``.
+        capture
+            An open capture session to use instead of loading ``model``.
+        **options
+            See :class:`~nait_store.options.IngestOptions`.
+
+        Returns
+        -------
+        IngestReport
+            Counts of added, known, duplicate and rejected samples, bytes and seconds, the new version's reference.
+
+        Raises
+        ------
+        InvalidInputError
+            Unusable names, options or records; the message names file and line.
+        IncompatibleError
+            The set was measured with another model, template, span or hook.
+        ConflictError
+            A sample id that exists came with another content.
+        """
+        from nait_store.ingest.job import ingest
+        from nait_store.ingesting import open_capture, plan_request
+
+        self.location.require_writable()
+        request = plan_request(sources, set, features, options)
+        return ingest(self.location, capture or open_capture(model, request, options), request, self.progress)
+
+    def sql(self, query: str, params: Mapping[str, Any] | Sequence[Any] | None = None) -> QueryResult:
+        """Run SQL over ``samples(set)``, ``alignment(set, profile)`` and the metadata views.
+
+        Parameters
+        ----------
+        query
+            One statement.
+        params
+            Values of ``$name`` or ``?`` in it.
+
+        Returns
+        -------
+        QueryResult
+            With ``.df()``, ``.arrow()``, ``.pl()``, ``.fetchall()``.
+        """
+        return self.session.sql(query, params)
+
+    def score(self, set: str, *profiles: str, force: bool = False) -> tuple[ScoreWork, list[str]]:  # noqa: A002
+        """Compute and keep the scores of a set under profiles, in one pass over the arrays.
+
+        Returns
+        -------
+        work
+            What was computed and what was there already.
+        warnings
+            About the profiles' fit to the set.
+        """
+        from nait_store.registry.compatibility import require_compatible
+        from nait_store.scoring.sidecars import ensure_scores
+
+        version = self.sets.open(set)
+        opened = [self.profiles.open(profile) for profile in profiles]
+        warnings = [text for profile in opened for text in require_compatible(profile, version, force=force)]
+        work = ensure_scores(self.location, version, [p.target() for p in opened], self.progress)
+        return work, list(dict.fromkeys(warnings))
+
+    def select(
+        self,
+        set: str,  # noqa: A002
+        *,
+        profile: str | None = None,
+        top: str | int = "10%",
+        **options: Unpack[SelectOptions],
+    ) -> Selection:
+        """Choose samples by score, or by chance.
+
+        Parameters
+        ----------
+        set
+            Set to choose from, ``pool`` or ``pool@3``.
+        profile
+            Profile to score with; optional for ``strategy="random"``.
+        top
+            Count or percentage of the candidates.
+        **options
+            See :class:`~nait_store.options.SelectOptions`.
+
+        Returns
+        -------
+        Selection
+            Ranked; hand it to :meth:`export`, or to ``store.selections.save(name, selection)``.
+        """
+        from nait_store.selection.choosing import SelectionRequest, Strategy, select
+
+        strategy = Strategy(options.pop("strategy", "alignment"))
+        request = SelectionRequest(set, profile, top, strategy=strategy, **options)
+        return select(self.session, self.sets.versions, self.profiles.registry, request)
+
+    def export(self, selection: Selection, to: str | Target, **options: Unpack[ExportOptions]) -> ExportReport:
+        """Write a selection's original records in rank order; the file appears whole or not at all.
+
+        Parameters
+        ----------
+        selection
+            From :meth:`select`, or a saved one's ``.selection()``.
+        to
+            Path, fsspec URL, or an open :class:`~nait_store.selection.export.Target`.
+        **options
+            See :class:`~nait_store.options.ExportOptions`.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The file exists and ``overwrite`` is off.
+        """
+        from nait_store.selection.destination import Destination
+        from nait_store.selection.export import export, format_for
+
+        target = Destination(to, overwrite=options.get("overwrite", False)) if isinstance(to, str) else to
+        chosen = format_for(target.url, options.get("format"))
+        version = self.sets.open(selection.set_ref)
+        return export(self.location, version, selection, target, format=chosen, clean=options.get("clean", False))
+
+    def verify(self, *, quick: bool = False) -> VerifyReport:
+        """Compare every file with its record; ``quick`` compares sizes and leaves the hashing out."""
+        from nait_store.integrity import verify
+
+        return verify(self, quick=quick)
+
+    def doctor(self) -> DoctorReport:
+        """Describe the installation, the machine and the store, and what is wrong with them."""
+        from nait_store.doctor import examine
+
+        return examine(self)
+
+
+def _create(location: Location) -> bool:
+    """Create ``store.json``; False where somebody else did meanwhile."""
+    if location.names():
+        raise InvalidInputError(
+            f"{location.url} is a folder with other files in it, not a store",
+            next_step="name a new or empty folder with --store",
+        )
+    record = StoreRecord(format_version=FORMAT_VERSION, store_id=new_ulid(), created_at=now())
+    try:
+        location.create_bytes(layout.STORE_RECORD, record.to_json_bytes())
+    except AlreadyExistsError:
+        return False
+    return True
+
+
+def _how_to_create(asked: str | None, url: str) -> str:
+    option = f" --store {url}" if asked else ""
+    return f"create it with 'nait-store{option} init', or name another with --store"
