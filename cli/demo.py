@@ -68,17 +68,17 @@ STEPS = (
     Step("And the five worst:", ("sql", _SHOW.format(order="ASC"))),
     Step(
         "Take the best tenth as a training file.",
-        ("select", "--from", "pool", "--profile", "math", "--top", "10%", "--out", "math-10pct.jsonl", "--overwrite"),
+        ("select", "--from", "pool", "--profile", "math", "--top", "10%", "--out", "math-10pct.jsonl", "--force"),
     ),
     Step(
         "For comparison, the lowest tenth ...",
         ("select", "--from", "pool", "--profile", "math", "--lowest", "--top", "10%", "--out", "lowest-10pct.jsonl",
-         "--overwrite"),
+         "--force"),
     ),
     Step(
         "... and a random tenth.",
         ("select", "--from", "pool", "--random", "--seed", "0", "--top", "10%", "--out", "random-10pct.jsonl",
-         "--overwrite"),
+         "--force"),
     ),
 )  # fmt: skip
 

@@ -1,0 +1,85 @@
+"""Every command and program of README.md and docs/ runs, in the order of its page."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nait_store.demo import files
+from tests.docs.pages import PAGES, REPOSITORY, Snippet, blocks, snippets
+
+LANGUAGES = {"console", "python", "sh", "text", "json", "sql", "toml", "mermaid"}
+RUNNABLE = [page for page in PAGES if snippets(page)]
+_LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
+def test_commands_run(page: Path, tmp_path: Path) -> None:
+    """One shell per page: the demo's pool.jsonl, maths.jsonl and model/ lie in its folder, and no store is set."""
+    files.copy_inputs(tmp_path)
+    script = ["set -euo pipefail"]
+    for snippet in snippets(page):
+        script += [f"echo '>>> {page.name}:{snippet.line}' >&2", spell(snippet, tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAIT_STORE")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"stopped at {last_mark(done.stderr)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def spell(snippet: Snippet, folder: Path) -> str:
+    """A shell line that runs the snippet; programs go through a file, so that tracebacks name their lines."""
+    if snippet.language == "console":
+        return snippet.code
+    program = folder / f"line_{snippet.line}.py"
+    program.write_text(snippet.code + "\n", encoding="utf-8")
+    return f"python -W error {shlex.quote(str(program))}"
+
+
+def last_mark(stderr: str) -> str:
+    marks = [line for line in stderr.splitlines() if line.startswith(">>> ")]
+    return marks[-1] if marks else "the start"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_say_what_they_are(page: Path) -> None:
+    """A block of another language would silently never run."""
+    assert {block.language for block in blocks(page)} <= LANGUAGES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_unrun_shell_blocks_only_install_or_make(page: Path) -> None:
+    commands = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines() if line]
+    assert [line for line in commands if line.split()[0] not in {"pip", "python", "git", "cd", "make", "#"}] == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, REPOSITORY / "CHANGELOG.md"], ids=name_of)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = _LINK.findall(page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_readme_shows_the_main_job() -> None:
+    """The page a stranger reads first runs the steps of the job and the demonstration."""
+    code = "\n".join(snippet.code for snippet in snippets(REPOSITORY / "README.md"))
+    for step in (
+        "nait-store demo",
+        "nait-store ingest",
+        "profile build",
+        "nait-store sql",
+        "nait-store select",
+        "import nait_store",
+    ):
+        assert step in code
