@@ -1,0 +1,321 @@
+"""Loading a causal language model and its tokenizer, from a folder or the hub."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nait_store.capture.checkpoints import has_weights, local_folder, read_config
+from nait_store.errors import InvalidInputError, NaitStoreError, NotFoundError, StorageError, did_you_mean
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+_REMOTE_CODE_STEP = (
+    "if you trust its authors, pass --trust-remote-code: Python files that come with the checkpoint will then run on "
+    "this machine with your rights"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model ready to run, in evaluation mode, and what to record about it.
+
+    Attributes
+    ----------
+    model
+        ``transformers`` causal LM; its base model (``get_decoder()``) is what capture runs.
+    tokenizer
+        Its tokenizer, unchanged: what is needed for padding is ``pad_token_id``.
+    source
+        Folder or hub id, as given.
+    model_type
+        ``llama``, ``gpt2`` …
+    n_parameters
+        Parameters, tied ones once.
+    hidden_size, n_layers
+        Of the text decoder.
+    dtype
+        Of the weights as loaded, ``float32`` or ``bfloat16`` …
+    device
+        ``cpu``, ``cuda:0`` …
+    max_positions
+        Longest sequence that the model is made for; None if it does not say.
+    revision
+        Commit of a hub model; None for a folder.
+    vocabulary_size
+        Rows of the input embedding: token ids are below it.
+    pad_token_id
+        A valid id for filling up a batch: the tokenizer's padding token, else its end token, else 0.
+    """
+
+    model: Any
+    tokenizer: Any
+    source: str
+    model_type: str
+    n_parameters: int
+    hidden_size: int
+    n_layers: int
+    dtype: str
+    device: str
+    max_positions: int | None
+    revision: str | None
+    vocabulary_size: int
+    pad_token_id: int
+
+
+def load_model(
+    source: str, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+) -> LoadedModel:
+    """Load a causal LM and its tokenizer.
+
+    Parameters
+    ----------
+    source
+        A folder that ``save_pretrained`` wrote, or a hub id.
+    dtype
+        ``auto``: the checkpoint's; float16 and float64 become float32 on a CPU, which has no fast float16 and
+        where float16 overflows. Or ``float32``, ``bfloat16``, ``float16``.
+    device
+        ``auto``: a CUDA device if there is one, else the CPU. Or any name that torch knows.
+    trust_remote_code
+        Whether Python code that comes with the checkpoint may run.
+
+    Returns
+    -------
+    LoadedModel
+        In evaluation mode, without gradients.
+
+    Raises
+    ------
+    NotFoundError
+        No such folder, no such hub model, or the hub cannot be reached.
+    InvalidInputError
+        No config.json, no weights, damaged or incomplete weights, code that is not trusted, an architecture that
+        transformers does not know or that is no causal decoder, no tokenizer, an unknown dtype or device.
+    """
+    if dtype not in DTYPES:
+        raise InvalidInputError(f"{dtype!r} is not a dtype to compute in", next_step=did_you_mean(dtype, DTYPES))
+    folder = local_folder(source)
+    if folder is not None:
+        raw_config = read_config(folder, source)
+        if "auto_map" not in raw_config and "model_type" not in raw_config:
+            raise InvalidInputError(
+                f"{source}: config.json names no model_type", next_step="give the folder of a transformers causal LM"
+            )
+        if not has_weights(folder):
+            from nait_store.capture.checkpoints import find_checkpoint
+
+            find_checkpoint(source)  # raises, saying what is there
+    torch_device = _choose_device(device)
+    with _quiet_transformers(), _loading_errors(source):
+        config = _load_config(source, trust_remote_code)
+        _require_causal_decoder(config, source)
+        tokenizer = _load_tokenizer(source, trust_remote_code)
+        model = _load_weights(source, config, dtype, trust_remote_code)
+        if dtype == "auto" and str(torch_device) == "cpu" and _dtype_name(model) in ("float16", "float64"):
+            model = model.float()
+        model = model.to(torch_device).eval().requires_grad_(False)
+    text_config = config.get_text_config(decoder=True)
+    vocabulary_size = int(model.get_input_embeddings().weight.shape[0])
+    return LoadedModel(
+        model=model,
+        tokenizer=tokenizer,
+        source=source,
+        model_type=str(config.model_type),
+        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        hidden_size=int(text_config.hidden_size),
+        n_layers=int(text_config.num_hidden_layers),
+        dtype=_dtype_name(model),
+        device=str(torch_device),
+        max_positions=_max_positions(text_config, tokenizer),
+        revision=None if folder is not None else getattr(config, "_commit_hash", None),
+        vocabulary_size=vocabulary_size,
+        pad_token_id=_pad_token_id(tokenizer, vocabulary_size),
+    )
+
+
+def _load_config(source: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+
+
+def _require_causal_decoder(config: Any, source: str) -> None:
+    """Refuse encoder-decoders and encoders before their weights are loaded."""
+    from transformers.models.auto import modeling_auto
+
+    what = None
+    if getattr(config, "is_encoder_decoder", False):
+        what = "an encoder-decoder"
+    elif config.model_type in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(
+        config, "is_decoder", False
+    ):
+        what = "a bidirectional encoder"
+    elif config.model_type not in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and "AutoModelForCausalLM" not in (
+        getattr(config, "auto_map", None) or {}
+    ):
+        what = "no causal language model"
+    if what:
+        raise InvalidInputError(
+            f"{source} (model type {config.model_type!r}) is {what}: its activations are not those of a decoder",
+            next_step="choose a decoder-only model, e.g. of the Llama, Qwen, Mistral or GPT families",
+        )
+
+
+def _load_tokenizer(source: str, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise
+        raise InvalidInputError(
+            f"{source} has no tokenizer that can be loaded: {_first_line(error)}",
+            next_step="put the model's tokenizer.json and tokenizer_config.json into its folder"
+            + (" (or: pip install sentencepiece)" if "sentencepiece" in str(error) else ""),
+        ) from error
+    if not len(tokenizer):
+        raise InvalidInputError(
+            f"{source} has an empty tokenizer", next_step="put the model's tokenizer.json into its folder"
+        )
+    return tokenizer
+
+
+def _load_weights(source: str, config: Any, dtype: str, trust_remote_code: bool) -> Any:
+    """Load the model; weights that the checkpoint lacks must not be made up."""
+    from transformers import AutoModelForCausalLM
+
+    model, report = AutoModelForCausalLM.from_pretrained(
+        source, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+    )
+    head = model.get_output_embeddings()
+    head_parameters = set() if head is None else {id(parameter) for parameter in head.parameters()}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    # The language-model head is not run, so it may be missing.
+    missing = sorted(
+        name
+        for name in report["missing_keys"]
+        if name in parameters and (id(parameters[name]) not in head_parameters or _is_tied(model))
+    )
+    if missing:
+        raise InvalidInputError(
+            f"the weights of {source} lack {len(missing)} of the model's tensors, first {missing[0]}",
+            next_step="check that config.json and weights belong together, or download the model again",
+        )
+    return model
+
+
+def _is_tied(model: Any) -> bool:
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    return head is not None and getattr(head, "weight", None) is getattr(embedding, "weight", None)
+
+
+def _choose_device(device: str) -> Any:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InvalidInputError(
+            f"the device {device!r} cannot be used: {_first_line(error)}",
+            next_step="use --device cpu, or --device auto",
+        ) from error
+    return chosen
+
+
+def _dtype_name(model: Any) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _max_positions(text_config: Any, tokenizer: Any) -> int | None:
+    limit = getattr(text_config, "max_position_embeddings", None)
+    if limit is None:
+        limit = getattr(tokenizer, "model_max_length", None)  # a huge number where it is not known
+    return int(limit) if isinstance(limit, int) and 0 < limit < 10**9 else None
+
+
+def _pad_token_id(tokenizer: Any, vocabulary_size: int) -> int:
+    for name in ("pad_token_id", "eos_token_id"):
+        token_id = getattr(tokenizer, name, None)
+        if isinstance(token_id, int) and 0 <= token_id < vocabulary_size:
+            return token_id
+    return 0
+
+
+@contextlib.contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep transformers from logging, warning and drawing bars, unless this package logs at debug level."""
+    from transformers.utils import logging as transformers_logging
+
+    if logging.getLogger("nait_store").isEnabledFor(logging.DEBUG):
+        yield
+        return
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def _loading_errors(source: str) -> Iterator[None]:
+    """Turn what transformers raises into errors that say what to do."""
+    from safetensors import SafetensorError
+
+    is_folder = Path(source).expanduser().is_dir()
+    try:
+        yield
+    except NaitStoreError:
+        raise
+    except SafetensorError as error:
+        raise InvalidInputError(
+            f"the weights of {source} are damaged: {_first_line(error)}", next_step="download the model again"
+        ) from error
+    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        text, cause = str(error), _first_line(error)
+        if "trust_remote_code" in text:
+            raise InvalidInputError(
+                f"{source} needs code of its own, which does not run unless you allow it", next_step=_REMOTE_CODE_STEP
+            ) from error
+        if "does not recognize this architecture" in text or "Unrecognized model" in text:
+            raise InvalidInputError(
+                f"{source} is of an architecture that the installed transformers does not know: {cause}",
+                next_step="upgrade (pip install --upgrade transformers) or choose another model",
+            ) from error
+        if "size mismatch" in text or "ignore_mismatched_sizes" in text:
+            raise InvalidInputError(
+                f"the weights of {source} do not have the shapes that its config.json says",
+                next_step="check that config.json and weights belong together, or download the model again",
+            ) from error
+        if not is_folder and isinstance(error, OSError):
+            raise NotFoundError(
+                f"the model {source!r} is neither a folder here nor a model on the hub that can be reached: {cause}",
+                next_step="check the spelling, the network and (if it is gated) your access, or give a folder",
+            ) from error
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StorageError(
+                f"could not read {source}: {cause}", next_step="check the disk and permissions"
+            ) from error
+        raise InvalidInputError(
+            f"{source} cannot be loaded: {type(error).__name__}: {cause}",
+            next_step="run again with --debug to see what transformers says",
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).partition("\n")[0][:300]
