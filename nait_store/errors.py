@@ -13,7 +13,8 @@ The tree is grouped by what a handler would do::
     │   ├── CorruptChunkError          exit 9   a digest or size differs: ``nait-store verify``
     │   └── UnsupportedVersionError    exit 9   written by a newer release: upgrade
     ├── StorageError                   exit 10  disk or network failed: retry when it works again
-    └── MissingExtraError              exit 11  install the named extra
+    ├── MissingExtraError              exit 11  install the named extra
+    └── IngestInterrupted              exit 130 Ctrl-C: run the same command again to go on
 
 ``kind`` is a stable, append-only code; ``exit_code`` is what the command line returns.
 """
@@ -121,6 +122,13 @@ class MissingExtraError(NaitStoreError):
 
     kind = "missing_extra"
     exit_code = 11
+
+
+class IngestInterrupted(NaitStoreError):  # noqa: N818 - an interruption is no error of anyone's
+    """Ctrl-C during an ingest; the message says what was kept."""
+
+    kind = "interrupted"
+    exit_code = 130
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:

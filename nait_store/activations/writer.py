@@ -145,6 +145,11 @@ class SegmentWriter:
         return self.n_rows * per_row + self._n_text_bytes
 
     @property
+    def text_bytes(self) -> int:
+        """About the bytes of the sample rows, which stay in memory until :meth:`close`."""
+        return self._n_text_bytes
+
+    @property
     def n_buffered_rows(self) -> int:
         """Rows that are not on disk yet; 0 right after a chunk was filled."""
         return self.n_rows % self._chunk_rows

@@ -1,0 +1,373 @@
+"""One ingest from its input to the committed version."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+from nait_store.activations.reader import SegmentReader
+from nait_store.activations.sample_keys import KnownSample, KnownSamples
+from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
+from nait_store.activations.writer import RejectedSample
+from nait_store.capture.readers import open_sources
+from nait_store.capture.rendering import UnpreparedSample
+from nait_store.capture.source_records import place, printable
+from nait_store.errors import IngestInterrupted, InvalidInputError
+from nait_store.ingest.adoption import AbandonedIngest, find_abandoned
+from nait_store.ingest.background import BackgroundWriter
+from nait_store.ingest.capture_source import Captured, CaptureSource
+from nait_store.ingest.journal import IngestJournal, write_outcome
+from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
+from nait_store.ingest.rejects import RejectLog
+from nait_store.ingest.requests import (
+    EstimateListener,
+    IngestReport,
+    IngestRequest,
+    ignore_estimate,
+)
+from nait_store.ingest.sample_stream import SampleStream
+from nait_store.ingest.segment_sink import SegmentSink
+from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.refs import Kind, check_name
+from nait_store.schemas.activation_set import IngestPlan, SegmentRecord, SetRecord, SourceFile
+from nait_store.schemas.capture import Feature, StoredDtype
+from nait_store.storage import layout
+from nait_store.storage.location import Location
+from nait_store.storage.provenance import current_provenance, new_ulid
+
+__all__ = ["CaptureSource", "IngestReport", "IngestRequest", "ingest"]
+
+
+def ingest(
+    location: Location,
+    capture: CaptureSource,
+    request: IngestRequest,
+    progress: ProgressListener = ignore_progress,
+    announce: EstimateListener = ignore_estimate,
+) -> IngestReport:
+    """Capture the samples that a set does not hold yet and append them as its next version.
+
+    Running the same request again adds nothing; running it after a crash or Ctrl-C goes on from the last flushed
+    segment. Several ingests may run into one set at once.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    capture
+        An open capture session.
+    request
+        What to ingest.
+    progress
+        Told after each batch: samples, tokens and bytes so far.
+    announce
+        Told what is expected, before anything is captured.
+
+    Returns
+    -------
+    IngestReport
+        What was done; ``set_ref`` names the version that holds everything.
+
+    Raises
+    ------
+    InvalidInputError
+        The set's name, or a record under ``on_error="stop"``, or all records. Nothing is committed; segments that
+        were flushed by then are kept for the next run.
+    ConflictError
+        A sample id stands for two contents.
+    IncompatibleError
+        The set was captured differently, or lacks features or layers of samples that it holds.
+    StorageError
+        The disk cannot hold what is expected, or was full; what was flushed is kept.
+    IngestInterrupted
+        Ctrl-C; what was captured is kept.
+    """
+    check_name(request.set_name, Kind.SET)
+    location.require_writable()
+    if not request.features or (request.limit is not None and request.limit < 1):
+        raise InvalidInputError("an ingest needs at least one feature, and a limit of at least 1 where there is one")
+    job = _Job(location, capture, request, progress, announce)
+    try:
+        return job.run()
+    except KeyboardInterrupt:
+        raise job.interrupted() from None
+    finally:
+        job.rejects.close()
+
+
+class _Job:
+    def __init__(
+        self,
+        location: Location,
+        capture: CaptureSource,
+        request: IngestRequest,
+        progress: ProgressListener,
+        announce: EstimateListener,
+    ) -> None:
+        self.rejects = RejectLog()
+        self._location = location
+        self._capture = capture
+        self._request = request
+        self._progress = progress
+        self._announce = announce
+        self._features = tuple(Feature(f) for f in request.features)
+        self._sets = ActivationSets(location)
+        self._warnings: list[str] = []
+        self._n_tokens = 0
+        self._began = time.monotonic()
+        self._adopted: list[AbandonedIngest] = []
+        self._n_kept = 0
+        self._sink: SegmentSink | None = None
+
+    def run(self) -> IngestReport:
+        name = self._request.set_name
+        sources = open_sources(self._request.sources)
+        wanted = self._set_record()
+        existing = self._sets.record(name)
+        if existing is not None:
+            require_same_identity(existing, wanted)
+        version = self._sets.open(name) if self._sets.numbers(name) else None
+        self._adopted, warnings = find_abandoned(
+            self._location,
+            name,
+            features=self._features,
+            layers=self._capture.layers,
+            capture_id=wanted.capture_id,
+        )
+        self._warnings += warnings
+        stream = self._open_stream(sources, version)
+        estimate = estimate_size(self._location, self._capture, self._request, [source.uri for source in sources])
+        self._announce(estimate)
+        require_space(estimate, stream.n_set_samples, self._location.url)
+        batches = self._captured(stream, estimate.n_records)
+        with contextlib.closing(batches):
+            held, interrupted = hold_back(batches)
+            if not held:
+                if interrupted:
+                    raise KeyboardInterrupt
+                return self._commit(None, [], stream, version)
+            plan = self._plan(sources, wanted, self._dtype(held, version))
+            with IngestJournal(self._location, plan) as journal:
+                rest = iter(()) if interrupted else batches
+                segments = self._write(journal, wanted, held, rest, stream, estimate.n_records)
+                if interrupted:
+                    raise KeyboardInterrupt
+                return self._commit(journal, segments, stream, version)
+
+    def interrupted(self) -> IngestInterrupted:
+        """Say what Ctrl-C left."""
+        adopted = sum(record.n_rows for ingest in self._adopted for record in ingest.segments)
+        earlier = f", and {adopted:,} of earlier runs" if adopted else ""
+        return IngestInterrupted(
+            f"interrupted; {self._n_kept:,} samples that were captured are kept{earlier}",
+            next_step="run the same command again: it goes on from there and commits them",
+        )
+
+    def _set_record(self) -> SetRecord:
+        identity = self._capture.identity
+        return SetRecord(
+            name=self._request.set_name,
+            capture_id=identity.capture_id,
+            identity=identity,
+            n_neurons=self._capture.n_neurons,
+            n_model_layers=self._capture.n_model_layers,
+            provenance=current_provenance(),
+        )
+
+    def _open_stream(self, sources: Sequence[SourceFile], version: SetVersion | None) -> SampleStream:
+        adopted = [record for ingest in self._adopted for record in ingest.segments]
+        readers = [SegmentReader(self._location, record) for record in adopted]
+        keys = [self._sets.keys(reader) for reader in readers]
+        if version is not None:
+            keys = self._sets.visible_keys(version) + keys
+            readers = version.segments + readers
+        layers = set(self._capture.layers)
+        covers = [set(self._features) <= set(r.features) and layers <= set(r.layers) for r in readers]
+        self._warn_of_narrower_segments(version)
+
+        def describe(known: KnownSample) -> str:
+            row = readers[known.source].samples(["source_uri", "source_index"]).slice(known.row, 1).to_pylist()[0]
+            return place(row["source_uri"], row["source_index"], None)
+
+        return SampleStream(sources, self._request, KnownSamples(keys), covers, describe, self.rejects)
+
+    def _warn_of_narrower_segments(self, version: SetVersion | None) -> None:
+        if version is None:
+            return
+        lost = [f.value for f in version.features if f not in self._features]
+        if lost:
+            self._warnings.append(
+                f"set {version.name!r} stores {', '.join(lost)} for the samples it has, and will not for those added "
+                "now: what needs it can use the samples of earlier versions only"
+            )
+        if set(version.layers) - set(self._capture.layers):
+            self._warnings.append(
+                f"set {version.name!r} stores more layers for the samples it has than for those added now"
+            )
+
+    def _prepared(self, stream: SampleStream) -> Iterator[Any]:
+        for samples in stream.batches():
+            for item in self._capture.renderer.prepare(samples):
+                if isinstance(item, UnpreparedSample):
+                    self.rejects.add_sample(
+                        item.sample_id,
+                        item.source_uri,
+                        item.source_index,
+                        item.reason,
+                        raw=printable(item.sample.record_json),
+                    )
+                else:
+                    yield item
+
+    def _captured(self, stream: SampleStream, n_records: int | None) -> Generator[Captured, None, None]:
+        n_done = 0
+        for batch in self._capture.capture(self._prepared(stream)):
+            n_done += len(batch.samples)
+            self._n_tokens += batch.n_tokens
+            n_skipped = stream.n_known + stream.n_duplicates + len(self.rejects)
+            self._progress(
+                ProgressEvent(
+                    stage="capture",
+                    done=n_done,
+                    total=None if n_records is None else max(n_done, n_records - n_skipped),
+                    tokens=self._n_tokens,
+                    bytes_done=self._sink.size_bytes if self._sink else 0,
+                    elapsed_seconds=time.monotonic() - self._began,
+                )
+            )
+            yield batch
+
+    def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
+        if self._request.dtype is not None:
+            return StoredDtype(self._request.dtype)
+        if version is not None and version.refs:
+            return version.segment(version.refs[-1]).record.arrays[0].dtype
+        dtype, warning = choose_dtype(held, self._features)
+        if warning is not None:
+            self._warnings.append(warning)
+        return dtype
+
+    def _plan(self, sources: Sequence[SourceFile], wanted: SetRecord, dtype: StoredDtype) -> IngestPlan:
+        return IngestPlan(
+            ingest_id=new_ulid(),
+            set_name=wanted.name,
+            capture_id=wanted.capture_id,
+            sources=tuple(sources),
+            features=self._features,
+            layers=tuple(self._capture.layers),
+            dtype=dtype,
+            command=self._request.command,
+            provenance=current_provenance(),
+        )
+
+    def _write(
+        self,
+        journal: IngestJournal,
+        wanted: SetRecord,
+        held: list[Captured],
+        batches: Iterator[Captured],
+        stream: SampleStream,
+        n_records: int | None,
+    ) -> list[SegmentRecord]:
+        def acknowledge(record: SegmentRecord) -> None:
+            self._sets.create(wanted)
+            journal.acknowledge(record)
+            self._n_kept += record.n_rows
+
+        self._sink = sink = SegmentSink(
+            self._location,
+            wanted.name,
+            self._capture,
+            features=self._features,
+            dtype=journal.plan.dtype,
+            policy=self._request.flush,
+            flushed=acknowledge,
+            expected_rows=None if n_records is None else max(1, n_records - stream.n_known),
+        )
+        writer = BackgroundWriter(sink, self._reject_stored)
+        interrupted = False
+        try:
+            try:
+                for batch in _draining(held, batches):
+                    writer.put(batch)
+            except KeyboardInterrupt:
+                interrupted = True
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+        if interrupted:
+            raise KeyboardInterrupt
+        return sink.segments
+
+    def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
+        for sample in rejected:
+            self.rejects.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason)
+
+    def _commit(
+        self,
+        journal: IngestJournal | None,
+        segments: Sequence[SegmentRecord],
+        stream: SampleStream,
+        version: SetVersion | None,
+    ) -> IngestReport:
+        name = self._request.set_name
+        adopted = [record for ingest in self._adopted for record in ingest.segments]
+        if not segments and not adopted and version is None:
+            self._write_rejects(None)
+            raise InvalidInputError(
+                f"none of the {stream.n_read + len(self.rejects):,} records can be used; "
+                f"the first: {self._first_reason()}",
+                next_step="see 'nait-store ingest --help' for the layouts that are detected, or name fields with --map",
+            )
+        ingest_ids = [ingest.ingest_id for ingest in self._adopted] + ([journal.ingest_id] if journal else [])
+        if segments or adopted:
+            version = self._sets.commit(
+                name,
+                [*adopted, *segments],
+                ingest_ids=ingest_ids,
+                message=self._request.message,
+                yielding=frozenset(record.segment_id for record in adopted),
+            )
+        assert version is not None
+        for ingest in self._adopted:
+            if ingest.complete:
+                write_outcome(self._location, name, ingest.ingest_id, version.number)
+        if journal is not None:
+            journal.finish(version.number)
+        return IngestReport(
+            set_ref=version.reference,
+            n_added=sum(record.n_rows for record in segments),
+            n_known=stream.n_known,
+            n_duplicates=stream.n_duplicates,
+            n_rejected=len(self.rejects),
+            rejected=self.rejects.first,
+            rejects_path=self._write_rejects(journal),
+            n_tokens=self._n_tokens,
+            n_truncated=sum(record.n_truncated for record in segments),
+            bytes_written=sum(record.size_bytes for record in segments),
+            elapsed_seconds=time.monotonic() - self._began,
+            resumed_samples=sum(record.n_rows for record in adopted),
+            warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings])),
+        )
+
+    def _write_rejects(self, journal: IngestJournal | None) -> str | None:
+        if self._request.rejects_path is None and journal is None:
+            return None  # an ingest that added nothing leaves nothing in the store
+        ingest_id = journal.ingest_id if journal else ""
+        default = f"{layout.ingest_folder(self._request.set_name, ingest_id)}/rejects.jsonl"
+        return self.rejects.write(self._location, default, self._request.rejects_path)
+
+    def _first_reason(self) -> str:
+        first = self.rejects.first
+        return f"{first[0].where}: {first[0].reason}" if first else "there are none"
+
+
+def _draining(held: list[Captured], batches: Iterator[Captured]) -> Iterator[Captured]:
+    """Yield the held batches, letting go of each, then the others."""
+    held.reverse()
+    while held:
+        yield held.pop()
+    yield from batches

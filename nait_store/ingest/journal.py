@@ -1,0 +1,115 @@
+"""The records of one ingest: plan, heartbeat, one per flushed segment, outcome (docs/format.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+from types import TracebackType
+from typing import Self
+
+from nait_store.errors import AlreadyExistsError, NaitStoreError
+from nait_store.schemas.activation_set import FlushRecord, IngestHeartbeat, IngestOutcome, IngestPlan, SegmentRecord
+from nait_store.storage import layout
+from nait_store.storage.location import Location
+from nait_store.storage.provenance import current_provenance, now
+
+PLAN_FILE = "plan.json"
+HEARTBEAT_FILE = "heartbeat.json"
+OUTCOME_FILE = "outcome.json"
+FLUSHED_FOLDER = "flushed"
+HEARTBEAT_SECONDS = 10.0
+
+
+class IngestJournal:
+    """Writes the records of a running ingest; a context manager that ends its life in the records too.
+
+    Leaving the block without :meth:`finish` removes the heartbeat, so that the next ingest adopts what was flushed
+    at once; where nothing was flushed, no trace is left.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    plan
+        What the ingest sets out to do.
+
+    Attributes
+    ----------
+    plan
+        As given.
+    """
+
+    def __init__(self, location: Location, plan: IngestPlan) -> None:
+        self.plan = plan
+        self._location = location
+        self._folder = layout.ingest_folder(plan.set_name, plan.ingest_id)
+        self._n_flushed = 0
+        self._finished = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, name="ingest-heartbeat", daemon=True)
+
+    @property
+    def ingest_id(self) -> str:
+        """ULID of the ingest."""
+        return self.plan.ingest_id
+
+    @property
+    def n_flushed(self) -> int:
+        """Segments acknowledged so far."""
+        return self._n_flushed
+
+    def __enter__(self) -> Self:
+        # the heartbeat first: a plan without one is a dead ingest
+        self._write_heartbeat()
+        self._location.create_bytes(f"{self._folder}/{PLAN_FILE}", self.plan.to_json_bytes())
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if self._finished:
+            return
+        with contextlib.suppress(NaitStoreError):  # the error that brought us here is the one to report
+            if self._n_flushed:
+                self._location.delete(f"{self._folder}/{HEARTBEAT_FILE}")
+            else:
+                self._location.delete(self._folder)
+
+    def acknowledge(self, record: SegmentRecord) -> None:
+        """Record a flushed segment: from here on its samples are never lost."""
+        flush = FlushRecord(
+            ingest_id=self.plan.ingest_id,
+            segment_id=record.segment_id,
+            n_rows=record.n_rows,
+            record_sha256=record.digest(),
+        )
+        path = f"{self._folder}/{FLUSHED_FOLDER}/{record.segment_id}.json"
+        self._location.create_bytes(path, flush.to_json_bytes())
+        self._n_flushed += 1
+
+    def finish(self, version: int | None) -> None:
+        """Record that the ingest is over."""
+        write_outcome(self._location, self.plan.set_name, self.plan.ingest_id, version)
+        self._finished = True
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            with contextlib.suppress(NaitStoreError):  # a full disk shall not kill the beat
+                self._write_heartbeat()
+
+    def _write_heartbeat(self) -> None:
+        beat = IngestHeartbeat(ingest_id=self.plan.ingest_id, at=now(), host=socket.gethostname(), pid=os.getpid())
+        self._location.write_bytes(f"{self._folder}/{HEARTBEAT_FILE}", beat.to_json_bytes())
+
+
+def write_outcome(location: Location, set_name: str, ingest_id: str, version: int | None) -> None:
+    """Record that an ingest is over; harmless where that is recorded already."""
+    outcome = IngestOutcome(ingest_id=ingest_id, version=version, provenance=current_provenance())
+    path = f"{layout.ingest_folder(set_name, ingest_id)}/{OUTCOME_FILE}"
+    with contextlib.suppress(AlreadyExistsError):
+        location.create_bytes(path, outcome.to_json_bytes())
