@@ -1,0 +1,323 @@
+"""One pass over stored activations for any number of targets, chunk by chunk, on all cores."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nait_store.activations.reader import SegmentReader
+from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
+from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.schemas.capture import Feature
+from nait_store.schemas.profile import Metric
+from nait_store.scoring.kernels import Kernels, default_kernels, padded
+from nait_store.scoring.targets import ScoringTarget
+
+THREADS_VARIABLE = "NAIT_STORE_THREADS"
+_READ_AHEAD = 4  # chunks handed to each thread in advance, so that none waits while results are collected
+
+Pairs = Sequence[tuple[SegmentReader, Sequence[ScoringTarget]]]
+
+
+@dataclass(frozen=True)
+class SegmentScores:
+    """Scores of a range of a segment's rows under one target.
+
+    Attributes
+    ----------
+    scores
+        [n] float64.
+    projections
+        [n, L] float32, the L terms of each score in the order of the target's layers.
+    """
+
+    scores: NDArray[np.float64]
+    projections: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ScoredRows:
+    """What the scan yields: one target's scores of one range of rows of one segment."""
+
+    segment: SegmentReader
+    target: ScoringTarget
+    rows: slice
+    scores: SegmentScores
+
+    @property
+    def ends_segment(self) -> bool:
+        """Whether this was the segment's last range for the target."""
+        return bool(self.rows.stop == self.segment.n_rows)
+
+
+def scan(
+    pairs: Pairs,
+    progress: ProgressListener = ignore_progress,
+    *,
+    n_threads: int | None = None,
+    kernels: Kernels | None = None,
+) -> Iterator[ScoredRows]:
+    """Score segments range by range; every chunk is read once for all the targets of its segment.
+
+    Memory depends on the size of a chunk, the number of threads and of targets, and not on the number of rows.
+
+    Parameters
+    ----------
+    pairs
+        Segments and what each is to be scored against.
+    progress
+        Told rows done (a row counts once per feature scanned) and bytes read.
+    n_threads
+        ``NAIT_STORE_THREADS`` or every core this process may use, if omitted.
+    kernels
+        The arithmetic; the fastest that works here if omitted.
+
+    Yields
+    ------
+    ScoredRows
+        Segment by segment and within it feature by feature; a target's ranges ascend and leave no gap.
+
+    Raises
+    ------
+    NotFoundError
+        A segment does not store a target's feature or one of its layers; nothing has been scored then.
+    IncompatibleError
+        A target's vectors are of another width than the segment's.
+    CorruptChunkError
+        A chunk is missing or truncated.
+    """
+    passes = _passes(pairs)
+    return _scan(passes, progress, n_threads or thread_count(), kernels)
+
+
+def score_segments(
+    pairs: Pairs, progress: ProgressListener = ignore_progress
+) -> Iterator[tuple[SegmentReader, ScoringTarget, SegmentScores]]:
+    """Score whole segments, as :func:`scan`, collecting each target's rows in memory.
+
+    Yields
+    ------
+    segment, target, scores
+        With scores [n] and projections [n, L] of all the segment's rows.
+    """
+    parts: dict[int, list[SegmentScores]] = {}
+    for found in scan(pairs, progress):
+        collected = parts.setdefault(id(found.target), [])
+        collected.append(found.scores)
+        if found.ends_segment:
+            del parts[id(found.target)]
+            whole = SegmentScores(
+                np.concatenate([part.scores for part in collected]),
+                np.concatenate([part.projections for part in collected]),
+            )
+            yield found.segment, found.target, whole
+
+
+def thread_count() -> int:
+    """Threads to scan with: ``NAIT_STORE_THREADS``, else the cores this process may run on."""
+    chosen = os.environ.get(THREADS_VARIABLE)
+    if chosen:
+        if not chosen.isdecimal() or int(chosen) < 1:
+            raise InvalidInputError(f"{THREADS_VARIABLE} is {chosen!r}", next_step="set it to a positive number")
+        return int(chosen)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One target's term of one layer."""
+
+    target: int
+    position: int
+    """Of the layer within the target."""
+    cosine: bool
+    offset: int | None
+    """Row of the layer's offsets."""
+    offset_projection: float
+    """o·v."""
+
+
+@dataclass(frozen=True)
+class _LayerPlan:
+    """Everything a layer's chunks meet."""
+
+    layer: int
+    vectors: NDArray[np.float32]
+    """[≥ P, J], padded."""
+    offsets: NDArray[np.float32]
+    """[Q, J], each distinct offset of a cosine target once."""
+    columns: tuple[_Column, ...]
+
+
+@dataclass(frozen=True)
+class _Plan:
+    targets: tuple[ScoringTarget, ...]
+    layers: tuple[_LayerPlan, ...]
+
+    @property
+    def needs_norms(self) -> bool:
+        return any(c.cosine and c.offset is None for layer in self.layers for c in layer.columns)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """All the targets of one segment that read the same feature."""
+
+    segment: SegmentReader
+    feature: Feature
+    plan: _Plan
+
+
+@dataclass(frozen=True)
+class _Range:
+    """One block of rows on its way through the threads."""
+
+    work: _Pass
+    rows: slice
+    projections: list[NDArray[np.float64]]
+    """Of each target, [rows, L]; filled layer by layer."""
+    layers: list[Future[int]]
+    """Bytes read of each."""
+
+
+def _passes(pairs: Pairs) -> list[_Pass]:
+    plans: dict[tuple[int, ...], _Plan] = {}
+    passes = []
+    for segment, targets in pairs:
+        by_feature: dict[Feature, list[ScoringTarget]] = {}
+        for target in targets:
+            _check(segment, target)
+            by_feature.setdefault(target.feature, []).append(target)
+        for feature, group in by_feature.items():
+            key = tuple(id(target) for target in group)
+            if key not in plans:  # segments of a set share it: it holds a copy of every direction
+                plans[key] = _plan(group)
+            passes.append(_Pass(segment, feature, plans[key]))
+    return passes
+
+
+def _check(segment: SegmentReader, target: ScoringTarget) -> None:
+    name = f"segment {segment.record.segment_id} of set {segment.record.set_name!r}"
+    if target.feature not in segment.features:
+        raise NotFoundError(
+            f"{name} does not store the feature {target.feature.value}",
+            next_step=f"it stores: {', '.join(f.value for f in segment.features)}",
+        )
+    absent = sorted(set(target.layers) - set(segment.layers))
+    if absent:
+        raise NotFoundError(
+            f"{name} does not store layer {', '.join(map(str, absent))}",
+            next_step=f"it stores the layers {', '.join(map(str, segment.layers))}",
+        )
+    if segment.record.n_neurons != target.n_neurons:
+        raise IncompatibleError(
+            f"directions over {target.n_neurons:,} neurons cannot meet {name}, "
+            f"whose layers have {segment.record.n_neurons:,}",
+            next_step="score with a profile that was built on the same model and hook point",
+        )
+
+
+def _plan(targets: Sequence[ScoringTarget]) -> _Plan:
+    layers = []
+    for layer in sorted({layer for target in targets for layer in target.layers}):
+        vectors: list[NDArray[np.float32]] = []
+        offsets: dict[bytes, int] = {}
+        distinct: list[NDArray[np.float32]] = []
+        columns = []
+        for t, target in enumerate(targets):
+            if layer not in target.layers:
+                continue
+            position = target.layers.index(layer)
+            direction = target.directions[position]
+            index, offset_projection = None, 0.0
+            if target.offset is not None:
+                offset = target.offset[position]
+                offset_projection = float(offset.astype(np.float64) @ direction.astype(np.float64))
+                if target.metric == Metric.COSINE:
+                    index = offsets.setdefault(offset.tobytes(), len(offsets))
+                    if index == len(distinct):
+                        distinct.append(offset)
+            vectors.append(direction)
+            columns.append(_Column(t, position, target.metric == Metric.COSINE, index, offset_projection))
+        stacked = np.stack(distinct) if distinct else np.empty((0, targets[0].n_neurons), np.float32)
+        layers.append(_LayerPlan(layer, padded(np.stack(vectors)), stacked, tuple(columns)))
+    return _Plan(tuple(targets), tuple(layers))
+
+
+def _scan(
+    passes: Sequence[_Pass], progress: ProgressListener, n_threads: int, kernels: Kernels | None
+) -> Iterator[ScoredRows]:
+    total = sum(work.segment.n_rows for work in passes)
+    started = time.monotonic()
+    done = bytes_done = 0
+    if not passes:
+        return
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="nait-score")
+    try:
+        for ready in _ranges(passes, pool, n_threads * _READ_AHEAD, kernels or default_kernels()):
+            bytes_done += sum(layer.result() for layer in ready.layers)
+            done += ready.rows.stop - ready.rows.start
+            for target, projections in zip(ready.work.plan.targets, ready.projections, strict=True):
+                with np.errstate(over="ignore"):  # beyond float32: infinite in the column of single terms only
+                    scores = SegmentScores(projections.sum(axis=1), projections.astype(np.float32))
+                yield ScoredRows(ready.work.segment, target, ready.rows, scores)
+            progress(ProgressEvent("score", done, total, 0, bytes_done, time.monotonic() - started))
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ranges(passes: Iterable[_Pass], pool: ThreadPoolExecutor, n_ahead: int, kernels: Kernels) -> Iterator[_Range]:
+    """Hand out ranges to the threads in order, a bounded number of chunks ahead, and yield them in that order."""
+    waiting: deque[_Range] = deque()
+    n_waiting = 0
+    for work in passes:
+        norms = work.segment.norms(work.feature) if work.plan.needs_norms else None  # [n, L]
+        for block, rows in enumerate(work.segment.blocks(work.feature)):
+            n_rows = rows.stop - rows.start
+            projections = [np.empty((n_rows, len(target.layers))) for target in work.plan.targets]
+            layers = [
+                pool.submit(_score_chunk, work, plan, block, rows, norms, projections, kernels)
+                for plan in work.plan.layers
+            ]
+            waiting.append(_Range(work, rows, projections, layers))
+            n_waiting += len(layers)
+            # At least one range stays behind the one that is yielded, to keep the threads busy meanwhile.
+            while len(waiting) > 1 and n_waiting - len(waiting[0].layers) >= n_ahead:
+                n_waiting -= len(waiting[0].layers)
+                yield waiting.popleft()
+    yield from waiting
+
+
+def _score_chunk(
+    work: _Pass,
+    plan: _LayerPlan,
+    block: int,
+    rows: slice,
+    norms: NDArray[np.float32] | None,
+    projections: Sequence[NDArray[np.float64]],
+    kernels: Kernels,
+) -> int:
+    """Compute one layer's terms of one block of rows; returns the bytes read."""
+    chunk = work.segment.chunk(work.feature, plan.layer, block)  # [rows, J]
+    dots = kernels.project(chunk, plan.vectors)
+    lengths: list[NDArray[np.float64]] = []  # ‖A − o‖ of every distinct offset o, then ‖A‖
+    if len(plan.offsets):
+        lengths.extend(np.sqrt(kernels.squared_distances(chunk, plan.offsets)).T)
+    if norms is not None:
+        lengths.append(norms[rows, work.segment.layers.index(plan.layer)].astype(np.float64))
+    for p, column in enumerate(plan.columns):
+        terms = dots[:, p] - column.offset_projection
+        if column.cosine:
+            length = lengths[-1 if column.offset is None else column.offset]
+            terms = np.divide(terms, length, out=np.zeros_like(terms), where=length > 0)
+        projections[column.target][:, column.position] = terms
+    return int(chunk.nbytes)
