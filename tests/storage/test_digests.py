@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from nait_store.errors import CorruptChunkError
+from nait_store.storage.digests import check_file, sha256_file, write_payload_file
+from nait_store.storage.location import Location
+from nait_store.storage.verify import Severity, verify_payload
+
+
+def test_a_payload_files_record_is_what_hashlib_says(location: Location) -> None:
+    data = bytes(range(256)) * 40_000  # more than one block
+    digest = write_payload_file(location, "p", "sub/data.bin", data)
+    assert (digest.path, digest.size_bytes) == ("sub/data.bin", len(data))
+    assert digest.sha256 == hashlib.sha256(data).hexdigest() == sha256_file(location, "p/sub/data.bin")
+
+
+def test_arrays_are_written_as_they_lie_in_memory(location: Location) -> None:
+    array = np.arange(24, dtype="<f2").reshape(2, 3, 4)
+    digest = write_payload_file(location, "p", "a", array.data)
+    assert location.read_bytes("p/a") == array.tobytes()
+    assert digest.size_bytes == 48
+
+
+def test_a_missing_a_short_and_a_changed_file_are_each_named(location: Location) -> None:
+    digest = write_payload_file(location, "p", "data.bin", b"0123456789")
+    check_file(location, "p", digest, hashed=True)
+    location.write_bytes("p/data.bin", b"012345678X")
+    check_file(location, "p", digest, hashed=False)
+    with pytest.raises(CorruptChunkError, match=r"p/data\.bin differs from its recorded SHA-256"):
+        check_file(location, "p", digest, hashed=True)
+    location.write_bytes("p/data.bin", b"0123")
+    with pytest.raises(CorruptChunkError, match=r"p/data\.bin has 4 bytes, its record says 10"):
+        check_file(location, "p", digest, hashed=False)
+    location.delete("p/data.bin")
+    with pytest.raises(CorruptChunkError, match=r"p/data\.bin is missing"):
+        check_file(location, "p", digest, hashed=False)
+
+
+def test_a_whole_payload_has_no_findings(location: Location) -> None:
+    files = [write_payload_file(location, "p", name, name.encode()) for name in ("a", "b/c")]
+    location.write_bytes("p/record.json", b"{}")
+    seen: list[str] = []
+    findings = verify_payload(
+        location, "p", files, hashed=True, ignore=frozenset({"record.json"}), checked=lambda f: seen.append(f.path)
+    )
+    assert findings == []
+    assert seen == ["a", "b/c"]
+
+
+def test_every_damaged_and_every_unlisted_file_is_a_finding(location: Location) -> None:
+    files = [write_payload_file(location, "p", name, b"data") for name in ("a", "b", "c")]
+    location.write_bytes("p/a", b"dat4")
+    location.delete("p/b")
+    location.write_bytes("p/stray", b"")
+    findings = verify_payload(location, "p", files, hashed=True)
+    assert [(f.path, f.severity) for f in findings] == [
+        ("p/a", Severity.ERROR),
+        ("p/b", Severity.ERROR),
+        ("p/stray", Severity.INFO),
+    ]
+    quick = verify_payload(location, "p", files, hashed=False)
+    assert [f.path for f in quick] == ["p/b", "p/stray"]
