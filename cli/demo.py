@@ -170,5 +170,5 @@ def _precisions() -> list[Precision]:
     for words, order in (("longest 10 %", "DESC"), ("shortest 10 %", "ASC")):
         query = f"SELECT domain FROM samples('pool') ORDER BY n_content_tokens {order}, sample_id LIMIT {n}"
         labels[words] = [str(row[0]) for row in store.sql(query).fetchall()]
-    order = ["top 10 % by the profile", "random 10 %", "longest 10 %", "shortest 10 %", "lowest 10 % by the profile"]
-    return [Precision(w, len(labels[w]), labels[w].count(DOMAIN) / max(1, len(labels[w]))) for w in order]
+    shown = ["top 10 % by the profile", "random 10 %", "longest 10 %", "shortest 10 %", "lowest 10 % by the profile"]
+    return [Precision(w, len(labels[w]), labels[w].count(DOMAIN) / max(1, len(labels[w]))) for w in shown]

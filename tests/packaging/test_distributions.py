@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -102,8 +101,4 @@ def test_bare_names_are_not_importable(installed: Path, tmp_path: Path) -> None:
 def clean() -> dict[str, str]:
     """Environment of a user: none of our paths."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "NAIT_", "VIRTUAL"))}
-    return kept | {"PATH": os.defpath, "HOME": os.environ.get("HOME", "/"), "NO_COLOR": "1"} | _cache(sys.prefix)
-
-
-def _cache(prefix: str) -> dict[str, str]:
-    return {"XDG_CACHE_HOME": os.environ["XDG_CACHE_HOME"]} if "XDG_CACHE_HOME" in os.environ else {}
+    return kept | {"PATH": os.defpath, "NO_COLOR": "1"}
