@@ -28,6 +28,9 @@ from nait_store.schemas.capture import TemplatePolicy
 _TEMPLATE_DATE = datetime(2024, 7, 26)
 """What templates that write today's date are told, so that the same sample is the same text tomorrow."""
 
+_MIN_REMAINDER_CHARACTERS = 4
+"""Less than this in common with a turn's text is chance."""
+
 _FOLD_SEPARATOR = "\n\n"
 
 
@@ -199,10 +202,32 @@ def _search(
                 at = found + length
                 break
         else:
+            piece = None
             if mask is not None and turn.content.strip() and low < high:
-                pieces.append(Piece(low, high, turn.role))
-                at = high
+                piece = Piece(low, high, turn.role)
+            elif segments:
+                piece = _remainder(turn, text, low, high)
+            if piece is not None:
+                pieces.append(piece)
+                at = piece.end
     return pieces
+
+
+def _remainder(turn: Turn, text: str, low: int, high: int) -> Piece | None:
+    """Find the longest end of a turn's text that the template kept (many drop the reasoning of earlier answers)."""
+    content = turn.content.strip()
+    shortest, longest = 0, len(content)  # if an end is in the segment, every shorter one is
+    while shortest < longest:
+        length = (shortest + longest + 1) // 2
+        if text.find(content[-length:], low, high) >= 0:
+            shortest = length
+        else:
+            longest = length - 1
+    kept = content[len(content) - shortest :].lstrip()
+    if len(kept) < _MIN_REMAINDER_CHARACTERS:
+        return None
+    start = text.rfind(kept, low, high)
+    return Piece(start, start + len(kept), turn.role)
 
 
 def _fold_system(turns: Sequence[Turn]) -> list[Turn] | None:

@@ -110,11 +110,6 @@ def find_checkpoint(source: str) -> Checkpoint:
     return Checkpoint(folder, revision, config, weight_files, weight_format)
 
 
-def has_weights(folder: Path) -> bool:
-    """Whether a folder holds weights under one of the names that transformers looks for."""
-    return any((folder / name).is_file() for name, _ in _WEIGHTS)
-
-
 def _snapshot_folder(source: str) -> Path:
     from transformers.utils import cached_file
 

@@ -95,7 +95,7 @@ def make_sample(
         source_index=source_record.source_index,
         record_json=record_json,
         fields=_column_fields(record),
-        turns=find_turns(mapped, where),
+        turns=find_turns(mapped, where, [name for name, _ in field_map.columns] if field_map else ()),
     )
 
 

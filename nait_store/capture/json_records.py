@@ -12,7 +12,7 @@ from nait_store.capture.source_records import MAX_RECORD_BYTES, RejectedRecord, 
 from nait_store.errors import InvalidInputError
 
 _BLOCK_BYTES = 1 << 20
-_TOO_LONG = f"longer than {MAX_RECORD_BYTES >> 20} MiB"
+TOO_LONG = f"longer than {MAX_RECORD_BYTES >> 20} MiB"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _NEAR_END_CHARACTERS = 16
 """A parse error this close to the end of what is read so far may be a token that is cut in two."""
@@ -47,7 +47,7 @@ def read_json_lines(stream: BinaryIO, uri: str) -> Iterator[SourceRecord | Rejec
         if whole and not line.strip():
             continue
         index += 1
-        reason = None if whole else _TOO_LONG
+        reason = None if whole else TOO_LONG
         value: Any = None
         if whole:
             try:
@@ -147,7 +147,7 @@ class _JsonText:
                 if end < len(self._text) or self._ended:
                     break
             if len(self._text) - self._at > MAX_RECORD_BYTES:
-                raise self._broken(f"a record {_TOO_LONG}")
+                raise self._broken(f"a record {TOO_LONG}")
             self._read(len(self._text) - self._at)
         line, begin = self._line, self._at
         self._line += self._text.count("\n", begin, end)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nait_store.capture.checkpoints import has_weights, local_folder, read_config
+from nait_store.capture.checkpoints import find_checkpoint, local_folder, read_config
 from nait_store.errors import InvalidInputError, NaitStoreError, NotFoundError, StorageError, did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -48,7 +48,7 @@ class LoadedModel:
     revision
         Commit of a hub model; None for a folder.
     vocabulary_size
-        Rows of the input embedding: token ids are below it.
+        Rows of the input embedding: token ids must be below it.
     pad_token_id
         A valid id for filling up a batch: the tokenizer's padding token, else its end token, else 0.
     """
@@ -64,8 +64,8 @@ class LoadedModel:
     device: str
     max_positions: int | None
     revision: str | None
-    vocabulary_size: int
-    pad_token_id: int
+    vocabulary_size: int | None = None
+    pad_token_id: int = 0
 
 
 def load_model(
@@ -107,14 +107,12 @@ def load_model(
             raise InvalidInputError(
                 f"{source}: config.json names no model_type", next_step="give the folder of a transformers causal LM"
             )
-        if not has_weights(folder):
-            from nait_store.capture.checkpoints import find_checkpoint
-
-            find_checkpoint(source)  # raises, saying what is there
     torch_device = _choose_device(device)
     with _quiet_transformers(), _loading_errors(source):
         config = _load_config(source, trust_remote_code)
         _require_causal_decoder(config, source)
+        if folder is not None:
+            find_checkpoint(source)  # weights missing or incomplete: said here in plainer words
         tokenizer = _load_tokenizer(source, trust_remote_code)
         model = _load_weights(source, config, dtype, trust_remote_code)
         if dtype == "auto" and str(torch_device) == "cpu" and _dtype_name(model) in ("float16", "float64"):

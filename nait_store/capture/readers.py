@@ -10,6 +10,7 @@ canonical JSON.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import Literal
@@ -41,6 +42,8 @@ _KINDS = {
 _COMPRESSED = (".gz", ".zst", ".zstd")
 _BOM = b"\xef\xbb\xbf"
 _SNIFFED_BYTES = 1 << 16
+_ARRAY_OF_OBJECTS = re.compile(rb"\s*\[\s*\{")
+"""What many a file called .jsonl begins with."""
 
 
 def read_records(
@@ -137,7 +140,8 @@ def _items(source: str) -> Iterator[SourceRecord | RejectedRecord]:
             raise InvalidInputError(f"{source} is empty", next_step=f"give {sources.ACCEPTED}")
         if head.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise InvalidInputError(f"{source} is UTF-16 text", next_step="save it as UTF-8")
-        kind = _kind_by_content(head, source) if kind in (None, "json") else kind
+        if kind in (None, "json") or (kind == "jsonl" and _ARRAY_OF_OBJECTS.match(head)):
+            kind = _kind_by_content(head, source)
         if kind == "jsonl":
             yield from read_json_lines(stream, source)
         elif kind == "json":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +54,7 @@ class Turn:
         return ((0, self.input_start - len(INPUT_SEPARATOR)), (self.input_start, len(self.content)))
 
 
-def find_turns(record: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
+def find_turns(record: Mapping[str, Any], where: str, preferred: Collection[str] = ()) -> tuple[Turn, ...]:
     """Detect a record's layout and take out its turns.
 
     The first layout whose fields are there is taken, in the order of :data:`LAYOUTS`.
@@ -65,14 +65,16 @@ def find_turns(record: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
         After ``--map``.
     where
         For messages.
+    preferred
+        Fields that the user mapped: a layout that begins with one of them is taken before others.
 
     Raises
     ------
     InvalidInputError
         No layout fits, a field has the wrong type, a role is unknown, or there is no text at all.
     """
-    for names, read in _READERS:
-        if all(record.get(name) is not None for name in names):
+    for name, read in sorted(_READERS, key=lambda reader: reader[0] not in preferred):
+        if record.get(name) is not None:
             turns = read(record, where)
             break
     else:
@@ -82,7 +84,7 @@ def find_turns(record: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
         )
     if not any(turn.content.strip() for turn in turns):
         raise InvalidInputError(
-            f"{where}: the record has no text: {', '.join(map(repr, names))} hold nothing",
+            f"{where}: the record has no text: its turns are empty ({name!r} layout)",
             next_step="leave the record out, or pass --on-error skip",
         )
     return turns
@@ -137,13 +139,14 @@ def _bare_text(record: Mapping[str, Any], where: str) -> tuple[Turn, ...]:
 
 
 _MESSAGE_FIELDS = ("messages", "conversations", "conversation")
-_READERS: tuple[tuple[tuple[str, ...], Callable[[Mapping[str, Any], str], tuple[Turn, ...]]], ...] = (
-    *(((name,), _messages) for name in _MESSAGE_FIELDS),
-    (("instruction",), _alpaca),
-    (("question",), _pair("question", ("answer", "response", "output"))),
-    (("prompt",), _pair("prompt", ("completion", "response", "output", "answer"))),
-    (("text",), _bare_text),
+_READERS: tuple[tuple[str, Callable[[Mapping[str, Any], str], tuple[Turn, ...]]], ...] = (
+    *((name, _messages) for name in _MESSAGE_FIELDS),
+    ("instruction", _alpaca),
+    ("question", _pair("question", ("answer", "response", "output"))),
+    ("prompt", _pair("prompt", ("completion", "response", "output", "answer"))),
+    ("text", _bare_text),
 )
+"""The field that begins each layout, and what reads it."""
 
 
 def _message_turns(value: Any, field: str, where: str) -> tuple[Turn, ...]:

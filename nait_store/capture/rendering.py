@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nait_store.capture.conversations import Sample
 from nait_store.capture.templates import RenderedText, Template, template_named
+from nait_store.capture.token_spans import Intervals, content_intervals
 from nait_store.errors import InvalidInputError
 from nait_store.schemas.capture import Span, SpanEdges, TemplatePolicy
 from nait_store.schemas.samples import SampleRow
@@ -154,7 +155,7 @@ class Renderer:
         self._span_edges = span_edges
         self.max_length_tokens = max_length_tokens
         self._vocabulary_size = vocabulary_size
-        self._special_ids = np.array(sorted(set(tokenizer.all_special_ids)), dtype=np.int64)
+        self._special_ids = frozenset(tokenizer.all_special_ids)
 
     @property
     def policy(self) -> TemplatePolicy:
@@ -192,31 +193,29 @@ class Renderer:
             else:
                 waiting[rendered.adds_special_tokens].append((index, rendered))
         for adds_special_tokens, group in waiting.items():
-            for (index, rendered), tokens in zip(
-                group, self._tokenise([rendered for _, rendered in group], adds_special_tokens), strict=True
-            ):
-                results[index] = self._finish(samples[index], rendered, tokens)
+            tokens = self._tokenise([rendered.text for _, rendered in group], adds_special_tokens)
+            spans = self._content([rendered for _, rendered in group], tokens)
+            for (index, _), token_ids, content in zip(group, tokens.ids, spans, strict=True):
+                results[index] = self._finish(samples[index], token_ids, content)
         return [result for result in results if result is not None]
 
-    def _tokenise(self, rendered: Sequence[RenderedText], adds_special_tokens: bool) -> list[_Tokens]:
+    def _tokenise(self, texts: Sequence[str], adds_special_tokens: bool) -> _Tokens:
         """Tokenise texts; very long ones only as far as the limit can reach."""
-        if not rendered:
-            return []
         reach = self.max_length_tokens * _CHARACTERS_PER_TOKEN + 1024
-        tokens = self._encode([item.text[:reach] for item in rendered], adds_special_tokens)
-        unsure = [
-            index
-            for index, item in enumerate(rendered)
-            if len(item.text) > reach and len(tokens[index].ids) < self.max_length_tokens + _MARGIN_TOKENS
-        ]
-        if unsure:
-            whole = self._encode([rendered[index].text for index in unsure], adds_special_tokens)
-            for index, item_tokens in zip(unsure, whole, strict=True):
-                tokens[index] = item_tokens
+        tokens = self._encode([text[:reach] for text in texts], adds_special_tokens)
+        enough = self.max_length_tokens + _MARGIN_TOKENS
+        unsure = [i for i, text in enumerate(texts) if len(text) > reach and len(tokens.ids[i]) < enough]
+        whole = self._encode([texts[index] for index in unsure], adds_special_tokens)
+        for position, index in enumerate(unsure):
+            tokens.ids[index] = whole.ids[position]
+            if tokens.offsets is not None and whole.offsets is not None:
+                tokens.offsets[index] = whole.offsets[position]
         return tokens
 
-    def _encode(self, texts: list[str], adds_special_tokens: bool) -> list[_Tokens]:
+    def _encode(self, texts: list[str], adds_special_tokens: bool) -> _Tokens:
         with_offsets = self._span_edges is SpanEdges.CONTENT
+        if not texts:
+            return _Tokens([], [] if with_offsets else None)
         encoded = self._tokenizer(
             texts,
             add_special_tokens=adds_special_tokens,
@@ -225,39 +224,31 @@ class Renderer:
             return_attention_mask=False,
             return_token_type_ids=False,
             return_offsets_mapping=with_offsets,
-            return_special_tokens_mask=False,
             verbose=False,
         )
-        offsets = encoded["offset_mapping"] if with_offsets else [None] * len(texts)
-        return [
-            _Tokens(
-                np.array(ids, dtype=np.int32),
-                None if pairs is None else np.array(pairs, dtype=np.int64).reshape(-1, 2),
-            )
-            for ids, pairs in zip(encoded["input_ids"], offsets, strict=True)
-        ]
+        return _Tokens(list(encoded["input_ids"]), list(encoded["offset_mapping"]) if with_offsets else None)
 
-    def _finish(self, sample: Sample, rendered: RenderedText, tokens: _Tokens) -> PreparedSample | UnpreparedSample:
-        limit = self.max_length_tokens
-        truncated = len(tokens.ids) > limit
-        token_ids = tokens.ids[:limit].copy() if truncated else tokens.ids
+    def _content(self, rendered: Sequence[RenderedText], tokens: _Tokens) -> list[Intervals]:
+        if tokens.offsets is None:
+            return [((0, min(len(ids), self.max_length_tokens)),) if ids else () for ids in tokens.ids]
+        roles = ("assistant",) if self._span is Span.RESPONSE else None
+        return content_intervals(
+            tokens.ids,
+            tokens.offsets,
+            [[(p.start, p.end) for p in item.pieces if roles is None or p.role in roles] for item in rendered],
+            special_ids=self._special_ids,
+            max_length_tokens=self.max_length_tokens,
+        )
+
+    def _finish(self, sample: Sample, ids: Sequence[int], content: Intervals) -> PreparedSample | UnpreparedSample:
+        truncated = len(ids) > self.max_length_tokens
+        token_ids = np.array(ids[: self.max_length_tokens], dtype=np.int32)
         if not len(token_ids):
             return UnpreparedSample(sample, "it has no tokens")
-        if self._vocabulary_size is not None and int(token_ids.max()) >= self._vocabulary_size:
-            unknown = int(token_ids.max())
-            return UnpreparedSample(sample, f"token {unknown} is beyond the model's {self._vocabulary_size} embeddings")
-        if tokens.offsets is None:
-            content: tuple[tuple[int, int], ...] = ((0, len(token_ids)),)
-        else:
-            pieces = rendered.pieces
-            if self._span is Span.RESPONSE:
-                pieces = tuple(piece for piece in pieces if piece.role == "assistant")
-            ranges = np.array([(piece.start, piece.end) for piece in pieces], dtype=np.int64).reshape(-1, 2)
-            own = tokens_within(tokens.offsets[: len(token_ids)], ranges)
-            own &= ~np.isin(token_ids, self._special_ids)
-            content = intervals(own)
         if not content:
             return UnpreparedSample(sample, self._why_empty(truncated))
+        if self._vocabulary_size is not None and (unknown := int(token_ids.max())) >= self._vocabulary_size:
+            return UnpreparedSample(sample, f"token {unknown} is beyond the model's {self._vocabulary_size} embeddings")
         n_content_tokens = sum(end - start for start, end in content)
         return PreparedSample(sample, token_ids, content, n_content_tokens, truncated)
 
@@ -269,41 +260,7 @@ class Renderer:
 
 @dataclass(frozen=True, eq=False)
 class _Tokens:
-    ids: NDArray[np.int32]
-    """[T]."""
-    offsets: NDArray[np.int64] | None
-    """[T, 2] half-open character ranges; None if they were not asked for."""
+    """Token ids of each text and, if they were asked for, the tokens' character ranges."""
 
-
-def tokens_within(offsets: NDArray[np.int64], ranges: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which tokens overlap at least one character of the ranges.
-
-    Parameters
-    ----------
-    offsets
-        [T, 2] half-open character range of each token. An empty one covers what lies between the token before and
-        its end: tokenizers that trim offsets leave white-space tokens with none.
-    ranges
-        [R, 2] half-open, ascending, disjoint, none empty.
-
-    Returns
-    -------
-    ndarray
-        [T] bool.
-    """
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    if not len(ranges) or not len(offsets):
-        return np.zeros(len(offsets), dtype=np.bool_)
-    before = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1]])
-    starts = np.where(starts == ends, np.minimum(starts, before), starts)
-    candidate = np.searchsorted(ranges[:, 1], starts, side="right")  # first range that ends after the token's start
-    found = candidate < len(ranges)
-    range_starts = ranges[np.minimum(candidate, len(ranges) - 1), 0]
-    overlaps: NDArray[np.bool_] = found & (range_starts < ends) & (starts < ends)
-    return overlaps
-
-
-def intervals(mask: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:
-    """Return the runs of True as half-open intervals, ascending."""
-    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
-    return tuple((int(start), int(end)) for start, end in zip(edges[::2], edges[1::2], strict=True))
+    ids: list[Sequence[int]]
+    offsets: list[Sequence[tuple[int, int]]] | None

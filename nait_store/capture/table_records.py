@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import csv
 import math
 import shutil
@@ -15,7 +16,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from nait_store.capture.json_records import read_lines
+from nait_store.capture.json_records import TOO_LONG, read_lines
 from nait_store.capture.source_records import MAX_RECORD_BYTES, RejectedRecord, SourceRecord, accept, printable
 from nait_store.errors import InvalidInputError
 
@@ -34,20 +35,21 @@ def read_csv(stream: BinaryIO, uri: str, delimiter: str) -> Iterator[SourceRecor
     """
     # The limit is the process's; it is only ever raised.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD_BYTES))
-    last_line = 0
+    last_line, overlong = 0, False
 
     def texts() -> Iterator[str]:
-        nonlocal last_line
+        nonlocal last_line, overlong
         for number, line, whole in read_lines(stream):
             last_line = number
-            # Invalid bytes become surrogates, which accept() rejects; so does what is cut off an overlong line.
-            yield line.decode("utf-8", errors="surrogateescape") if whole else "\udcff\n"
+            overlong = overlong or not whole
+            # Invalid bytes become surrogates, which accept() rejects.
+            yield line.decode("utf-8", errors="surrogateescape") if whole else "\n"
 
     rows = csv.reader(texts(), delimiter=delimiter, strict=True)
     header = _csv_header(rows, uri)
     index = -1
     while True:
-        first_line = last_line + 1
+        first_line, overlong = last_line + 1, False
         try:
             row = next(rows)
         except StopIteration:
@@ -56,12 +58,12 @@ def read_csv(stream: BinaryIO, uri: str, delimiter: str) -> Iterator[SourceRecor
             index += 1
             yield RejectedRecord(uri, index, first_line, f"not valid CSV: {error}", "")
             continue
-        if not row:
+        if not row and not overlong:
             continue
         index += 1
         raw = delimiter.join(row)
-        if len(row) != len(header):
-            reason = f"{len(row)} values under {len(header)} columns"
+        if overlong or len(row) != len(header):
+            reason = TOO_LONG if overlong else f"{len(row)} values under {len(header)} columns"
             yield RejectedRecord(uri, index, first_line, reason, printable(raw))
         else:
             yield accept(dict(zip(header, row, strict=True)), uri, index, first_line, raw)
@@ -71,16 +73,19 @@ def read_parquet(stream: BinaryIO, uri: str) -> Iterator[SourceRecord | Rejected
     """Yield the rows of a Parquet file, a few hundred at a time."""
     import pyarrow.parquet as pq
 
-    with _table_errors(uri, "Parquet"), pq.ParquetFile(seekable(stream), pre_buffer=False) as file:
+    with (
+        _seekable(stream) as opened,
+        _table_errors(uri, "Parquet"),
+        pq.ParquetFile(opened, pre_buffer=False) as file,
+    ):
         yield from _batch_records(file.iter_batches(batch_size=_ROWS_PER_BATCH), uri)
 
 
 def read_arrow(stream: BinaryIO, uri: str) -> Iterator[SourceRecord | RejectedRecord]:
     """Yield the rows of an Arrow IPC file or stream."""
-    opened = seekable(stream)
-    is_file = opened.read(6) == b"ARROW1"
-    opened.seek(0)
-    with _table_errors(uri, "Arrow"):
+    with _seekable(stream) as opened, _table_errors(uri, "Arrow"):
+        is_file = opened.read(6) == b"ARROW1"
+        opened.seek(0)
         if is_file:
             reader = pa.ipc.open_file(opened)
             batches: Iterable[pa.RecordBatch] = (reader.get_batch(i) for i in range(reader.num_record_batches))
@@ -121,16 +126,18 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-def seekable(stream: BinaryIO) -> BinaryIO:
-    """Return the stream, or a copy in a temporary file where it cannot seek (decompressed or remote)."""
+@contextlib.contextmanager
+def _seekable(stream: BinaryIO) -> Iterator[BinaryIO]:
+    """Give the stream, or a copy in a temporary file where it cannot seek (decompressed or remote)."""
     try:
         stream.seek(0)
     except (OSError, ValueError):  # UnsupportedOperation is both
-        copy = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the reader does
-        shutil.copyfileobj(stream, copy, 1 << 20)
-        copy.seek(0)
-        return copy
-    return stream
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+            copy.seek(0)
+            yield copy
+    else:
+        yield stream
 
 
 def _csv_header(rows: Iterator[list[str]], uri: str) -> list[str]:
