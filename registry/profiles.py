@@ -274,7 +274,7 @@ class ProfileRegistry:
             self._location.create_bytes(f"{folder}/{PROFILE_FILE}", data)
             profile = self._commit(record, payload, sha256_bytes(data), message)
         except BaseException:
-            self._location.delete(folder)
+            self._discard(name, payload)
             raise
         if profile.manifest.payload != payload:  # somebody committed the same build meanwhile
             self._location.delete(folder)
@@ -303,6 +303,11 @@ class ProfileRegistry:
         raise ConflictError(
             f"other writers kept committing versions of profile {record.name!r}", next_step="run the same command again"
         )
+
+    def _discard(self, name: str, payload: str) -> None:
+        """Delete a payload that no version refers to: an interrupt may come right after the commit."""
+        if all(manifest.payload != payload for manifest in self.manifests(name)):
+            self._location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
 
     def _find(self, name: str, recipe_sha256: str) -> Profile | None:
         """Newest version with this recipe on these inputs."""
