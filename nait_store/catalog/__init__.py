@@ -1,1 +1,1 @@
-"""The DuckDB index over the store's manifests: always rebuildable, never the truth."""
+"""DuckDB index over the manifests of a store: what exists, without opening every document again."""

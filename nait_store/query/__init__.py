@@ -1,1 +1,1 @@
-"""SQL over samples, alignments and metadata."""
+"""SQL over a store: the session, its table functions, and conditions on samples."""

@@ -1,0 +1,229 @@
+"""The DuckDB index over a store's manifests: built into a new file, swapped in whole, never changed in place.
+
+A read-write handle on a DuckDB file locks out every other process and a read-only one locks out writers, so no
+handle is kept: a build closes its file before ``os.replace`` moves it to its place, and readers copy the few rows
+and detach. Losing the file loses nothing; two processes that build at once both swap in whole files.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.resources
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from nait_store.catalog.listing import Listing, list_store
+from nait_store.catalog.rows import TABLES, CatalogRows, Row
+from nait_store.storage import layout
+from nait_store.storage.cache_folder import cache_folder
+from nait_store.storage.location import Location
+
+_INFO = "catalog_info"
+_BROKEN = (duckdb.Error, OSError, RuntimeError, ValueError)
+"""What a damaged, foreign or locked catalog file may raise; the manifests still have every answer."""
+
+
+@dataclass(frozen=True)
+class CatalogState:
+    """What a connection's catalog tables describe.
+
+    Attributes
+    ----------
+    fingerprint
+        Of the store's listing; empty if something could not be read, so that the next look tries again.
+    problems
+        One sentence per document that could not be read.
+    """
+
+    fingerprint: str
+    problems: tuple[str, ...] = ()
+
+
+class Catalog:
+    """Index over the manifests of one store.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    path
+        Where to keep the index; by default in the root if that is local and writable, else in the user's cache
+        folder, else (and for ``memory://``) nowhere.
+    """
+
+    def __init__(self, location: Location, path: Path | None = None) -> None:
+        self._location = location
+        self._path = path
+
+    def path_for_reading(self) -> Path | None:
+        """Return the file with a fresh index, built now if the store changed; None where none can be kept."""
+        listing = list_store(self._location)
+        fresh = self._fresh_file(listing)
+        return fresh or self._build(listing, CatalogRows(self._location, listing, self._earlier(listing)))
+
+    def load_into(self, connection: duckdb.DuckDBPyConnection, state: CatalogState | None = None) -> CatalogState:
+        """Make the catalog's tables of a connection describe the store as it is now.
+
+        Parameters
+        ----------
+        connection
+            An in-memory database. The first load creates the tables of ``schemas/ddl``.
+        state
+            What an earlier load returned, None at first.
+
+        Returns
+        -------
+        CatalogState
+            To be given to the next load; equal to ``state`` where nothing changed.
+        """
+        listing = list_store(self._location)
+        fingerprint = listing.fingerprint
+        if state is not None and state.fingerprint == fingerprint:
+            return state
+        if state is None:
+            connection.execute(definition())
+        fresh = self._fresh_file(listing)
+        if fresh is not None:
+            with suppress(*_BROKEN):
+                _copy(connection, fresh)
+                return CatalogState(fingerprint)
+        rows = CatalogRows(self._location, listing, self._earlier(listing))
+        self._build(listing, rows)
+        _fill(connection, rows.tables)
+        return CatalogState("" if rows.problems else fingerprint, tuple(rows.problems))
+
+    def _candidates(self, listing: Listing) -> list[Path]:
+        """Return places for the file, best first."""
+        if self._path is not None:
+            return [self._path]
+        if self._location.protocol == "memory":
+            return []
+        places = []
+        root = self._location.local_path()
+        if root is not None and self._location.can_create_atomically and os.access(root, os.W_OK):
+            places.append(root / layout.CATALOG)
+        # The store's id keeps apart stores that took turns at one URL.
+        key = hashlib.sha256(f"{self._location.url}\n{listing.store_id}".encode()).hexdigest()[:32]
+        return [*places, cache_folder() / "catalogs" / f"{key}.duckdb"]
+
+    def _fresh_file(self, listing: Listing) -> Path | None:
+        wanted = (listing.store_id, listing.fingerprint, definition_sha256())
+        for path in self._candidates(listing):
+            with suppress(*_BROKEN), _attached(path) as connection:
+                found = connection.execute(f"SELECT * FROM catalog.{_INFO}").fetchall()
+                if found == [wanted]:
+                    return path
+        return None
+
+    def _earlier(self, listing: Listing) -> dict[str, list[Row]] | None:
+        """Rows of an outdated index of the same store, for what is immutable in them."""
+        for path in self._candidates(listing):
+            with suppress(*_BROKEN), _attached(path) as connection:
+                found = connection.execute(f"SELECT store_id, definition_sha256 FROM catalog.{_INFO}").fetchall()
+                if listing.store_id and found == [(listing.store_id, definition_sha256())]:
+                    return {
+                        table: connection.sql(f"SELECT * FROM catalog.{table}").to_arrow_table().to_pylist()
+                        for table in TABLES
+                    }
+        return None
+
+    def _build(self, listing: Listing, rows: CatalogRows) -> Path | None:
+        fingerprint = "" if rows.problems else listing.fingerprint
+        for path in self._candidates(listing):
+            temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:12]}.duckdb"
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with duckdb.connect(temporary) as connection:
+                    connection.execute(definition())
+                    _fill(connection, rows.tables)
+                    connection.execute(
+                        f"INSERT INTO {_INFO} VALUES (?, ?, ?)", [listing.store_id, fingerprint, definition_sha256()]
+                    ).fetchall()
+                    connection.execute("CHECKPOINT").fetchall()
+                # A log that a crash left beside the old file would be replayed over the new one.
+                _log_of(path).unlink(missing_ok=True)
+                temporary.replace(path)
+            except _BROKEN:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+                    _log_of(temporary).unlink(missing_ok=True)
+                continue
+            return path
+        return None
+
+
+@functools.cache
+def definition() -> str:
+    """Return the SQL that makes the catalog's tables: every file of ``schemas/ddl`` in order."""
+    folder = importlib.resources.files("nait_store.schemas") / "ddl"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return "\n".join((folder / name).read_text(encoding="utf-8") for name in names)
+
+
+@functools.cache
+def definition_sha256() -> str:
+    """Digest of :func:`definition`: an index made by another release is rebuilt."""
+    return hashlib.sha256(definition().encode()).hexdigest()
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
+
+
+@contextmanager
+def _attached(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    if not path.is_file():
+        raise FileNotFoundError(path)
+    with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as connection:
+        _attach(connection, path)
+        yield connection
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    # The log belongs to a writer that crashed before this file replaced its own: never to this file.
+    if _log_of(path).exists():
+        _log_of(path).unlink()
+    quoted = str(path).replace("'", "''")
+    connection.execute("SET TimeZone = 'UTC'").fetchall()
+    connection.execute(f"ATTACH '{quoted}' AS catalog (READ_ONLY)").fetchall()
+
+
+def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    """Copy every table of the file into the connection's own, in one transaction, and let go of the file."""
+    _attach(connection, path)
+    try:
+        connection.execute("BEGIN").fetchall()
+        try:
+            for table in TABLES:
+                connection.execute(f"DELETE FROM main.{table}").fetchall()
+                connection.execute(f"INSERT INTO main.{table} BY NAME FROM catalog.{table}").fetchall()
+            connection.execute("COMMIT").fetchall()
+        except BaseException:
+            connection.execute("ROLLBACK").fetchall()
+            raise
+    finally:
+        connection.execute("DETACH catalog").fetchall()
+
+
+def _fill(connection: duckdb.DuckDBPyConnection, tables: dict[str, list[Row]]) -> None:
+    connection.execute("BEGIN").fetchall()
+    try:
+        for table in TABLES:
+            connection.execute(f"DELETE FROM {table}").fetchall()
+            if tables[table]:
+                schema = connection.sql(f"SELECT * FROM {table} LIMIT 0").to_arrow_table().schema
+                connection.register("catalog rows", pa.Table.from_pylist(tables[table], schema=schema))
+                connection.execute(f'INSERT INTO {table} BY NAME FROM "catalog rows"').fetchall()
+                connection.unregister("catalog rows")
+        connection.execute("COMMIT").fetchall()
+    except BaseException:
+        connection.execute("ROLLBACK").fetchall()
+        raise

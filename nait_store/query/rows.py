@@ -1,0 +1,108 @@
+"""Conditions on samples: ``--where`` as a boolean expression over the columns of ``samples(set)``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nait_store.activations.versions import SetVersion
+from nait_store.errors import InvalidInputError
+from nait_store.query.session import QuerySession
+from nait_store.query.statement import Node, walk
+from nait_store.registry.profiles import RowSubset
+from nait_store.schemas.activation_set import ROW_BITS
+
+_POSITIONS = ("query_location", "query_location_length")
+
+
+def matching_rows(session: QuerySession, version: SetVersion, where: str) -> RowSubset:
+    """Find the visible rows of a set version that meet a condition.
+
+    Parameters
+    ----------
+    session
+        Of the store that holds the set.
+    version
+        The set version.
+    where
+        Boolean SQL expression over the columns of ``samples(set)``.
+
+    Returns
+    -------
+    dict of int to ndarray
+        Segment ordinal → ascending row indices, int64; segments without matches are absent.
+
+    Raises
+    ------
+    InvalidInputError
+        Not exactly one expression, or not a boolean one.
+    NotFoundError
+        An unknown column, with near names.
+    """
+    check_condition(session, version, where)
+    found = session.sql(f"SELECT row_id FROM samples('{version.reference}') WHERE (\n{where}\n) ORDER BY row_id")
+    row_ids: NDArray[np.int64] = found.arrow().column("row_id").to_numpy()
+    ordinals, rows = row_ids >> ROW_BITS, row_ids & ((1 << ROW_BITS) - 1)
+    return {int(ordinal): rows[ordinals == ordinal] for ordinal in np.unique(ordinals)}
+
+
+def check_condition(session: QuerySession, version: SetVersion, where: str) -> None:
+    """Refuse a condition that is not exactly one boolean expression over the samples of a set version.
+
+    Raises
+    ------
+    InvalidInputError, NotFoundError
+        As :func:`matching_rows`.
+    """
+    expression = _only_expression(session, where)
+    if expression is None:
+        shown = where if len(where) <= 80 else where[:77] + "…"
+        raise InvalidInputError(
+            f"the condition {shown!r} is not one SQL expression",
+            next_step="write what would follow WHERE, e.g. \"n_tokens < 512 AND source = 'gsm8k'\"",
+        )
+    if any(node.get("type") == "VALUE_PARAMETER" for node in walk(expression)):
+        raise InvalidInputError(
+            "the condition has a parameter, and nothing to fill it with", next_step="write the value itself"
+        )
+    described = session.sql(f"DESCRIBE SELECT (\n{where}\n) FROM samples('{version.reference}')").fetchone()
+    if described is not None and described[1] != "BOOLEAN":
+        raise InvalidInputError(
+            f"the condition is of type {described[1]}, not true or false",
+            next_step='compare it with something, e.g. "n_tokens < 512"',
+        )
+
+
+def _only_expression(session: QuerySession, where: str) -> Node | None:
+    """The parse tree of ``where`` if it is one expression, whole and on its own."""
+    # Each form alone can be escaped: the first by further items and clauses, the second by closing its parenthesis.
+    forms = (f"SELECT\n{where}\n", f"SELECT (\n{where}\n)")
+    found = []
+    for form in forms:
+        try:
+            nodes = session.parse_tree(form)
+        except InvalidInputError:
+            return None
+        if len(nodes) != 1 or not _is_bare(nodes[0]):
+            return None
+        found.append(nodes[0]["select_list"][0])
+    return found[0] if _without_positions(found[0]) == _without_positions(found[1]) else None
+
+
+def _is_bare(node: Node) -> bool:
+    """Whether a query is ``SELECT expression`` and nothing else."""
+    if node["type"] != "SELECT_NODE" or node["modifiers"] or node["cte_map"]["map"]:
+        return False
+    clauses = ("where_clause", "group_expressions", "group_sets", "having", "sample", "qualify")
+    if any(node[clause] for clause in clauses) or node["from_table"]["type"] != "EMPTY":
+        return False
+    items = node["select_list"]
+    return len(items) == 1 and items[0]["class"] != "STAR" and not items[0]["alias"]
+
+
+def _without_positions(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _without_positions(value) for key, value in node.items() if key not in _POSITIONS}
+    return [_without_positions(item) for item in node] if isinstance(node, list) else node

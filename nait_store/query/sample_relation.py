@@ -1,0 +1,254 @@
+"""SQL that reads the samples of one set version from its segments' Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from nait_store.activations.reader import SegmentReader
+from nait_store.activations.versions import SetVersion
+from nait_store.errors import CorruptChunkError
+from nait_store.schemas.activation_set import ROW_BITS
+from nait_store.schemas.samples import USER_FIELD_PREFIX, FieldType, sql_column_name
+from nait_store.storage import layout
+from nait_store.storage.location import Location
+
+_SAMPLES_FILE = "samples.parquet"
+_SQL_TYPES: dict[FieldType, str] = {
+    "bool": "BOOLEAN",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "string": "VARCHAR",
+    "json": "VARCHAR",
+}
+_TRAILING = ("n_tokens", "n_content_tokens", "truncated", "content_hash", "source_uri", "source_index")
+_LISTED_ROWS = 2000
+_LISTED_FILES = 64
+_HIDDEN_LISTED = 500
+
+
+@dataclass(frozen=True)
+class UserColumn:
+    """A user field as a column: its name in SQL, its name in the records, its type over all segments."""
+
+    name: str
+    user_field: str
+    sql_type: str
+
+
+@dataclass
+class _Group:
+    """Segments whose files can be read as one table."""
+
+    fields: Mapping[str, FieldType]
+    positions: Sequence[str] | None
+    """Stored column names by position, where names alone are ambiguous to DuckDB."""
+    segments: list[SegmentReader] = field(default_factory=list)
+
+
+class SampleRelation:
+    """The samples of one set version as SQL.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    version
+        The set version.
+
+    Attributes
+    ----------
+    user_columns
+        The user's fields in the order of their first appearance.
+    """
+
+    def __init__(self, location: Location, version: SetVersion) -> None:
+        self._location = location
+        self._version = version
+        self._groups = self._group()
+        self.user_columns = _user_columns(self._stored_fields(), [group.fields for group in self._groups])
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns, in order."""
+        return ("sample_id", *(column.name for column in self.user_columns), *_TRAILING, "row_id", "record")
+
+    def sql(self, rows: Mapping[int, NDArray[np.int64]] | None = None, rows_table: str | None = None) -> str:
+        """Spell a query that gives the samples.
+
+        Parameters
+        ----------
+        rows
+            Segment ordinal → rows to give; all visible ones if omitted. The rows named must be visible.
+        rows_table
+            Table of (``ordinal``, ``row_index``) with the same rows, to join with where they are many.
+
+        Returns
+        -------
+        str
+            A query whose columns are :attr:`columns`.
+        """
+        if rows is None:
+            parts = [self._select(group, segments, hidden) for group, segments, hidden in self._visible_parts()]
+        else:
+            parts = list(self._chosen_parts(rows, rows_table))
+        return "\nUNION ALL\n".join(parts) if parts else f"{self._empty()}"
+
+    def _chosen_parts(self, rows: Mapping[int, NDArray[np.int64]], rows_table: str | None) -> Iterable[str]:
+        few = sum(len(indices) for indices in rows.values()) <= _LISTED_ROWS and len(rows) <= _LISTED_FILES
+        for group in self._groups:
+            segments = [s for s in group.segments if s.ordinal in rows and len(rows[s.ordinal])]
+            if few or rows_table is None:
+                # One file each, so that the row groups without wanted rows are skipped by their statistics.
+                for segment in segments:
+                    listed = ", ".join(map(str, rows[segment.ordinal].tolist()))
+                    yield self._select(group, [segment], f"row_index IN ({listed})")
+            elif segments:
+                ordinal = _ordinal(segments)
+                yield self._select(
+                    group,
+                    segments,
+                    f"EXISTS (FROM {rows_table} t WHERE t.ordinal = {ordinal} AND t.row_index = p.row_index)",
+                )
+
+    def _visible_parts(self) -> Iterable[tuple[_Group, list[SegmentReader], str]]:
+        hidden = self._version.tombstones()
+        for group in self._groups:
+            whole = [s for s in group.segments if s.ordinal not in hidden]
+            if whole:
+                yield group, whole, ""
+            for segment in group.segments:
+                if segment.ordinal in hidden:
+                    yield group, [segment], _not_in(hidden[segment.ordinal])
+
+    def _select(self, group: _Group, segments: Sequence[SegmentReader], condition: str) -> str:
+        stored = set(group.fields)
+        row_id = f"(({_ordinal(segments)}) << {ROW_BITS}) | p.row_index"
+        items = ["p.sample_id"]
+        for column in self.user_columns:
+            if column.user_field in stored:
+                reference = _quote(USER_FIELD_PREFIX + column.user_field)
+                value = f"CAST(p.{reference} AS {column.sql_type})"
+                if _SQL_TYPES[group.fields[column.user_field]] == column.sql_type:
+                    value = f"p.{reference}"
+            else:
+                value = f"CAST(NULL AS {column.sql_type})"
+            items.append(f"{value} AS {_quote(column.name)}")
+        items += [f"p.{name}" for name in _TRAILING] + [f"{row_id} AS row_id", "p.record"]
+        files = ", ".join(_text(self._path(segment)) for segment in segments)
+        alias = "p"
+        if group.positions is not None:
+            names = (_quote(name) for name in _unambiguous(group.positions))
+            alias = f"p({', '.join(names)})"
+            items = [self._by_position(item, group.positions) for item in items]
+        source = f"read_parquet([{files}], hive_partitioning = false) {alias}"
+        return f"SELECT {', '.join(items)} FROM {source}" + (f" WHERE {condition}" if condition else "")
+
+    @staticmethod
+    def _by_position(item: str, positions: Sequence[str]) -> str:
+        for stored, unique in zip(positions, _unambiguous(positions), strict=True):
+            if stored != unique:
+                item = item.replace(f"p.{_quote(stored)}", f"p.{_quote(unique)}")
+        return item
+
+    def _empty(self) -> str:
+        types = {"sample_id": "VARCHAR", "n_tokens": "INTEGER", "n_content_tokens": "INTEGER", "truncated": "BOOLEAN"}
+        types |= {"content_hash": "VARCHAR", "source_uri": "VARCHAR", "source_index": "BIGINT"}
+        types |= {"row_id": "BIGINT", "record": "VARCHAR"}
+        types |= {column.name: column.sql_type for column in self.user_columns}
+        items = ", ".join(f"CAST(NULL AS {types[name]}) AS {_quote(name)}" for name in self.columns)
+        return f"SELECT {items} WHERE false"
+
+    def _group(self) -> list[_Group]:
+        groups: dict[object, _Group] = {}
+        for segment in self._version.segments:
+            fields = segment.record.user_fields
+            ambiguous = len({name.lower() for name in fields}) < len(fields)
+            positions = self._stored_columns(segment) if ambiguous else None
+            key = (tuple(sorted(fields.items())), positions)
+            groups.setdefault(key, _Group(fields, positions)).segments.append(segment)
+        return list(groups.values())
+
+    def _stored_fields(self) -> list[str]:
+        """Names of the user's fields in the order of their first appearance; records keep them sorted."""
+        found: dict[str, None] = {}
+        for group in self._groups:
+            stored = group.positions or self._stored_columns(group.segments[0])
+            prefix = USER_FIELD_PREFIX
+            found.update(dict.fromkeys(n.removeprefix(prefix) for n in stored if n.startswith(prefix)))
+        return list(found)
+
+    def _stored_columns(self, segment: SegmentReader) -> tuple[str, ...]:
+        path = f"{layout.segment_folder(self._version.name, segment.segment_id)}/{_SAMPLES_FILE}"
+        try:
+            with self._location.open_read(path) as handle:
+                return tuple(pq.read_schema(handle).names)
+        except FileNotFoundError as error:
+            raise CorruptChunkError(f"{self._location.url_of(path)} is missing") from error
+        except (pa.ArrowException, OSError) as error:
+            raise CorruptChunkError(
+                f"{self._location.url_of(path)} cannot be read as Parquet: {error}",
+                next_step="run 'nait-store verify' to see what else is damaged",
+            ) from error
+
+    def _path(self, segment: SegmentReader) -> str:
+        path = f"{layout.segment_folder(self._version.name, segment.segment_id)}/{_SAMPLES_FILE}"
+        return _without_wildcards(self._location.url_of(path))
+
+
+def _user_columns(stored: Sequence[str], groups: Sequence[Mapping[str, FieldType]]) -> tuple[UserColumn, ...]:
+    taken = {"sample_id", "row_id", "record", *_TRAILING}
+    columns = []
+    for user_field in stored:
+        kinds = {group[user_field] for group in groups if user_field in group}
+        kind: FieldType = kinds.pop() if len(kinds) == 1 else "double" if kinds == {"int64", "double"} else "string"
+        name = base = sql_column_name(user_field)
+        number = 2
+        # DuckDB compares column names without regard to case; 'Text' beside 'text' becomes 'Text_2'.
+        while name.lower() in taken:
+            name = f"{base}_{number}"
+            number += 1
+        taken.add(name.lower())
+        columns.append(UserColumn(name, user_field, _SQL_TYPES[kind]))
+    return tuple(columns)
+
+
+def _unambiguous(stored: Sequence[str]) -> list[str]:
+    """Names for the columns of a file of which some differ in case only."""
+    lowered = [name.lower() for name in stored]
+    return [f"{i}:{name}" if lowered.count(name.lower()) > 1 else name for i, name in enumerate(stored)]
+
+
+def _ordinal(segments: Sequence[SegmentReader]) -> str:
+    ordinals = [segment.ordinal for segment in segments]
+    if len(ordinals) == 1:
+        return f"{ordinals[0]}::BIGINT"
+    if ordinals == list(range(ordinals[0], ordinals[0] + len(ordinals))):
+        return f"p.file_index::BIGINT + {ordinals[0]}"
+    return f"list_extract({ordinals}::BIGINT[], p.file_index::BIGINT + 1)"
+
+
+def _not_in(hidden: NDArray[np.int64]) -> str:
+    listed = ", ".join(map(str, hidden.tolist()))
+    if len(hidden) <= _HIDDEN_LISTED:
+        return f"p.row_index NOT IN ({listed})"
+    # A list this long would be compared item by item; as a subquery it is hashed.
+    return f"p.row_index NOT IN (SELECT unnest([{listed}]::BIGINT[]))"
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _without_wildcards(path: str) -> str:
+    """Spell a path so that DuckDB takes no character of it for a wildcard."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

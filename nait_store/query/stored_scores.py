@@ -1,0 +1,107 @@
+"""Columns of scores and sample ids: from memory, else from sidecars and segments, else computed."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+
+from nait_store.activations.reader import SegmentReader
+from nait_store.activations.versions import SetVersion
+from nait_store.errors import StorageError
+from nait_store.progress import ProgressListener
+from nait_store.scoring.sidecars import ScoreSidecars, ensure_scores, read_scores
+from nait_store.scoring.targets import ScoringTarget
+from nait_store.storage.location import Location
+
+DEFAULT_MEMORY_BYTES = 256 << 20
+
+
+class StoredScores:
+    """Scores of whole segments, kept in memory up to a limit; all of it is immutable. Thread-safe.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    progress
+        Told about scans.
+    memory_bytes
+        How much to keep in memory for the next query.
+    """
+
+    def __init__(
+        self, location: Location, progress: ProgressListener, memory_bytes: int = DEFAULT_MEMORY_BYTES
+    ) -> None:
+        self._location = location
+        self._progress = progress
+        self._sidecars = ScoreSidecars(location)
+        self._memory_bytes = memory_bytes
+        self._columns: OrderedDict[tuple[str, str], pa.Array] = OrderedDict()
+        self._held_bytes = 0
+        self._warnings: list[str] = []
+        self._lock = threading.RLock()
+
+    def take_warnings(self) -> list[str]:
+        """What went wrong without harm since the last call: scores that could not be kept."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
+
+    def is_stored(self, version: SetVersion, target: ScoringTarget) -> bool:
+        """Whether every segment of the version has its scores already."""
+        with self._lock:
+            return all(self._sidecars.exists(segment, target) for segment in version.segments)
+
+    def compute(self, pairs: Sequence[tuple[SetVersion, ScoringTarget]]) -> None:
+        """Compute and keep what is missing, with one pass over each set's arrays for all its targets.
+
+        A store that cannot be written gets its answer all the same; the scores then live as long as this object.
+        """
+        with self._lock:
+            by_set: dict[str, tuple[SetVersion, list[ScoringTarget]]] = {}
+            for version, target in pairs:
+                by_set.setdefault(version.reference, (version, []))[1].append(target)
+            for version, targets in by_set.values():
+                try:
+                    ensure_scores(self._location, version, targets, self._progress, sidecars=self._sidecars)
+                except StorageError as error:
+                    # A full disk must not cost the answer: from here on, what is computed stays in memory.
+                    self._warnings.append(f"the scores of {version.reference} could not be kept: {error.what}")
+                    frozen = self._location.read_only("scores could not be written earlier", "free some disk space")
+                    self._sidecars = ScoreSidecars(frozen)
+                    ensure_scores(frozen, version, targets, self._progress, sidecars=self._sidecars)
+
+    def scores(self, segment: SegmentReader, target: ScoringTarget) -> pa.Array:
+        """Scores of a segment's rows, [n] float64; computed if they vanished since :meth:`compute`."""
+        key = self._sidecars.key(segment, target).key
+        with self._lock:
+            return self._column(
+                ("score", key), lambda: _whole(read_scores(self._sidecars, segment, target, ["score"]).column("score"))
+            )
+
+    def sample_ids(self, segment: SegmentReader) -> pa.Array:
+        """Sample ids of a segment's rows, [n] string."""
+        with self._lock:
+            return self._column(
+                ("sample_id", segment.record_sha256), lambda: _whole(segment.samples(["sample_id"]).column("sample_id"))
+            )
+
+    def _column(self, key: tuple[str, str], read: Callable[[], pa.Array]) -> pa.Array:
+        known = self._columns.get(key)
+        if known is not None:
+            self._columns.move_to_end(key)
+            return known
+        column = read()
+        self._columns[key] = column
+        self._held_bytes += column.nbytes
+        while self._held_bytes > self._memory_bytes and len(self._columns) > 1:
+            _, oldest = self._columns.popitem(last=False)
+            self._held_bytes -= oldest.nbytes
+        return column
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    combined = column.combine_chunks()
+    return combined if isinstance(combined, pa.Array) else pa.concat_arrays(combined.chunks)
