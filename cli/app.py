@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -91,5 +92,12 @@ def global_options(
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command with errors left to the caller; returns its exit code."""
     command = typer.main.get_command(app)
-    result = command.main(args=list(arguments), prog_name="nait-store", standalone_mode=False)
-    return result if isinstance(result, int) else 0
+    if "_NAIT_STORE_COMPLETE" in os.environ:  # a shell asks what could come next
+        command.main(args=list(arguments), prog_name="nait-store")
+    try:
+        # Not command.main(): it would meet interrupts and broken pipes before we do.
+        with command.make_context("nait-store", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as end:
+        return end.exit_code
+    return 0

@@ -17,7 +17,7 @@ def ingest(
     sources: Annotated[
         list[str],
         typer.Argument(
-            metavar="SOURCES…",
+            metavar="SOURCES",
             show_default=False,
             help="JSONL, JSON, CSV, Parquet or Arrow files (also .gz, .zst), globs, fsspec URLs, datasets:ID.",
         ),

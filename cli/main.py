@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from nait_store.errors import NaitStoreError
 
@@ -62,10 +63,8 @@ def main(arguments: Sequence[str]) -> int:
         _silence_output()
         return EXIT_BROKEN_PIPE
     except Exception as error:
-        usage = _usage_message(error)
-        if usage is not None:
-            message, hint = usage
-            _report("usage", message, hint, EXIT_USAGE, as_json)
+        if _is_usage_error(error):
+            _report_usage(error, as_json)
             return EXIT_USAGE
         if debug:
             raise
@@ -114,16 +113,21 @@ def _report(kind: str, what: str, next_step: str | None, exit_code: int, as_json
             sys.stderr.write("\n".join(lines) + "\n")
 
 
-def _usage_message(error: Exception) -> tuple[str, str] | None:
-    """Message and hint of a wrong command line, or None for any other error."""
+def _is_usage_error(error: Exception) -> bool:
+    """Whether the command line itself is wrong."""
     import typer
 
-    # Typer brings its own copy of Click since 0.26 and exports BadParameter only; its ancestors are the base.
-    if not isinstance(error, typer.BadParameter.__mro__[2]):
-        return None
-    context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "nait-store"
-    return error.format_message(), f"see '{command} --help'"
+    # Typer brings a copy of Click along, and exports of its exceptions BadParameter only: take its ancestor.
+    return isinstance(error, typer.BadParameter.__mro__[1])
+
+
+def _report_usage(error: Any, as_json: bool) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its message is the help text
+        sys.stderr.write(error.format_message() + "\n")
+        return
+    command = error.ctx.command_path if error.ctx is not None else "nait-store"
+    message = error.format_message().replace("Value error, ", "")
+    _report("usage", message, f"see '{command} --help'", EXIT_USAGE, as_json)
 
 
 def _silence_output() -> None:

@@ -15,7 +15,7 @@ def score(
     context: typer.Context,
     set_ref: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="pool, or pool@3.")],
     profiles: Annotated[
-        list[str], typer.Argument(metavar="PROFILE…", show_default=False, help="math, code@2 …: one pass for all.")
+        list[str], typer.Argument(metavar="PROFILES", show_default=False, help="math, code@2 …: one pass for all.")
     ],
 ) -> None:
     """Compute the scores of a set under profiles, and keep them.

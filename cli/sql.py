@@ -42,5 +42,5 @@ def sql(
     target = query_output.open_target(out, overwrite=force)
     with console.progress() as progress:
         result = open_store(console, progress).sql(text, parse_parameters(param or []))
-        table = result.arrow()
-    query_output.write(table, chosen, target, console)
+    console.warn(result.warnings)
+    query_output.write(result.arrow(), chosen, target, console)

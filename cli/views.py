@@ -40,7 +40,7 @@ def ingest_report(report: IngestReport, console: Console) -> list[str]:
     if report.n_known:
         asides.append(f"{report.n_known:,} known")
     if report.n_duplicates:
-        asides.append(f"{report.n_duplicates:,} duplicates")
+        asides.append(count(report.n_duplicates, "duplicate"))
     if report.resumed_samples:
         asides.append(f"{report.resumed_samples:,} kept from an interrupted ingest")
     if report.n_rejected:

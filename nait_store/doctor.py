@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nait_store.errors import NaitStoreError
+from nait_store.errors import NaitStoreError, NotFoundError
 
 if TYPE_CHECKING:
     from nait_store.store import Store
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 State = Literal["ok", "note", "problem"]
 _PACKAGES = ("torch", "transformers", "duckdb", "pyarrow", "zarr", "numba", "numpy", "fsspec", "pydantic", "typer")
 _LOW_DISK_BYTES = 1 << 30
+_TORCH_SECONDS = 120
+_ASK_TORCH = """
+import json, torch
+devices = [f"cuda:{i} {torch.cuda.get_device_name(i)}" for i in range(torch.cuda.device_count())]
+if torch.backends.mps.is_available():
+    devices.append("mps")
+print(json.dumps({"torch": torch.__version__, "devices": devices, "threads": torch.get_num_threads()}))
+"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,8 @@ def examine(store: Store | None, problem: NaitStoreError | None = None) -> Docto
     if store is not None:
         checks += _store(store)
     elif problem is not None:
-        checks.append(Check("store", "problem", problem.what, problem.next_step or ""))
+        state: State = "note" if isinstance(problem, NotFoundError) else "problem"
+        checks.append(Check("store", state, problem.what, problem.next_step or ""))
     return DoctorReport(tuple(checks))
 
 
@@ -102,11 +113,22 @@ def _machine() -> list[Check]:
 
 
 def _device() -> Check:
+    # In a process of its own: a torch that does not fit its driver may take the whole process down.
     try:
-        from nait_store.capture.models import describe_device
-    except ImportError as error:
-        return Check("device", "problem", f"torch cannot be imported: {error}", "install again: pip install torch")
-    return Check("device", "ok", describe_device())
+        done = subprocess.run(
+            [sys.executable, "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_TORCH_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Check("device", "problem", f"torch did not answer: {error}", "try: python -c 'import torch'")
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return Check("device", "problem", f"torch does not work: {reason}", "install again: pip install torch")
+    answer = json.loads(done.stdout.splitlines()[-1])
+    devices = answer["devices"]
+    if devices:
+        return Check("device", "ok", f"{', '.join(devices)}; torch {answer['torch']}")
+    text = f"cpu, {answer['threads']} threads; torch {answer['torch']}"
+    return Check("device", "note", text, "no accelerator: ingest works, a large model will be slow")
 
 
 def _cpu_features() -> set[str] | None:
@@ -162,8 +184,10 @@ def _store(store: Store) -> list[Check]:
     except NaitStoreError as error:
         checks.append(Check("contents", "problem", error.what, "run 'nait-store verify'"))
     try:
-        n_rows = store.sql("SELECT count(*) FROM activation_sets").fetchone()
-        checks.append(Check("catalog", "ok", f"{store.catalog.path_for_reading()}, answers for {n_rows[0]} sets"))
+        n_sets = store.sql("SELECT count(*) FROM activation_sets").fetchall()[0][0]
+        path = store.catalog.path_for_reading()
+        where = "kept in memory: nowhere to write it" if path is None else str(path)
+        checks.append(Check("catalog", "ok", f"{where}, lists {n_sets} sets"))
     except NaitStoreError as error:
         checks.append(Check("catalog", "problem", error.what, error.next_step or "run 'nait-store verify'"))
     return checks

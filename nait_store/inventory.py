@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -140,7 +140,7 @@ class Sets:
         """Describe a version."""
         return describe(self.open(reference), self.versions.numbers(self.open(reference).name))
 
-    def history(self, name: str) -> list[SetManifest]:
+    def history(self, name: str) -> Sequence[SetManifest]:
         """Versions of a set, oldest first; NotFoundError for an unknown name."""
         self.open(Reference(Kind.SET, check_name(name, Kind.SET)))
         return self.versions.manifests(name)
@@ -178,7 +178,7 @@ class Profiles:
         """Latest version of every profile."""
         return [self.open(name) for name in self.names()]
 
-    def history(self, name: str) -> list[ProfileManifest]:
+    def history(self, name: str) -> Sequence[ProfileManifest]:
         """Versions of a profile, oldest first; NotFoundError for an unknown name."""
         self.open(Reference(Kind.PROFILE, check_name(name, Kind.PROFILE)))
         return self.registry.manifests(name)

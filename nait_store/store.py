@@ -181,7 +181,13 @@ class Store:
         request = plan_request(sources, set, features, options)
         return ingest(self.location, capture or open_capture(model, request, options), request, self.progress)
 
-    def sql(self, query: str, params: Mapping[str, Any] | Sequence[Any] | None = None) -> QueryResult:
+    def sql(
+        self,
+        query: str,
+        params: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        tables: Mapping[str, Any] | None = None,
+    ) -> QueryResult:
         """Run SQL over ``samples(set)``, ``alignment(set, profile)`` and the metadata views.
 
         Parameters
@@ -190,13 +196,15 @@ class Store:
             One statement.
         params
             Values of ``$name`` or ``?`` in it.
+        tables
+            Data frames or Arrow tables that the query may read, by name.
 
         Returns
         -------
         QueryResult
             With ``.df()``, ``.arrow()``, ``.pl()``, ``.fetchall()``.
         """
-        return self.session.sql(query, params)
+        return self.session.sql(query, params, tables=tables)
 
     def score(self, set: str, *profiles: str, force: bool = False) -> tuple[ScoreWork, list[str]]:  # noqa: A002
         """Compute and keep the scores of a set under profiles, in one pass over the arrays.
@@ -245,8 +253,15 @@ class Store:
         """
         from nait_store.selection.choosing import SelectionRequest, Strategy, select
 
-        strategy = Strategy(options.pop("strategy", "alignment"))
-        request = SelectionRequest(set, profile, top, strategy=strategy, **options)
+        request = SelectionRequest(
+            set,
+            profile,
+            top,
+            strategy=Strategy.parse(options.get("strategy", "alignment")),
+            seed=options.get("seed", 0),
+            where=options.get("where"),
+            force=options.get("force", False),
+        )
         return select(self.session, self.sets.versions, self.profiles.registry, request)
 
     def export(self, selection: Selection, to: str | Target, **options: Unpack[ExportOptions]) -> ExportReport:

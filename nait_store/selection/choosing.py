@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from nait_store.activations.versions import ActivationSets
 from nait_store.errors import InvalidInputError
+from nait_store.query.rows import check_condition
 from nait_store.refs import Kind, parse_reference
 from nait_store.registry.compatibility import require_compatible
 from nait_store.registry.profiles import Profile, ProfileRegistry
@@ -26,6 +27,14 @@ class Strategy(StrEnum):
     ALIGNMENT = "alignment"
     LOWEST = "lowest"
     RANDOM = "random"
+
+    @classmethod
+    def parse(cls, text: str) -> Strategy:
+        """Return the strategy of this name; InvalidInputError where there is none."""
+        try:
+            return cls(text)
+        except ValueError as error:
+            raise InvalidInputError(f"{text!r} is not a strategy", next_step=f"use one of {', '.join(cls)}") from error
 
 
 @dataclass(frozen=True)
@@ -141,6 +150,8 @@ def select(
     profile = _profile(registry, request)
     warnings = require_compatible(profile, version, force=request.force) if profile is not None else []
     profile_ref = profile.reference if profile is not None else None
+    if request.where is not None:
+        check_condition(session, version, request.where)
     n_candidates = _count_candidates(session, set_ref, request.where)
     described = set_ref if request.where is None else f"{set_ref} where {request.where}"
     n_selected = budget.resolve(n_candidates, described)

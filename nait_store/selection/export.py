@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import InvalidInputError
+from nait_store.schemas.samples import MAX_USER_FIELDS
 from nait_store.selection.choosing import Selection
 from nait_store.selection.ranked_records import RankedRecord, RankedRecords
 from nait_store.storage.location import Location
@@ -127,6 +128,8 @@ def export(
     with RankedRecords(location, version, selection.rows) as records:
         if not clean:
             taken = {name.lower() for name in records.user_fields}
+            if len(records.user_fields) >= MAX_USER_FIELDS:  # a record may have fields beyond those listed
+                taken |= {"score", "rank"}
             score_field = _free_name("score", taken) if selection.has_scores else None
             rank_field = _free_name("rank", taken)
         rows = _rows(records, score_field, rank_field)

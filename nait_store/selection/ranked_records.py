@@ -65,7 +65,7 @@ class RankedRecords:
     Attributes
     ----------
     user_fields
-        Names of the set's user fields in the order of their first appearance.
+        Names of the set's user fields.
     """
 
     def __init__(self, location: Location, version: SetVersion, rows: pa.Table) -> None:
@@ -75,10 +75,8 @@ class RankedRecords:
         self._ids = rows.column("sample_id").combine_chunks()
         self._offsets: NDArray[np.int64] = np.full(rows.num_rows, -1, dtype=np.int64)
         self._lengths: NDArray[np.int64] = np.zeros(rows.num_rows, dtype=np.int64)
-        fields: dict[str, None] = {}
-        for segment in version.segments:
-            fields.update(dict.fromkeys(segment.record.user_fields))
-        self.user_fields = tuple(fields)
+        self.user_fields = frozenset(name for segment in version.segments for name in segment.record.user_fields)
+        self._order: dict[str, int] = {}
         # Closed by __exit__: the object is a context manager of its own.
         self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115
 
@@ -101,7 +99,7 @@ class RankedRecords:
         self._spool.close()
 
     def __iter__(self) -> Iterator[RankedRecord]:
-        order = {name: position for position, name in enumerate(self.user_fields)}
+        order = self._order
         for start in range(0, self._rows.num_rows, _ROWS_PER_BATCH):
             batch = self._rows.slice(start, _ROWS_PER_BATCH).to_pydict()
             for i, (rank, sample_id, score) in enumerate(
@@ -109,7 +107,6 @@ class RankedRecords:
             ):
                 self._spool.seek(int(self._offsets[start + i]))
                 record = json.loads(self._spool.read(int(self._lengths[start + i])))
-                # Stored records have sorted keys; give the user's own order back as the columns keep it.
                 ordered = dict(sorted(record.items(), key=lambda item: order.get(item[0], len(order))))
                 yield RankedRecord(rank, sample_id, score, ordered)
 
@@ -117,6 +114,10 @@ class RankedRecords:
         visible = self._version.visible_rows(segment)
         path = f"{layout.segment_folder(self._version.name, segment.record.segment_id)}/samples.parquet"
         with self._location.open_read(path) as handle, pq.ParquetFile(handle) as file:
+            # Columns stand in the order of the fields' first appearance; the record's JSON has them sorted.
+            for name in file.schema_arrow.names:
+                if name.startswith(USER_FIELD_PREFIX):
+                    self._order.setdefault(name.removeprefix(USER_FIELD_PREFIX), len(self._order))
             row = 0
             for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=["sample_id", "record"]):
                 positions = pc.index_in(batch.column("sample_id"), value_set=self._ids)
@@ -133,8 +134,3 @@ class RankedRecords:
                     self._offsets[position] = self._spool.tell()
                     self._lengths[position] = len(data)
                     self._spool.write(data)
-
-
-def field_name_of(column: str) -> str:
-    """The user's name of a ``user.…`` column of ``samples.parquet``."""
-    return column.removeprefix(USER_FIELD_PREFIX)

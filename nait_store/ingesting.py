@@ -1,0 +1,114 @@
+"""From the options of an ingest, as given, to its request and its capture session."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+from nait_store.errors import InvalidInputError, did_you_mean
+from nait_store.ingest.requests import IngestRequest
+from nait_store.refs import Kind, check_name
+from nait_store.schemas.capture import Feature, HookPoint, Span, SpanEdges, StoredDtype
+
+if TYPE_CHECKING:
+    from nait_store.ingest.capture_source import CaptureSource
+    from nait_store.options import IngestOptions
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def plan_request(
+    sources: str | Sequence[str], set_name: str, features: Sequence[str], options: IngestOptions
+) -> IngestRequest:
+    """Check everything that can be checked before a model is loaded.
+
+    Parameters
+    ----------
+    sources, set_name, features, options
+        As given to :meth:`nait_store.store.Store.ingest`.
+
+    Raises
+    ------
+    InvalidInputError
+        Bad name, feature, map, dtype or limit.
+    NotFoundError
+        A source does not exist.
+    """
+    from nait_store.capture.field_maps import FieldMap
+    from nait_store.capture.readers import open_sources
+
+    check_name(set_name, Kind.SET)
+    chosen = tuple(dict.fromkeys(_choice(Feature, feature, "feature") for feature in features))
+    if not chosen:
+        raise InvalidInputError("no feature to store", next_step=f"name at least one of {', '.join(Feature)}")
+    stored = options.get("store_dtype", "auto")
+    mapping = options.get("map")
+    on_error = options.get("on_error", "stop")
+    if on_error not in ("stop", "skip"):
+        raise InvalidInputError(f"{on_error!r} is no way to meet an error", next_step="use 'stop' or 'skip'")
+    limit = options.get("limit")
+    if limit is not None and limit < 1:
+        raise InvalidInputError(f"a limit of {limit} reads nothing", next_step="give a limit of at least 1")
+    request = IngestRequest(
+        sources=(sources,) if isinstance(sources, str) else tuple(sources),
+        set_name=set_name,
+        features=chosen,
+        dtype=None if stored == "auto" else _choice(StoredDtype, stored, "dtype to store"),
+        field_map=FieldMap.of(mapping) if mapping else None,
+        id_field=options.get("id_field"),
+        on_error=on_error,
+        limit=limit,
+        message=options.get("message", ""),
+        rejects_path=options.get("rejects"),
+        command=shlex.join(sys.argv),
+    )
+    open_sources(request.sources)
+    return request
+
+
+def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> CaptureSource:
+    """Load the model and resolve what is to be measured.
+
+    Parameters
+    ----------
+    model
+        Folder or hub id.
+    request
+        From :func:`plan_request`.
+    options
+        As given.
+    """
+    hook_point = _choice(HookPoint, options.get("hook", "mlp"), "hook point")
+    span = _choice(Span, options.get("span", "all"), "span")
+    span_edges = _choice(SpanEdges, options.get("span_edges", "content"), "kind of span edges")
+
+    from nait_store.capture.session import CaptureSession
+
+    return CaptureSession.open(
+        model,
+        hook_point=hook_point,
+        hook_path=options.get("hook_path"),
+        layers=options.get("layers"),
+        features=request.features,
+        template=options.get("template", "auto"),
+        span=span,
+        span_edges=span_edges,
+        max_length_tokens=options.get("max_length"),
+        dtype=options.get("dtype", "auto"),
+        device=options.get("device", "auto"),
+        token_budget=options.get("token_budget"),
+        trust_remote_code=options.get("trust_remote_code", False),
+    )
+
+
+def _choice(kind: type[E], value: str, what: str) -> E:
+    try:
+        return kind(value)
+    except ValueError as error:
+        names = [member.value for member in kind]
+        raise InvalidInputError(
+            f"{value!r} is not a {what}", next_step=f"{did_you_mean(value, names)} (of {', '.join(names)})"
+        ) from error

@@ -1,0 +1,226 @@
+"""``ingest`` through the command line, with a capture that needs no model."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nait_store.storage import location as location_module
+
+TO_NEW = ("--set", "new", "--model", "./model")
+
+
+def test_says_what_happened_and_what_next(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW)
+    assert run.code == 0
+    first, second = run.out.splitlines()
+    assert re.match(r"new@1: 10 samples added, [\d.]+ k?B, [\d.]+ s$", first)
+    assert second == "next: nait-store profile build NAME --from new"
+
+
+def test_counts_known_duplicates_and_rejected(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    cli("ingest", write_jsonl("a.jsonl", n=4), *TO_NEW)
+    records = [{"instruction": f"question {i}", "output": f"answer {i}"} for i in (0, 1, 7, 8, 8)]
+    name = write_jsonl("b.jsonl", [*records, {"instruction": "<empty>", "output": ""}])
+    run = cli("ingest", name, *TO_NEW, "--rejects", "rejects.jsonl")
+    assert run.code == 0
+    assert "new@2: 2 samples added (2 known, 1 duplicate, 1 rejected → rejects.jsonl)" in run.out
+    assert "b.jsonl" in run.out.splitlines()[1]
+    assert len(Path("rejects.jsonl").read_text().splitlines()) == 1
+
+
+def test_json_report(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    report = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, "--json").json
+    assert (report["set_ref"], report["n_added"], report["n_known"]) == ("new@1", 10, 0)
+
+
+def test_features_and_layers_reach_the_set(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, "--features", "mean, drift")
+    shown = cli("sets", "show", "new", "--json").json
+    assert shown["summary"]["features"] == ["mean", "drift"]
+
+
+def test_map_and_id_field(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    name = write_jsonl("a.jsonl", [{"q": "one", "a": "two", "key": "k1"}])
+    run = cli("ingest", name, *TO_NEW, "--map", "instruction=q,output=a", "--id-field", "key")
+    assert run.code == 0
+    assert cli("sql", "SELECT sample_id, q FROM samples('new')", "--format", "jsonl").json == {
+        "sample_id": "k1",
+        "q": "one",
+    }
+
+
+def test_nan_and_overflow_reject_the_sample_and_keep_the_rest(
+    cli: Any, store: Path, fake_model: Any, write_jsonl: Any
+) -> None:
+    records = [{"id": f"r{i}", "instruction": f"q {i}", "output": "a"} for i in range(12)]
+    fake_model.poison = {"r3": float("nan"), "r5": 1e30, "r7": float("inf")}
+    run = cli("ingest", write_jsonl("a.jsonl", records), *TO_NEW, "--id-field", "id", "--store-dtype", "float16")
+    assert run.code == 0
+    assert "9 samples added (3 rejected" in run.out
+    assert cli("sets", "show", "new", "--json").json["summary"]["n_samples"] == 9
+
+
+BAD_FILES: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "bad.jsonl"),
+    "broken JSON on line 7": (
+        b"".join(
+            b'{"instruction": "q%d", "output": "a"}\n' % i if i != 7 else b'{"instruction": \n' for i in range(1, 11)
+        ),
+        "bad.jsonl:7",
+    ),
+    "no usable fields": (b'{"colour": "blue"}\n', "bad.jsonl:1"),
+    "invalid UTF-8": (
+        b'{"instruction": "q", "output": "a"}\n{"instruction": "\xff\xfe", "output": "a"}\n',
+        "bad.jsonl:2",
+    ),
+    "not an object": (b"17\n", "bad.jsonl:1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_unusable_files(cli: Any, store: Path, folder: Path, fake_model: Any, snapshot: Any, case: str) -> None:
+    content, where = BAD_FILES[case]
+    (folder / "bad.jsonl").write_bytes(content)
+    before = committed(snapshot(store))
+    run = cli("ingest", "bad.jsonl", "--set", "pool", "--model", "m")
+    assert run.code == 7
+    assert where in run.err
+    assert "\n  → " in run.err
+    assert committed(snapshot(store)) == before
+
+
+def committed(files: dict[str, str]) -> dict[str, str]:
+    """What a reader of the store can see: everything but the journals of ingests."""
+    return {path: digest for path, digest in files.items() if "/ingests/" not in path}
+
+
+def test_skipping_writes_rejects_with_line_numbers(cli: Any, store: Path, folder: Path, fake_model: Any) -> None:
+    (folder / "bad.jsonl").write_bytes(BAD_FILES["broken JSON on line 7"][0])
+    run = cli("ingest", "bad.jsonl", *TO_NEW, "--on-error", "skip", "--rejects", "r.jsonl")
+    assert run.code == 0
+    assert "9 samples added (1 rejected → r.jsonl)" in run.out
+    assert json.loads((folder / "r.jsonl").read_text())["line"] == 7
+
+
+def test_duplicate_ids_with_different_text(
+    cli: Any, store: Path, fake_model: Any, write_jsonl: Any, snapshot: Any
+) -> None:
+    before = committed(snapshot(store))
+    records = [{"id": "x1", "instruction": text, "output": "a"} for text in ("one", "two")]
+    run = cli("ingest", write_jsonl("a.jsonl", records), *TO_NEW, "--id-field", "id")
+    assert run.code == 5
+    assert "x1" in run.err
+    assert "a.jsonl" in run.err
+    after = committed(snapshot(store))
+    assert {p: d for p, d in after.items() if not p.startswith("activations/new/set.json")} == before
+
+
+@pytest.mark.parametrize("name", ["../x", "a b", "", "x" * 300, "Pool", "pool/x"])
+def test_bad_set_names(cli: Any, store: Path, fake_model: Any, write_jsonl: Any, snapshot: Any, name: str) -> None:
+    before = snapshot(store)
+    run = cli("ingest", write_jsonl("a.jsonl"), "--set", name, "--model", "m")
+    assert run.code == 7
+    assert "not a valid set name" in run.err
+    assert "a-z" in run.err
+    assert len(run.err) < 400
+    assert snapshot(store) == before
+
+
+def test_missing_source_names_near_files(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    write_jsonl("records.jsonl")
+    run = cli("ingest", "record.jsonl", *TO_NEW)
+    assert run.code == 3
+    assert "record.jsonl" in run.err
+    assert "records.jsonl" in run.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "says"),
+    [
+        ("--features", "mean,mode", "'mode' is not a feature"),
+        ("--features", ",", "no feature"),
+        ("--layers", "0,x", "'x' is not a layer"),
+        ("--layers", "5-2", "'5-2' is not a layer"),
+        ("--map", "instruction", "not of the form"),
+        ("--map", "colour=q", "not a canonical field"),
+    ],
+)
+def test_bad_option_values(
+    cli: Any, store: Path, fake_model: Any, write_jsonl: Any, snapshot: Any, option: str, value: str, says: str
+) -> None:
+    before = snapshot(store)
+    run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, option, value)
+    assert run.code == 7
+    assert says in run.err
+    assert snapshot(store) == before
+
+
+def test_another_model_is_refused_and_named(
+    cli: Any, store: Path, fake_model: Any, write_jsonl: Any, snapshot: Any
+) -> None:
+    from nait_store.testing.stores import fake_identity
+
+    fake_model.identity = fake_identity("quite another")
+    before = committed(snapshot(store))
+    run = cli("ingest", write_jsonl("a.jsonl"), "--set", "pool", "--model", "m")
+    assert run.code == 6
+    assert "model_fingerprint" in run.err
+    assert committed(snapshot(store)) == before
+
+
+def test_full_disk(
+    cli: Any, store: Path, fake_model: Any, write_jsonl: Any, snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = committed(snapshot(store))
+    real = location_module.replace_local
+
+    def refuse(target: Path, data: Any) -> None:
+        if "/segments/" in str(target):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(target, data)
+
+    monkeypatch.setattr(location_module, "replace_local", refuse)
+    run = cli("ingest", write_jsonl("a.jsonl"), "--set", "pool", "--model", "m")
+    assert run.code == 10
+    assert "No space left" in run.err
+    assert "free some disk space" in run.err
+    assert committed(snapshot(store)) == before
+
+
+def test_interrupted_ingest_is_kept_and_resumed(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    name = write_jsonl("a.jsonl", n=64)
+
+    def interrupt(n_captured: int) -> None:
+        if n_captured >= 32:
+            raise KeyboardInterrupt
+
+    fake_model.on_batch = interrupt
+    run = cli("ingest", name, *TO_NEW)
+    assert run.code == 130
+    assert run.out == ""
+    assert "32" in run.err
+    assert "\n  → " in run.err
+    fake_model.on_batch = None
+    captured_before = fake_model.n_captured
+    again = cli("ingest", name, *TO_NEW, "--json").json
+    assert fake_model.n_captured - captured_before == 32
+    assert again["resumed_samples"] == 32
+    shown = cli("sets", "show", "new", "--json").json
+    assert shown["summary"]["n_samples"] == 64
+
+
+def test_a_second_ingest_computes_nothing(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    name = write_jsonl("a.jsonl")
+    cli("ingest", name, *TO_NEW)
+    captured = fake_model.n_captured
+    run = cli("ingest", name, *TO_NEW)
+    assert "0 samples added (10 known)" in run.out
+    assert fake_model.n_captured == captured
+    assert len(cli("sets", "history", "new", "--json").json) == 1
