@@ -1,0 +1,96 @@
+"""How several samples share one forward pass: packed, padded, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Layout(StrEnum):
+    """Ways to lay samples out, fastest first.
+
+    ``packed``: one after the other on one row, attention kept apart by lengths. ``right``: padded on the right,
+    without a mask: a causal model's tokens never look at what follows. ``right-masked``: the same with a mask.
+    ``single``: one sample at a time.
+    """
+
+    PACKED = "packed"
+    RIGHT = "right"
+    RIGHT_MASKED = "right-masked"
+    SINGLE = "single"
+
+
+@dataclass(frozen=True, eq=False)
+class BatchInputs:
+    """Arguments of one forward pass.
+
+    Attributes
+    ----------
+    arguments
+        Keyword arguments of the decoder.
+    starts
+        Position of each sample's first token on the flattened token axis.
+    """
+
+    arguments: dict[str, Any]
+    starts: tuple[int, ...]
+
+
+def lay_out(layout: Layout, token_ids: Sequence[NDArray[np.int32]], *, pad_token_id: int, device: str) -> BatchInputs:
+    """Make the arguments of a forward pass.
+
+    Parameters
+    ----------
+    layout
+        ``single`` takes one sample.
+    token_ids
+        Per sample, [T] int32, none empty.
+    pad_token_id
+        Any valid token.
+    device
+        Where the model is.
+    """
+    import torch
+
+    lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
+    if layout is Layout.PACKED:
+        bounds = np.concatenate([[0], np.cumsum(lengths)])
+        positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        # On the CPU whatever the device: the attention reads the numbers, layer after layer.
+        cumulative = torch.from_numpy(bounds.astype(np.int32))
+        arguments: dict[str, Any] = {
+            "input_ids": _tensor(np.concatenate(token_ids)[None], device),
+            "position_ids": _tensor(positions[None], device),
+            "cu_seq_lens_q": cumulative,
+            "cu_seq_lens_k": cumulative,
+            "max_length_q": int(lengths.max()),
+            "max_length_k": int(lengths.max()),
+        }
+        return BatchInputs(arguments, tuple(int(start) for start in bounds[:-1]))
+    longest = int(lengths.max())
+    padded = np.full((len(token_ids), longest), pad_token_id, dtype=np.int64)
+    for row, ids in zip(padded, token_ids, strict=True):
+        row[: len(ids)] = ids
+    arguments = {"input_ids": _tensor(padded, device)}
+    if layout is Layout.RIGHT_MASKED:
+        arguments["attention_mask"] = _tensor(np.arange(longest)[None] < lengths[:, None], device)
+    return BatchInputs(arguments, tuple(range(0, len(token_ids) * longest, longest)))
+
+
+def padded_tokens(layout: Layout, lengths: Sequence[int]) -> int:
+    """Tokens that go through the model, padding included."""
+    return sum(lengths) if layout is Layout.PACKED else max(lengths) * len(lengths)
+
+
+def _tensor(values: NDArray[Any], device: str) -> torch.Tensor:
+    import torch
+
+    return torch.from_numpy(values.astype(np.int64)).to(device)
