@@ -89,7 +89,8 @@ class Catalog:
         if state is not None and state.fingerprint == fingerprint:
             return state
         if state is None:
-            connection.execute(definition())
+            connection.execute(definition()).fetchall()
+            connection.execute(f"DROP TABLE {_INFO}").fetchall()
         fresh = self._fresh_file(listing)
         if fresh is not None:
             with suppress(*_BROKEN):
@@ -142,7 +143,7 @@ class Catalog:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with duckdb.connect(temporary) as connection:
-                    connection.execute(definition())
+                    connection.execute(definition()).fetchall()
                     _fill(connection, rows.tables)
                     connection.execute(
                         f"INSERT INTO {_INFO} VALUES (?, ?, ?)", [listing.store_id, fingerprint, definition_sha256()]

@@ -20,7 +20,9 @@ _NO_FUNCTION = re.compile(r"(Scalar|Table|Aggregate|Macro|Table Macro)? ?Functio
 _INTERNAL = re.compile(r"\bunnamed_(?:query|subquery)\d*\b")
 
 
-def translate(error: Exception, *, tables: Iterable[str] = (), sets: Iterable[str] = ()) -> NaitStoreError:
+def translate(
+    error: Exception, *, tables: Iterable[str] = (), sets: Iterable[str] = (), columns: Iterable[str] = ()
+) -> NaitStoreError:
     """Turn an error of DuckDB into one of ours.
 
     Parameters
@@ -31,6 +33,8 @@ def translate(error: Exception, *, tables: Iterable[str] = (), sets: Iterable[st
         Names that can follow FROM, for near matches.
     sets
         Names of activation sets: ``FROM pool`` is a common slip for ``FROM samples('pool')``.
+    columns
+        Names of the columns of the query's own tables, for near matches beyond those that DuckDB names.
 
     Returns
     -------
@@ -53,7 +57,7 @@ def translate(error: Exception, *, tables: Iterable[str] = (), sets: Iterable[st
             f"the query could not read its files: {_first_line(what)}",
             next_step="if it is a file of the store, run 'nait-store verify'",
         )
-    known = _unknown_name(what, list(tables), list(sets))
+    known = _unknown_name(what, list(tables), list(sets), list(columns))
     if known is not None:
         return known
     if match := _AMBIGUOUS.search(what):
@@ -62,15 +66,14 @@ def translate(error: Exception, *, tables: Iterable[str] = (), sets: Iterable[st
     return InvalidInputError(f"the query failed: {first}", next_step=" ".join(rest.split()) or "correct the statement")
 
 
-def _unknown_name(what: str, tables: list[str], sets: list[str]) -> NaitStoreError | None:
+def _unknown_name(what: str, tables: list[str], sets: list[str], columns: list[str]) -> NaitStoreError | None:
     candidates = _CANDIDATES.search(what)
     names = [_column_of(name) for name in _QUOTED.findall(candidates[1])] if candidates else []
     if match := _NO_COLUMN.search(what):
         name = match[1].replace('""', '"')
-        if names:
-            near = did_you_mean(name, names)
-        else:
-            near = "DESCRIBE FROM samples('SET') lists the columns of a set"
+        near = did_you_mean(name, [*names, *columns])
+        if name in sets:
+            near = f"names of sets and profiles are text: '{name}'"
         return NotFoundError(f"there is no column {name!r} in this part of the query", next_step=near)
     if match := _NO_RELATION.search(what):
         near = did_you_mean(match[1], names) if names else "give the table that name with AS"

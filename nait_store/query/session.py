@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
 import numpy as np
@@ -36,6 +36,7 @@ from nait_store.storage.location import Location
 
 __all__ = ["QueryResult", "QuerySession"]
 
+T = TypeVar("T")
 _LARGEST_TOP = 200_000
 """Above this many rows, looking samples up by row saves nothing over the join as written."""
 
@@ -167,16 +168,17 @@ class QuerySession:
         warnings = [text for pair in pairs for text in names.fit(names.profile(pair.profile), pair.version)]
         remaining = _remaining(statement, sources, parameters)
         written = _compose(statement, sources)
+        columns = self._columns(sources)
         runs = statement.analyzes or not statement.explains
         if runs and any(not self._scores.is_stored(pair.version, pair.target) for pair in pairs):
             # A slip in the statement is reported before the scan, not after it.
-            self._guarded(lambda: self._connection.sql(written, params=remaining or None))
+            self._guarded(lambda: self._connection.sql(written, params=remaining or None), columns)
             self._scores.compute([(pair.version, pair.target) for pair in pairs])
         table = None
         if not statement.explains:
             table = self._run_top_first(statement, sources, parameters, remaining)
         if table is None:
-            table = self._fetch(written, remaining)
+            table = self._fetch(written, remaining, columns)
         problems = self._catalog_state.problems if self._catalog_state and statement.reads_catalog else ()
         return QueryResult(table, tuple(dict.fromkeys([*warnings, *self._scores.take_warnings(), *problems])))
 
@@ -289,15 +291,23 @@ class QuerySession:
         registered.append(top_name)
         return f'FROM "{top_name}"', samples
 
-    def _fetch(self, text: str, parameters: dict[str, Any]) -> pa.Table:
+    def _columns(self, sources: Sequence[_Source]) -> list[str]:
+        """Columns of the statement's calls, to suggest near ones."""
+        columns = dict.fromkeys(SCHEMA.names if any(s.call.function == "alignment" for s in sources) else ())
+        for source in sources:
+            if source.call.function == "samples" and source.version is not None:
+                columns.update(dict.fromkeys(self._relation(source.version).columns))
+        return list(columns)
+
+    def _fetch(self, text: str, parameters: dict[str, Any], columns: Sequence[str] = ()) -> pa.Table:
         def fetch() -> pa.Table:
             relation = self._connection.sql(text, params=parameters or None)
             types = [str(kind) for kind in relation.types]
             return with_plain_integers(relation.to_arrow_table(), types)
 
-        return self._guarded(fetch)
+        return self._guarded(fetch, columns)
 
-    def _guarded(self, run: Any) -> Any:
+    def _guarded(self, run: Callable[[], T], columns: Sequence[str] = ()) -> T:
         """Run something in DuckDB; errors come out as ours, Ctrl-C as KeyboardInterrupt."""
         self._first_error.take()
         try:
@@ -310,7 +320,9 @@ class QuerySession:
                 raise KeyboardInterrupt from error
             if not isinstance(error, duckdb.Error):
                 raise
-            raise translate(error, tables=[*TABLES, *FUNCTIONS], sets=self._names.sets.names()) from error
+            raise translate(
+                error, tables=[*TABLES, *FUNCTIONS], sets=self._names.sets.names(), columns=columns
+            ) from error
 
     @contextmanager
     def _user_tables(self, tables: Mapping[str, Any]) -> Iterator[None]:
@@ -353,6 +365,11 @@ def _compose(statement: Statement, sources: Sequence[_Source]) -> str:
         else:
             edits.append((call.start, call.name_end, source.sql.encode()))
             edits.append((call.end, call.end, alias))
+    # With some of them gone, the other question marks would count differently.
+    replaced = [(start, end) for start, end, _ in edits]
+    for at, name in statement.question_marks:
+        if not any(start <= at < end for start, end in replaced):
+            edits.append((at, at + 1, f"${name}".encode()))
     parts, position = [], 0
     for start, end, text in sorted(edits, key=lambda edit: edit[:2]):
         parts += [statement.text[position:start], text]

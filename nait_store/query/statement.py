@@ -78,6 +78,8 @@ class Statement:
         It is an ``EXPLAIN ANALYZE``.
     parameters
         How often each parameter occurs.
+    question_marks
+        Byte offset of each ``?`` and the parameter it stands for.
     reads_catalog
         It looks at the metadata views, or at what tables there are.
     """
@@ -88,6 +90,7 @@ class Statement:
     explains: bool
     analyzes: bool
     parameters: Mapping[str, int]
+    question_marks: tuple[tuple[int, str], ...]
     reads_catalog: bool
 
 
@@ -163,6 +166,7 @@ class StatementParser:
             raise InvalidInputError("only SELECT statements can be explained", next_step="EXPLAIN SELECT …")
         calls: list[TableCall] = []
         parameters: Counter[str] = Counter()
+        question_marks: list[tuple[int, str]] = []
         reads_catalog = False
         for node in walk(nodes[0]):
             kind = str(node.get("type", ""))
@@ -190,6 +194,9 @@ class StatementParser:
                 reads_catalog = True
             elif kind == "VALUE_PARAMETER":
                 parameters[node["identifier"]] += 1
+                at = offset + int(node["query_location"])
+                if text[at : at + 1] == b"?":
+                    question_marks.append((at, node["identifier"]))
         return Statement(
             text=text,
             root=nodes[0],
@@ -197,6 +204,7 @@ class StatementParser:
             explains=found[0].type.name == "EXPLAIN",
             analyzes=analyzes,
             parameters=dict(parameters),
+            question_marks=tuple(sorted(question_marks)),
             reads_catalog=reads_catalog,
         )
 
@@ -244,10 +252,7 @@ def _begins_query(tokens: Sequence[tuple[int, str]], position: int) -> bool:
 
 
 def _tokens(text: bytes, start: int) -> list[tuple[int, str]]:
-    """Tokens from a byte offset on, without comments: (byte offset, text without surrounding space).
-
-    An operator token of DuckDB may hold several characters, so parentheses are split off one by one.
-    """
+    """Tokens from a byte offset on, without comments: (byte offset, text without surrounding space)."""
     part = text[start:]
     found = duckdb.tokenize(part.decode())
     tokens: list[tuple[int, str]] = []
@@ -266,12 +271,13 @@ def _call(text: bytes, offset: int, function: str, node: Node) -> TableCall:
             f"{function}() cannot be read WITH ORDINALITY", next_step="use row_number() OVER (ORDER BY row_id)"
         )
     start = offset + int(node["query_location"])
-    end = start + int(node["query_location_length"])
-    tokens = _tokens(text[:end], start)
+    # The location covers LATERAL before the call and the alias after it.
+    tokens = _tokens(text[: start + int(node["query_location_length"])], start)
     if tokens and tokens[0][1].upper() == "LATERAL":
         tokens = tokens[1:]
     name = tokens[0][1].strip('"').lower() if tokens else ""
-    if len(tokens) < 3 or name != function or not tokens[1][1].startswith("(") or text[end - 1 : end] != b")":
+    end = _closing_parenthesis(tokens) if len(tokens) > 2 and tokens[1][1] == "(" else None
+    if name != function or end is None:
         raise InvalidInputError(
             f"the call of {function}() could not be located in the query",
             next_step=f"write it plainly: FROM {function}('…')",
@@ -285,6 +291,16 @@ def _call(text: bytes, offset: int, function: str, node: Node) -> TableCall:
         alias=node["alias"],
         node=node,
     )
+
+
+def _closing_parenthesis(tokens: Sequence[tuple[int, str]]) -> int | None:
+    """Byte offset after the parenthesis that closes the first one, or None."""
+    depth = 0
+    for at, token in tokens:
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        if token == ")" and depth == 0:
+            return at + 1
+    return None
 
 
 def _arguments(function: str, given: Sequence[Node]) -> tuple[Node, ...]:
