@@ -6,10 +6,10 @@ also stands in its metadata. It is a cache: a file that cannot be trusted is rep
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,13 +126,8 @@ class ScoreSidecars:
         ReadOnlyError
             Projections are wanted and the store could not be written, so that only scores were kept.
         """
+        _check_columns(columns)
         key = self.key(segment, target)
-        schema = scores_schema(len(target.layers))
-        for column in columns:
-            if column not in schema.names:
-                raise NotFoundError(
-                    f"scores have no column {column!r}", next_step=f"they have: {', '.join(schema.names)}"
-                )
         kept = self._memory.get(key.key)
         if kept is not None:
             if "projections" in columns:
@@ -157,7 +152,7 @@ class ScoreSidecars:
         with self.writing(segment, target) as writer:
             writer.append(scores)
 
-    @contextmanager
+    @contextlib.contextmanager
     def writing(self, segment: SegmentReader, target: ScoringTarget) -> Iterator[SidecarWriter]:
         """Write a segment's scores range by range; they are kept if the block ends normally and has all rows."""
         writer = self.open_writer(segment, target)
@@ -192,7 +187,7 @@ class ScoreSidecars:
         except ReadOnlyError:
             logger.warning("a damaged score sidecar cannot be removed: %s", self._location.url_of(path))
 
-    @contextmanager
+    @contextlib.contextmanager
     def _open(self, key: ScoreKey, segment: SegmentReader, target: ScoringTarget) -> Iterator[pq.ParquetFile]:
         """Open a sidecar that is what its name says, translating whatever is wrong with it."""
         path = layout.score_sidecar(key.key)
@@ -286,6 +281,8 @@ class SidecarWriter:
     def discard(self) -> None:
         """Leave nothing behind; nothing happens after :meth:`close`."""
         if self._file is not None:
+            with contextlib.suppress(OSError, pa.ArrowException):
+                self._parquet.close()
             self._file.discard()
             self._file = None
 
@@ -371,10 +368,11 @@ def read_scores(
     columns: Sequence[str] = SCORE_COLUMNS,
 ) -> pa.Table:
     """As :meth:`ScoreSidecars.read`, computing scores that are missing or damaged on the way."""
+    _check_columns(columns)
     if sidecars.exists(segment, target):
         try:
             return sidecars.read(segment, target, columns)
-        except CorruptChunkError as error:
+        except (CorruptChunkError, NotFoundError) as error:  # removed by somebody, or damaged below its metadata
             logger.warning("computing scores again: %s", error)
     _compute(sidecars, [(segment, [target])], ignore_progress)
     return sidecars.read(segment, target, columns)
@@ -412,6 +410,13 @@ def _compute(sidecars: ScoreSidecars, pairs: Pairs, progress: ProgressListener) 
     finally:
         for writer in writers.values():
             writer.discard()
+
+
+def _check_columns(columns: Sequence[str]) -> None:
+    known = scores_schema(1).names
+    for column in columns:
+        if column not in known:
+            raise NotFoundError(f"scores have no column {column!r}", next_step=f"they have: {', '.join(known)}")
 
 
 def _stored_key(schema: pa.Schema) -> ScoreKey | None:

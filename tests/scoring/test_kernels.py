@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from nait_store.scoring import kernels as kernels_module
+from nait_store.scoring.kernels import Kernels, NumbaKernels, NumpyKernels, default_kernels
+
+HARDWARE = NumbaKernels()
+SOFTWARE = NumbaKernels(half_in_hardware=False)
+ALL = {"hardware": HARDWARE, "software": SOFTWARE, "numpy": NumpyKernels()}
+
+
+@pytest.fixture(params=list(ALL))
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    return ALL[request.param]
+
+
+def exact_projections(A: NDArray[Any], V: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.stack([(A.astype(np.float64) * v.astype(np.float64)).sum(axis=1) for v in V], axis=1)
+
+
+def exact_distances(A: NDArray[Any], O: NDArray[np.float32]) -> NDArray[np.float64]:  # noqa: E741
+    return np.stack([np.square(A.astype(np.float64) - o.astype(np.float64)).sum(axis=1) for o in O], axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("n_vectors", [1, 2, 3, 5, 8, 32, 33])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (4, 512), (33, 511), (65, 1025), (31, 3000)])
+def test_projections_equal_float64_for_any_shape(
+    kernels: Kernels, dtype: type, n_vectors: int, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(n_vectors)
+    A = rng.standard_normal(shape).astype(dtype)
+    V = rng.standard_normal((n_vectors, shape[1])).astype(np.float32)
+    expected = exact_projections(A, V)
+    # One row, or one neuron, has no standard deviation to speak of: compare with what one would expect.
+    assert np.abs(kernels.project(A, V) - expected).max() < 1e-5 * np.sqrt(shape[1])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(2, 70),
+    J=st.integers(1, 1100),
+    n_vectors=st.integers(1, 35),
+    common=st.sampled_from([0.0, 3.0, 100.0, 1000.0]),
+    half=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_rounding_is_relative_to_how_much_rows_differ(
+    n: int, J: int, n_vectors: int, common: float, half: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    A = (common + rng.standard_normal((n, J))).astype(np.float16 if half else np.float32)
+    # All of one sign and so along what the rows have in common: the score's mean is common · √J, its sd about 1.
+    V = (np.abs(rng.standard_normal((n_vectors, J))) / np.sqrt(J)).astype(np.float32)
+    expected = exact_projections(A, V)
+    for each in ALL.values():
+        assert np.abs(each.project(A, V) - expected).max() < 1e-5
+
+
+def test_top_k_is_that_of_float64_under_a_large_common_offset(kernels: Kernels) -> None:
+    rng = np.random.default_rng(7)
+    A = (50 + rng.standard_normal((2000, 700))).astype(np.float16)
+    V = (np.abs(rng.standard_normal((4, 700))) / np.sqrt(700)).astype(np.float32)
+    found, expected = kernels.project(A, V), exact_projections(A, V)
+    for p in range(4):
+        assert np.argsort(-found[:, p], kind="stable")[:200].tolist() == (
+            np.argsort(-expected[:, p], kind="stable")[:200].tolist()
+        )
+
+
+def test_every_half_is_widened_exactly(kernels: Kernels) -> None:
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    finite = halves[np.isfinite(halves)]
+    # Columns of one value, so that nothing is rounded against another: denormals, zeros, ±65504.
+    for n_vectors in (1, 2):
+        V = np.ones((n_vectors, 1), np.float32)
+        for part in np.array_split(finite, 64):
+            for value in (part[0], part[len(part) // 2], part[-1]):
+                A = np.full((9, 1), value)
+                assert (kernels.project(A, V) == np.float64(value)).all()
+    distances = kernels.squared_distances(finite.reshape(-1, 1), np.zeros((1, 1), np.float32))[:, 0]
+    np.testing.assert_allclose(distances, np.square(finite.astype(np.float64)), rtol=1e-7)
+
+
+def test_the_largest_halves_do_not_overflow(kernels: Kernels) -> None:
+    A = np.full((5, 2000), np.finfo(np.float16).max)
+    A[::2] *= -1
+    V = np.full((2, 2000), 1000.0, np.float32)
+    np.testing.assert_allclose(kernels.project(A, V), exact_projections(A, V), rtol=1e-6)
+    np.testing.assert_allclose(kernels.squared_distances(A, V), exact_distances(A, V), rtol=1e-6)
+
+
+def test_float32_beyond_float32_sums_is_still_right(kernels: Kernels) -> None:
+    rng = np.random.default_rng(0)
+    A = (rng.uniform(-3, 3, (6, 900)) * 1e38).astype(np.float32)
+    for n_vectors in (1, 4):
+        V = rng.standard_normal((n_vectors, 900)).astype(np.float32)
+        np.testing.assert_allclose(kernels.project(A, V), exact_projections(A, V), rtol=1e-4)
+    np.testing.assert_allclose(kernels.squared_distances(A, V), exact_distances(A, V), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 513), (33, 3000)])
+def test_distances_equal_float64_next_to_a_far_away_origin(
+    kernels: Kernels, dtype: type, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(3)
+    A = (100 + rng.standard_normal(shape)).astype(dtype)
+    O = (100 + 0.1 * rng.standard_normal((3, shape[1]))).astype(np.float32)  # noqa: E741
+    np.testing.assert_allclose(kernels.squared_distances(A, O), exact_distances(A, O), rtol=1e-6)
+
+
+def test_rows_equal_to_a_point_are_at_distance_zero(kernels: Kernels) -> None:
+    A = np.random.default_rng(0).standard_normal((4, 100)).astype(np.float16)
+    assert kernels.squared_distances(A, A[2:3].astype(np.float32))[2, 0] == 0
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda A: A[::2],
+        lambda A: np.asfortranarray(A),
+        lambda A: A.astype(A.dtype.newbyteorder(">")),
+        lambda A: np.frombuffer(b"x" + A.tobytes(), A.dtype, offset=1).reshape(A.shape),
+    ],
+    ids=["strided", "fortran", "big-endian", "unaligned"],
+)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_any_memory_layout_is_taken(kernels: Kernels, dtype: type, view: Any) -> None:
+    A = view(np.random.default_rng(1).standard_normal((10, 33)).astype(dtype))
+    V = np.random.default_rng(2).standard_normal((2, 33)).astype(np.float32)
+    np.testing.assert_allclose(kernels.project(A, V), exact_projections(A, V), atol=1e-5)
+
+
+def test_threads_share_kernels_from_their_first_use() -> None:
+    shared = NumbaKernels(cached=False)
+    A = np.random.default_rng(1).standard_normal((64, 100)).astype(np.float16)
+    V = np.random.default_rng(2).standard_normal((3, 100)).astype(np.float32)
+    found: list[NDArray[np.float64]] = []
+    threads = [threading.Thread(target=lambda: found.append(shared.project(A, V))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(np.allclose(each, exact_projections(A, V), atol=1e-5) for each in found)
+
+
+SCORE = """
+import logging, sys
+logging.basicConfig(stream=sys.stdout, format="%(levelname)s %(message)s", level=logging.INFO)
+import numpy as np
+from nait_store.scoring.kernels import default_kernels
+kernels = default_kernels()
+print(type(kernels).__name__, kernels.project(np.ones((2, 3), np.float16), np.ones((1, 3), np.float32))[:, 0])
+"""
+
+
+def run_python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_compiled_code_is_kept_in_the_cache_folder_and_found_again(tmp_path: Path) -> None:
+    assert "NumbaKernels [3. 3.]" in run_python(SCORE, NAIT_STORE_CACHE=str(tmp_path))
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")}
+    assert any(path.suffix == ".nbc" for path in written)
+    assert "NumbaKernels [3. 3.]" in run_python(SCORE, NAIT_STORE_CACHE=str(tmp_path))
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == written
+
+
+def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = run_python(SCORE, NAIT_STORE_CACHE=str(tmp_path / "file" / "below"))
+    assert "INFO compiled kernels are not cached" in found
+    assert "NumbaKernels [3. 3.]" in found
+    package = Path(kernels_module.__file__).parent
+    assert not list(package.rglob("*.nbi"))
+
+
+def test_a_missing_home_does_not_matter() -> None:
+    assert "NumbaKernels [3. 3.]" in run_python(
+        SCORE, HOME="/nonexistent/home", XDG_CACHE_HOME="", NAIT_STORE_CACHE="/proc/none"
+    )
+
+
+def test_damaged_cache_files_are_done_without(tmp_path: Path) -> None:
+    run_python(SCORE, NAIT_STORE_CACHE=str(tmp_path))
+    for path in tmp_path.rglob("*.nb*"):
+        path.write_bytes(b"garbage")
+    assert "NumbaKernels [3. 3.]" in run_python(SCORE, NAIT_STORE_CACHE=str(tmp_path))
+
+
+def test_without_numba_numpy_scores_and_says_so() -> None:
+    found = run_python("import sys; sys.modules['numba'] = None\n" + SCORE)
+    assert "WARNING scoring falls back to NumPy" in found
+    assert "NumpyKernels [3. 3.]" in found
+
+
+def test_with_numba_switched_off_numpy_scores_and_says_so() -> None:
+    found = run_python(SCORE, NUMBA_DISABLE_JIT="1")
+    assert "WARNING scoring falls back to NumPy" in found
+    assert "NumpyKernels [3. 3.]" in found
+
+
+def test_a_processor_chosen_without_half_instructions_is_served_in_software(tmp_path: Path) -> None:
+    assert "NumbaKernels [3. 3.]" in run_python(SCORE, NUMBA_CPU_NAME="generic", NAIT_STORE_CACHE=str(tmp_path))
+
+
+def test_kernels_that_return_wrong_numbers_are_not_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(NumbaKernels, "project", lambda self, chunk, vectors: np.zeros((len(chunk), 1)))
+    with caplog.at_level(logging.WARNING):
+        assert isinstance(default_kernels.__wrapped__(), NumpyKernels)
+    assert "falls back to NumPy" in caplog.text
+
+
+def test_importing_the_package_does_not_load_numba() -> None:
+    code = (
+        "import sys, nait_store, nait_store.scoring.sidecars; print([m for m in sys.modules if m.startswith('numba')])"
+    )
+    assert run_python(code).strip() == "[]"

@@ -1,0 +1,292 @@
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from nait_store.activations.set_version import SetVersion
+from nait_store.errors import CorruptChunkError, NotFoundError, ReadOnlyError, StorageError
+from nait_store.schemas.capture import Feature
+from nait_store.schemas.profile import Metric
+from nait_store.schemas.scores import ScoreKey
+from nait_store.scoring import sidecars as sidecars_module
+from nait_store.scoring.scan import SegmentScores
+from nait_store.scoring.sidecars import ScoreSidecars, ensure_scores, read_scores
+from nait_store.scoring.targets import ScoringTarget
+from nait_store.storage.location import Location
+from nait_store.testing.scores import plain_projections, random_target
+from nait_store.testing.stores import build_set
+
+
+def target(seed: int = 0, **options: Any) -> ScoringTarget:
+    return random_target(seed, **{"layers": (0, 1, 2), "n_neurons": 37, **options})
+
+
+def files(location: Location) -> list[Path]:
+    root = location.local_path("scores")
+    assert root is not None
+    return sorted(root.iterdir()) if root.exists() else []
+
+
+def file_of(location: Location, version: SetVersion, one: ScoringTarget, segment: int = 0) -> Path:
+    path = location.local_path(f"scores/{ScoreSidecars.key(version.segments[segment], one).key}.parquet")
+    assert path is not None
+    return path
+
+
+def test_scores_are_computed_once(location: Location, version: SetVersion) -> None:
+    targets = [target(1), target(2, metric=Metric.COSINE), target(3, feature=Feature.DRIFT)]
+    first = ensure_scores(location, version, targets)
+    assert (first.n_computed, first.n_cached, first.bytes_read) == (6, 0, 2 * 300 * 3 * 37 * 2)
+    again = ensure_scores(location, version, [*targets, target(4)])
+    assert (again.n_computed, again.n_cached, again.bytes_read) == (2, 6, 300 * 3 * 37 * 2)
+    assert len(files(location)) == 8
+
+
+def test_equal_targets_are_computed_once(location: Location, version: SetVersion) -> None:
+    work = ensure_scores(location, version, [target(1), target(1)])
+    assert (work.n_computed, work.n_cached) == (2, 0)
+
+
+def test_another_version_reuses_the_scores_of_the_segments_it_shares(location: Location, version: SetVersion) -> None:
+    ensure_scores(location, version, [target()])
+    later = build_set(location, "pool", 50, 3, 37, (Feature.MEAN, Feature.DRIFT), first=300)
+    work = ensure_scores(location, later, [target()])
+    assert (work.n_computed, work.n_cached) == (1, 2)
+
+
+@pytest.mark.parametrize("url", ["local", "memory"])
+def test_what_is_read_equals_float64(location: Location, url: str) -> None:
+    place = location if url == "local" else Location("memory://sidecars-read")
+    version = build_set(place, "pool", 200, 3, 37, n_segments=2, chunk_rows=30)
+    one = target(metric=Metric.COSINE, offset=0.5)
+    ensure_scores(place, version, [one])
+    sidecars = ScoreSidecars(place)
+    for segment in version.segments:
+        table = sidecars.read(segment, one, ["row_index", "score", "projections"])
+        exact = plain_projections(segment, one)
+        assert table["row_index"].to_pylist() == list(range(100))
+        assert np.abs(table["score"].to_numpy() - exact.sum(axis=1)).max() < 1e-5 * exact.sum(axis=1).std()
+        np.testing.assert_allclose(np.stack(table["projections"].to_numpy()), exact, atol=1e-6)
+    place.delete("")
+
+
+def test_the_file_is_what_the_format_says(location: Location, version: SetVersion) -> None:
+    one = target(layers=(0, 2))
+    ensure_scores(location, version, [one])
+    file = file_of(location, version, one)
+    schema = pq.read_schema(file)
+    assert schema.field("row_index").type == pa.int64()
+    assert schema.field("score").type == pa.float64()
+    assert schema.field("projections").type.list_size == 2
+    assert schema.field("projections").type.value_type == pa.float32()
+    key = ScoreKey.model_validate_json(schema.metadata[b"nait_store.score_key"])
+    assert file.name == f"{key.key}.parquet"
+    assert key.segment_sha256 == version.refs[0].record_sha256
+    assert key.directions_sha256 == one.directions_sha256
+
+
+def test_columns_are_read_separately_and_in_the_order_asked(location: Location, version: SetVersion) -> None:
+    ensure_scores(location, version, [target()])
+    sidecars = ScoreSidecars(location)
+    assert sidecars.read(version.segments[0], target(), ["score"]).column_names == ["score"]
+    assert sidecars.read(version.segments[0], target(), ["score", "row_index"]).column_names == ["score", "row_index"]
+    with pytest.raises(NotFoundError, match="no column 'rank'"):
+        sidecars.read(version.segments[0], target(), ["rank"])
+
+
+def test_scores_never_computed_are_not_found(location: Location, version: SetVersion) -> None:
+    sidecars = ScoreSidecars(location)
+    assert not sidecars.exists(version.segments[0], target())
+    with pytest.raises(NotFoundError):
+        sidecars.read(version.segments[0], target())
+
+
+def test_row_groups_are_bounded(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sidecars_module, "_ROW_GROUP_BYTES", 1)
+    version = build_set(location, "pool", 2500, 1, 4, chunk_rows=100)
+    one = random_target(layers=(0,), n_neurons=4)
+    ensure_scores(location, version, [one])
+    metadata = pq.ParquetFile(file_of(location, version, one)).metadata
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [1100, 1100, 300]
+    table = ScoreSidecars(location).read(version.segments[0], one)
+    np.testing.assert_allclose(
+        table["score"].to_numpy(), plain_projections(version.segments[0], one).sum(axis=1), atol=1e-6
+    )
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def garbage(file: Path) -> None:
+    file.write_bytes(b"PAR1" + b"\xff" * 2000 + b"PAR1")
+
+
+def fewer_rows(file: Path) -> None:
+    table = pq.read_table(file)
+    pq.write_table(table.slice(1), file)
+
+
+def other_columns(file: Path) -> None:
+    table = pq.read_table(file)
+    pq.write_table(table.drop_columns(["projections"]), file)
+
+
+def no_key(file: Path) -> None:
+    pq.write_table(pq.read_table(file).replace_schema_metadata(None), file)
+
+
+def malformed_key(file: Path) -> None:
+    pq.write_table(pq.read_table(file).replace_schema_metadata({b"nait_store.score_key": b"{}"}), file)
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, empty, garbage, fewer_rows, other_columns, no_key, malformed_key], ids=lambda f: f.__name__
+)
+def test_a_file_that_cannot_be_trusted_is_reported_and_written_anew(
+    location: Location, version: SetVersion, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = target()
+    ensure_scores(location, version, [one])
+    file = file_of(location, version, one)
+    good = file.read_bytes()
+    damage(file)
+    with caplog.at_level(logging.WARNING):
+        work = ensure_scores(location, version, [one])
+    assert "ignoring a score sidecar" in caplog.text
+    assert file.name in caplog.text
+    assert (work.n_computed, work.n_cached) == (1, 1)
+    assert file.read_bytes() == good
+
+
+def test_another_keys_file_under_this_name_is_not_believed(location: Location, version: SetVersion) -> None:
+    ensure_scores(location, version, [target(1), target(2)])
+    file_of(location, version, target(1)).write_bytes(file_of(location, version, target(2)).read_bytes())
+    assert not ScoreSidecars(location).exists(version.segments[0], target(1))
+    with pytest.raises(CorruptChunkError, match="holds other scores than its name says"):
+        ScoreSidecars(location).read(version.segments[0], target(1))
+
+
+def flip_a_score(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    chunk = pq.ParquetFile(file).metadata.row_group(0).column(1)
+    data[chunk.data_page_offset + chunk.total_compressed_size - 5] ^= 0x40
+    file.write_bytes(bytes(data))
+
+
+def test_a_flipped_bit_within_the_scores_is_noticed_and_mended(location: Location, version: SetVersion) -> None:
+    one = target()
+    ensure_scores(location, version, [one])
+    file = file_of(location, version, one)
+    good = file.read_bytes()
+    flip_a_score(file)
+    sidecars = ScoreSidecars(location)
+    assert sidecars.exists(version.segments[0], one)  # the metadata is whole
+    with pytest.raises(CorruptChunkError, match="cannot be read"):
+        sidecars.read(version.segments[0], one)
+    assert not file.exists()
+    assert ensure_scores(location, version, [one]).n_computed == 1
+    assert file.read_bytes() == good
+
+
+def test_reading_can_compute_what_is_missing_or_damaged(location: Location, version: SetVersion) -> None:
+    one, segment = target(), version.segments[0]
+    sidecars = ScoreSidecars(location)
+    expected = plain_projections(segment, one).sum(axis=1)
+    np.testing.assert_allclose(read_scores(sidecars, segment, one)["score"].to_numpy(), expected, atol=1e-6)
+    flip_a_score(file_of(location, version, one))
+    np.testing.assert_allclose(read_scores(sidecars, segment, one)["score"].to_numpy(), expected, atol=1e-6)
+    file_of(location, version, one).unlink()
+    np.testing.assert_allclose(read_scores(sidecars, segment, one)["score"].to_numpy(), expected, atol=1e-6)
+
+
+def test_a_read_only_store_is_scored_into_memory(location: Location, version: SetVersion) -> None:
+    closed = location.read_only("the store is from the future", "upgrade")
+    sidecars = ScoreSidecars(closed)
+    one = target()
+    work = ensure_scores(closed, version, [one], sidecars=sidecars)
+    assert work.n_computed == 2
+    assert ensure_scores(closed, version, [one], sidecars=sidecars).n_computed == 0
+    for segment in version.segments:
+        table = sidecars.read(segment, one)
+        assert table.schema.names == ["row_index", "score"]
+        assert table["row_index"].to_pylist() == list(range(150))
+        np.testing.assert_allclose(table["score"].to_numpy(), plain_projections(segment, one).sum(axis=1), atol=1e-6)
+    with pytest.raises(ReadOnlyError, match="projections are not kept"):
+        sidecars.read(version.segments[0], one, ["projections"])
+    assert files(location) == []
+
+
+def test_a_read_only_store_gives_what_was_kept_before(location: Location, version: SetVersion) -> None:
+    ensure_scores(location, version, [target()])
+    closed = location.read_only("closed", "open it")
+    work = ensure_scores(closed, version, [target()])
+    assert (work.n_computed, work.n_cached) == (0, 2)
+
+
+def test_scores_that_nobody_could_read_are_not_computed(location: Location, version: SetVersion) -> None:
+    closed = location.read_only("the store is closed", "open it")
+    with pytest.raises(ReadOnlyError, match="the store is closed"):
+        ensure_scores(closed, version, [target()])
+
+
+def test_a_full_disk_leaves_no_file(location: Location, version: SetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Any, *_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        ensure_scores(location, version, [target()])
+    assert "free some disk space" in str(caught.value)
+    assert files(location) == []
+
+
+def test_interruption_keeps_whole_sidecars_only(location: Location, version: SetVersion) -> None:
+    def interrupt(event: Any) -> None:
+        if event.done > 200:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ensure_scores(location, version, [target()], interrupt)
+    assert files(location) == [file_of(location, version, target(), segment=0)]
+    work = ensure_scores(location, version, [target()])
+    assert (work.n_computed, work.n_cached) == (1, 1)
+
+
+def test_a_sidecar_needs_every_row(location: Location, version: SetVersion) -> None:
+    some = SegmentScores(np.zeros(10), np.zeros((10, 3), np.float32))
+    with pytest.raises(ValueError, match="10 of the segment's 150 rows"):
+        ScoreSidecars(location).write(version.segments[0], target(), some)
+    assert files(location) == []
+
+
+def test_whole_scores_can_be_written(location: Location, version: SetVersion) -> None:
+    rng = np.random.default_rng(0)
+    given = SegmentScores(rng.standard_normal(150), rng.standard_normal((150, 3)).astype(np.float32))
+    sidecars = ScoreSidecars(location)
+    sidecars.write(version.segments[0], target(), given)
+    found = sidecars.read(version.segments[0], target(), ["score", "projections"])
+    assert np.array_equal(found["score"].to_numpy(), given.scores)
+    assert np.array_equal(np.stack(found["projections"].to_numpy()), given.projections)
+
+
+def test_many_targets_are_scored_in_groups(
+    location: Location, version: SetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sidecars_module, "_TARGETS_AT_ONCE", 2)
+    targets = [target(i) for i in range(5)]
+    work = ensure_scores(location, version, targets)
+    assert work.n_computed == 10
+    assert work.bytes_read == 3 * 300 * 3 * 37 * 2
+    assert all(ScoreSidecars(location).exists(s, t) for s in version.segments for t in targets)
