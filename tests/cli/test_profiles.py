@@ -1,0 +1,120 @@
+"""``profile build|list|show`` through the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_build_says_what_and_what_next(cli: Any, store: Path) -> None:
+    run = cli("profile", "build", "new", "--from", "maths", "--limit", "16", "--where", "n_tokens > 7")
+    assert run.code == 0
+    first, second = run.out.splitlines()
+    assert first.startswith("new@1: 3 directions of 8 neurons from 16 samples of maths@1 (recipe ")
+    assert second.startswith("next: nait-store select --from SET --profile new")
+
+
+def test_building_the_same_again_computes_nothing(cli: Any, store: Path, snapshot: Any) -> None:
+    before = snapshot(store)
+    run = cli("profile", "build", "math", "--from", "maths")
+    assert "math@1 is this very recipe" in run.out
+    assert snapshot(store) == before
+
+
+def test_every_option_reaches_the_record(cli: Any, store: Path) -> None:
+    run = cli(
+        "profile", "build", "new", "--from", "maths@1", "--recipe", "nait-paper", "--metric", "cosine", "--no-center",
+        "--layers", "0,2", "--limit", "18", "--seed", "5", "--where", "true", "--message", "why", "--card", "text",
+        "--json",
+    )  # fmt: skip
+    record = run.json["profile"]
+    assert record["recipe"] == {
+        "name": "custom",
+        "method": "pca",
+        "center": False,
+        "profile_feature": "drift",
+        "feature": "mean",
+        "metric": "cosine",
+    }
+    assert record["layers"] == [0, 2]
+    assert (record["source"]["limit"], record["source"]["seed"], record["source"]["where"]) == (18, 5, "true")
+    assert record["card"] == "text"
+
+
+def test_feature_means_both_sides_unless_told(cli: Any, store: Path) -> None:
+    both = cli("profile", "build", "a", "--from", "maths", "--feature", "drift", "--json").json["profile"]["recipe"]
+    assert (both["profile_feature"], both["feature"]) == ("drift", "drift")
+    arguments = ("--feature", "mean", "--profile-feature", "drift")
+    mixed = cli("profile", "build", "b", "--from", "maths", *arguments, "--json").json["profile"]["recipe"]
+    assert (mixed["profile_feature"], mixed["feature"]) == ("drift", "mean")
+
+
+def test_against_means_contrastive(cli: Any, store: Path) -> None:
+    run = cli("profile", "build", "c", "--from", "maths", "--against", "pool", "--json").json["profile"]
+    assert run["recipe"]["method"] == "contrastive"
+    assert run["background"]["set_name"] == "pool"
+    assert run["has_offset"] is True
+    assert "against" in cli("profile", "show", "c").out
+
+
+def test_warnings_go_to_standard_error(cli: Any, store: Path) -> None:
+    run = cli("profile", "build", "few", "--from", "maths", "--limit", "3")
+    assert run.err.startswith("warning: built from 3 samples")
+    assert "warning" in cli("profile", "show", "few").err
+
+
+def test_show_names_recipe_source_and_layers(cli: Any, store: Path) -> None:
+    out = cli("profile", "show", "math").out
+    for text in ("math@1", "20 samples of maths@1", "sign margin", "explained variance", "capture id"):
+        assert text in out
+    assert len(out.split("sign margin")[1].splitlines()) == 1 + 3
+
+
+def test_list(cli: Any, store: Path) -> None:
+    run = cli("profile", "list")
+    assert [line.split()[0] for line in run.out.splitlines()] == ["profile", "foreign@1", "math@1"]
+    assert [one["reference"] for one in cli("profile", "list", "--json").json] == ["foreign@1", "math@1"]
+
+
+def test_list_of_an_empty_store_says_what_to_do(cli: Any) -> None:
+    cli("init")
+    assert "profile build NAME" in cli("profile", "list").out
+    assert cli("profile", "list", "--json").json == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("new", "--from", "math"), 3, "'maths'"),
+        (("new", "--from", "maths@4"), 3, "maths@1"),
+        (("a b", "--from", "maths"), 7, "not a valid profile name"),
+        (("", "--from", "maths"), 7, "not a valid profile name"),
+        (("new", "--from", "maths", "--layers", "0,9"), 3, "9"),
+        (("new", "--from", "pool", "--feature", "drift"), 3, "drift"),
+        (("new", "--from", "maths", "--recipe", "nait"), 3, "nait-paper"),
+        (("new", "--from", "maths", "--method", "contrastive"), 7, "--against"),
+        (("new", "--from", "maths", "--method", "mean", "--center"), 7, "centring"),
+        (("new", "--from", "maths", "--against", "pool", "--method", "pca"), 7, "no use"),
+        (("new", "--from", "maths", "--against", "other-model"), 6, "model_fingerprint"),
+        (("new", "--from", "maths", "--where", "knd = 1"), 3, "knd"),
+        (("new", "--from", "maths", "--where", "false"), 7, "no sample"),
+    ],
+)
+def test_bad_builds(cli: Any, store: Path, snapshot: Any, arguments: tuple[str, ...], code: int, says: str) -> None:
+    before = snapshot(store)
+    run = cli("profile", "build", *arguments)
+    assert run.code == code, run.err
+    assert says in run.err
+    assert "\n  → " in run.err
+    assert snapshot(store) == before
+
+
+@pytest.mark.parametrize(
+    ("reference", "says"), [("mth", "'math'"), ("math@3", "math@1"), ("math@prod", "math@1"), ("A", "a-z")]
+)
+def test_unknown_profiles(cli: Any, store: Path, reference: str, says: str) -> None:
+    run = cli("profile", "show", reference)
+    assert run.code in (3, 7)
+    assert says in run.err
