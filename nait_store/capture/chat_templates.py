@@ -3,8 +3,8 @@
 A template is a program: it may trim, rewrite or drop what it is given, and add system prompts and dates of its own.
 So nothing is assumed about it; where a text lies is established, in this order, by
 
-1. the template's *skeleton*: it is rendered once per sequence of roles with marks for contents, and what stands
-   between the marks is matched against the sample's own rendering, contents as they are or trimmed;
+1. the template's *skeleton*: it is rendered once per sequence of roles with marks for contents; what stands
+   between the marks is found again in the sample's own rendering, and the contents lie between;
 2. prefix difference: the rendering of the first i turns is a prefix of the rendering of i + 1, which bounds where
    the turn's text is looked for;
 3. search in the rendered text, each turn after the one before.
@@ -27,6 +27,13 @@ from nait_store.schemas.capture import TemplatePolicy
 
 _TEMPLATE_DATE = datetime(2024, 7, 26)
 """What templates that write today's date are told, so that the same sample is the same text tomorrow."""
+
+_FIXED_DATE = (
+    "{% macro strftime_now(format) %}{{ format"
+    + "".join(f" | replace('%{code}', '{_TEMPLATE_DATE.strftime('%' + code)}')" for code in "dbBYmyaAHMSIpj")
+    + " }}{% endmacro %}\n"
+)
+"""Put in front of such a template: transformers lets no function of ours in. The line end goes with the block."""
 
 _MIN_REMAINDER_CHARACTERS = 4
 """Less than this in common with a turn's text is chance."""
@@ -66,6 +73,7 @@ class ChatTemplate:
             )
         self._tokenizer = tokenizer
         self._template = template
+        self._dated_template = _FIXED_DATE + template if "strftime_now" in template else template
         self._has_mask = "generation" in template and "endgeneration" in template
         self._skeletons: dict[tuple[str, ...], tuple[str, ...] | None] = {}
 
@@ -92,10 +100,8 @@ class ChatTemplate:
 
     def _rendered(self, turns: Sequence[Turn]) -> RenderedText:
         text, masks = self._apply(turns)
-        pieces = self._match_skeleton(turns, text)
-        if pieces is None:
-            pieces = _search(turns, text, self._segments(turns, text), masks)
-        return RenderedText(text, tuple(pieces), adds_special_tokens=False)
+        bounds = self._between_scaffolding(turns, text) or self._segments(turns, text)
+        return RenderedText(text, tuple(_search(turns, text, bounds, masks)), adds_special_tokens=False)
 
     def _apply(self, turns: Sequence[Turn]) -> tuple[str, list[tuple[int, int]]]:
         """Run the template; return its text and the character ranges of its assistant mask."""
@@ -105,36 +111,41 @@ class ChatTemplate:
         try:
             texts, masks = render_jinja_template(
                 [messages],
-                chat_template=self._template,
+                chat_template=self._dated_template,
                 return_assistant_tokens_mask=self._has_mask,
-                strftime_now=_TEMPLATE_DATE.strftime,
                 **self._tokenizer.special_tokens_map,
             )
         except Exception as error:  # a template may fail in any way that Jinja and Python know
             raise _TemplateRefusal(str(error).partition("\n")[0] or type(error).__name__) from error
         return texts[0], [(int(start), int(end)) for start, end in (masks[0] if masks else []) if end > start]
 
-    def _match_skeleton(self, turns: Sequence[Turn], text: str) -> list[Piece] | None:
-        """Find the turns between the scaffolding that this sequence of roles always has; None if it differs."""
+    def _between_scaffolding(self, turns: Sequence[Turn], text: str) -> list[tuple[int, int]] | None:
+        """Range of each content between the scaffolding that this sequence of roles always has; None if it differs.
+
+        A content that is there as given, or trimmed, ends where it ends; another one, where the scaffolding that
+        follows it is first found.
+        """
         roles = tuple(turn.role for turn in turns)
         if roles not in self._skeletons:
             self._skeletons[roles] = self._skeleton(roles)
         scaffold = self._skeletons[roles]
         if scaffold is None or not text.startswith(scaffold[0]):
             return None
-        at, pieces = len(scaffold[0]), list[Piece]()
-        for turn, after in zip(turns, scaffold[1:], strict=True):
-            last = turn is turns[-1]
+        at, bounds = len(scaffold[0]), list[tuple[int, int]]()
+        for index, (turn, after) in enumerate(zip(turns, scaffold[1:], strict=True)):
+            last = index == len(turns) - 1
             for front, length in _variants(turn.content):
-                body = turn.content[front : front + length]
                 end = at + length
-                if text.startswith(body + after, at) and (not last or end + len(after) == len(text)):
-                    pieces.extend(shifted_parts(turn, at, cut_front=front, length=length))
-                    at = end + len(after)
+                fits = end + len(after) == len(text) if last else True
+                if fits and text.startswith(turn.content[front : front + length] + after, at):
                     break
             else:
-                return None
-        return pieces
+                end = len(text) - len(after) if last else text.find(after, at)
+                if end < at or not text.startswith(after, end) or not after:
+                    return None
+            bounds.append((at, end))
+            at = end + len(after)
+        return bounds
 
     def _skeleton(self, roles: tuple[str, ...]) -> tuple[str, ...] | None:
         """Scaffolding before, between and after the contents; None where the template does not keep every mark."""
