@@ -93,7 +93,7 @@ class RejectLog:
             "line": line,
             "sample_id": sample_id,
             "reason": reason,
-            "raw": raw,
+            "raw": raw.rstrip("\r\n"),
         }
         with self._lock:
             if self._n < _SHOWN:
