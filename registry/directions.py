@@ -78,7 +78,7 @@ def principal_direction(X: NDArray[np.float32], *, center: bool, where: str = "t
     raw_moment = sum_of_squares(X)
     if raw_moment == 0.0:
         raise _all_zero(where)
-    rows = subtract(X, mean) if center else np.ascontiguousarray(X, dtype=np.float32)
+    rows = subtract(X, mean) if center else np.array(X, dtype=np.float32, order="C")
     moment = sum_of_squares(rows)
     if moment <= _NO_VARIATION * raw_moment:
         raise InvalidInputError(
@@ -86,7 +86,8 @@ def principal_direction(X: NDArray[np.float32], *, center: bool, where: str = "t
             next_step="check the in-domain samples for repetition, or build with --no-center or --method mean",
         )
     scale = np.float32(np.sqrt(moment / n_samples))  # keeps float32 products away from under- and overflow
-    v, first = _first_right_singular_vector(rows / scale)
+    rows /= scale
+    v, first = _first_right_singular_vector(rows)
     ratio = min(1.0, first * float(scale) ** 2 / moment)
     return _calibrated(v, X, mean, ratio)
 

@@ -50,8 +50,13 @@ class ChosenRows:
         CorruptChunkError
             The stored numbers hold NaN or infinity, which ingest never writes.
         """
-        parts = [part for segment, rows in self.rows for part in _parts(segment, rows, feature, layer)]
-        return np.concatenate(parts)
+        X = np.empty((self.n_samples, self.rows[0][0].record.n_neurons), dtype=np.float32)
+        start = 0
+        for segment, rows in self.rows:
+            for part in _parts(segment, rows, feature, layer):
+                X[start : start + len(part)] = part
+                start += len(part)
+        return X
 
     def mean(self, feature: Feature, layer: int) -> NDArray[np.float64]:
         """Mean over the chosen rows at one layer, [J] float64, with one chunk in memory at a time."""
