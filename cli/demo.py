@@ -21,7 +21,7 @@ from nait_store.cli.tables import Table
 
 DOMAIN = "maths"
 _SHOW = (
-    "SELECT round(score, 3) AS score, domain, left(instruction || ' ' || input, 72) AS sample "
+    "SELECT round(score, 4) AS score, domain, left(instruction || ' ' || input, 72) AS sample "
     "FROM alignment('pool', 'math') JOIN samples('pool') USING (sample_id) ORDER BY score {order}, sample_id LIMIT 5"
 )
 
@@ -42,7 +42,7 @@ class Step:
     arguments: tuple[str, ...]
 
     def __str__(self) -> str:
-        return shlex.join(("nait-store", *self.arguments))
+        return " ".join(("nait-store", *map(_quoted, self.arguments)))
 
 
 STEPS = (
@@ -135,28 +135,36 @@ def _run(step: Step, *, aloud: bool) -> None:
     # Imported here: the command line's entry point imports this module to mount the command.
     from nait_store.cli.main import main
 
-    arguments = ["--store", ".nait-store", *step.arguments]
     with contextlib.nullcontext() if aloud else contextlib.redirect_stdout(io.StringIO()):
-        code = main(arguments if aloud else ["--quiet", *arguments])
+        code = main(step.arguments if aloud else ["--quiet", *step.arguments])
     if code != 0:
         raise typer.Exit(code)
 
 
+def _quoted(argument: str) -> str:
+    """Spell an argument for a shell; double quotes read better around SQL, which is full of single ones."""
+    if "'" in argument and not set(argument) & set('"$`\\!'):
+        return f'"{argument}"'
+    return shlex.quote(argument)
+
+
 @contextlib.contextmanager
 def _working_in(folder: Path) -> Iterator[None]:
-    """Be in ``folder``, as the user who types the commands would be, and come back."""
-    before = Path.cwd()
+    """Be in ``folder`` with no store named, as the user who types the commands would be, and come back."""
+    before, store = Path.cwd(), os.environ.pop("NAIT_STORE", None)
     os.chdir(folder)
     try:
         yield
     finally:
         os.chdir(before)
+        if store is not None:
+            os.environ["NAIT_STORE"] = store
 
 
 def _precisions() -> list[Precision]:
     import nait_store
 
-    store = nait_store.open(".nait-store")
+    store = nait_store.open()
     chosen = {
         "top 10 % by the profile": "math-10pct.jsonl",
         "random 10 %": "random-10pct.jsonl",

@@ -24,7 +24,7 @@ class Run(NamedTuple):
 
 
 def nait_store(*arguments: str, elsewhere: Path) -> str:
-    environment = os.environ | {"NAIT_STORE": str(elsewhere), "NO_COLOR": "1"}
+    environment = os.environ | {"NAIT_STORE": str(elsewhere), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
     program = f"import sys; from nait_store.cli.main import main; sys.exit(main({arguments!r}))"
     command = [sys.executable, "-c", program]
     done = subprocess.run(command, env=environment, cwd=elsewhere.parent, capture_output=True, text=True, check=False)
