@@ -131,7 +131,7 @@ def load_model(
         dtype=_dtype_name(model),
         device=str(torch_device),
         max_positions=_max_positions(text_config, tokenizer),
-        revision=None if folder is not None else getattr(config, "_commit_hash", None),
+        revision=find_checkpoint(source).revision,
         vocabulary_size=vocabulary_size,
         pad_token_id=_pad_token_id(tokenizer, vocabulary_size),
     )

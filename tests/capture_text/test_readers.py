@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import math
+import subprocess
+import sys
 import tracemalloc
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -191,6 +193,15 @@ def test_a_damaged_table_is_an_error_that_names_it(tmp_path, name):
     whole = KINDS["rows" + name[1:]]
     with pytest.raises(InvalidInputError, match=name):
         records(write(tmp_path / name, whole[: len(whole) // 2]))
+
+
+def test_reading_and_understanding_records_loads_neither_torch_nor_transformers():
+    code = (
+        "import sys, nait_store.capture.readers, nait_store.capture.conversations, nait_store.capture.rendering\n"
+        "print(sorted({'torch', 'transformers', 'datasets', 'tokenizers'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 # ---- broken text
