@@ -141,16 +141,16 @@ class StatementParser:
         if "\x00" in query:
             raise InvalidInputError("the SQL holds a NUL character", next_step="remove it")
         try:
+            text = query.encode()
             found = self._connection.extract_statements(query)
-        except duckdb.Error as error:
-            raise translate(error) from error
         except UnicodeEncodeError as error:
             raise InvalidInputError("the SQL is not valid Unicode text", next_step="remove the surrogates") from error
+        except duckdb.Error as error:
+            raise translate(error) from error
         if len(found) != 1:
             what = "the query is empty" if not found else f"the query holds {len(found)} statements"
             raise InvalidInputError(what, next_step="write one SELECT statement")
         kind = found[0].type.name
-        text = query.encode()
         offset, analyzes = 0, False
         if kind == "EXPLAIN":
             offset, analyzes = _explained(query)

@@ -1,0 +1,135 @@
+"""A small store with everything that SQL looks at, on a local folder and in memory."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nait_store.activations.versions import ActivationSets, SetVersion
+from nait_store.catalog.build import Catalog
+from nait_store.progress import ProgressEvent
+from nait_store.query.session import QuerySession
+from nait_store.registry.profiles import Profile, ProfileRegistry
+from nait_store.registry.recipes import RECIPES, choose_recipe
+from nait_store.schemas.capture import Feature
+from nait_store.storage.location import Location
+from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
+
+N_LAYERS, N_NEURONS = 2, 8
+
+
+@dataclass
+class Workbench:
+    """A store, its parts, and what its scans reported."""
+
+    location: Location
+    events: list[ProgressEvent] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.sets = ActivationSets(self.location)
+        self.registry = ProfileRegistry(self.location)
+        self.session = self.new_session()
+
+    def new_session(self, location: Location | None = None) -> QuerySession:
+        where = location or self.location
+        return QuerySession(where, self.sets, self.registry, Catalog(where), self.events.append)
+
+    def sql(self, query: str, params: Any = None, **options: Any) -> Any:
+        return self.session.sql(query, params, **options)
+
+    def rows(self, query: str, params: Any = None, **options: Any) -> list[tuple[Any, ...]]:
+        return self.sql(query, params, **options).fetchall()
+
+    def profile(self, name: str, source: str = "pool", **options: Any) -> Profile:
+        recipe = RECIPES["default"] if not options else choose_recipe(**options)
+        return self.registry.build(
+            name, self.sets.open(source), recipe=recipe, rows=None, where=None, limit=None, seed=0, background=None
+        )[0]
+
+    def sidecars(self) -> list[str]:
+        return self.location.names("scores")
+
+    def append(
+        self, name: str, fields: list[dict[str, Any]], ids: list[str] | None = None, seed: int = 1
+    ) -> SetVersion:
+        """Commit one more segment with these user fields."""
+        self.sets.create(fake_set_record(name, n_layers=N_LAYERS, n_neurons=N_NEURONS))
+        ids = ids or [f"{name}-{len(self.sets.numbers(name))}-{i}" for i in range(len(fields))]
+        rows = [fake_row(sample_id, i, values) for i, (sample_id, values) in enumerate(zip(ids, fields, strict=True))]
+        array = np.random.default_rng(seed).standard_normal((len(rows), N_LAYERS, N_NEURONS), dtype=np.float32)
+        record = build_segment(self.location, name, rows, {Feature.MEAN: array})
+        return self.sets.commit(name, [record], ingest_ids=())
+
+    def expected_scores(self, set_ref: str, profile: Profile) -> dict[str, float]:
+        """Scores in float64 from the stored arrays, by sample id, visible samples only."""
+        target = profile.target()
+        scores = {}
+        version = self.sets.open(set_ref)
+        for segment in version.segments:
+            array = segment.read(target.feature).astype(np.float64)  # [n, L, J]
+            products = np.einsum("nlj,lj->nl", array, target.directions.astype(np.float64))
+            if target.metric.value == "cosine":
+                products = products / np.linalg.norm(array, axis=2)
+            visible = version.visible_rows(segment)
+            ids = segment.samples(["sample_id"]).column("sample_id").to_pylist()
+            for row, sample_id in enumerate(ids):
+                if visible is None or visible[row]:
+                    scores[sample_id] = float(products[row].sum())
+        return scores
+
+
+@pytest.fixture(autouse=True)
+def cache_in_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NAIT_STORE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(params=["local", "memory"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    return _location(request.param, tmp_path)
+
+
+@pytest.fixture
+def empty(location: Location) -> Iterator[Workbench]:
+    """An empty store."""
+    bench = Workbench(location)
+    yield bench
+    bench.session.close()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Workbench]:
+    """A store of its own for a test that changes it."""
+    bench = _filled(_location("local", tmp_path))
+    yield bench
+    bench.session.close()
+
+
+@pytest.fixture(scope="module", params=["local", "memory"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """The same store for all tests that only ask."""
+    bench = _filled(_location(request.param, tmp_path_factory.mktemp("shared")))
+    yield bench
+    bench.session.close()
+
+
+def _location(kind: str, folder: Path) -> Location:
+    return Location(str(folder / "store") if kind == "local" else f"memory://query-{uuid.uuid4().hex}")
+
+
+def _filled(location: Location) -> Workbench:
+    """pool@1 (40 samples in 3 segments), pool@2 (60 in 4), elsewhere@1 (another model), math@1, math@2, code@1."""
+    bench = Workbench(location)
+    domains = [("maths", "code", "chat")[i % 3] for i in range(60)]
+    build_set(location, "pool", 40, N_LAYERS, N_NEURONS, n_segments=3, user_fields={"domain": domains[:40]})
+    build_set(location, "pool", 20, N_LAYERS, N_NEURONS, seed=7, first=40, user_fields={"domain": domains[40:]})
+    build_set(location, "elsewhere", 10, N_LAYERS, N_NEURONS, identity=fake_identity("another-model"))
+    bench.profile("math", "pool@1")
+    bench.profile("math", "pool@2")
+    bench.profile("code", "pool@1", method="mean", metric="dot")
+    return bench
