@@ -1,12 +1,13 @@
 """Directions of one layer: first principal component, mean, contrast (arXiv 2603.13201, Eq. 2-4).
 
 Every function takes one layer's features of the in-domain samples, ``X`` [M, J], and returns one unit vector [J].
-The component comes from the smaller Gram matrix (float32 products, float64 eigenvectors) and is then refined by
-Rayleigh-Ritz steps in float64, which takes back what the float32 products lost: the result equals a float64 SVD.
+The component comes from the smaller Gram matrix (float32 products, float64 eigenvectors); a Rayleigh-Ritz step in
+float64 on the leading dimensions then takes back what the float32 products lost.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,7 @@ MAX_SIGN_MARGIN = 1e6
 """Reported where the projections do not vary at all, as with a single sample."""
 
 _GRAM_LIMIT = 1000  # above this side length eigh of the Gram matrix costs more than Lanczos on X itself
-_SUBSPACE = 8  # dimensions kept for the refinement; two steps suffice for separated spectra
-_REFINEMENTS = 2
+_SUBSPACE = 8  # leading dimensions within which float64 decides
 _BLOCK_ROWS = 256
 _NO_VARIATION = 1e-13  # share of the raw second moment below which what is left after centring is rounding
 
@@ -85,10 +85,11 @@ def principal_direction(X: NDArray[np.float32], *, center: bool, where: str = "t
             f"{where}: all {n_samples} samples have the same features, so there is no component to find",
             next_step="check the in-domain samples for repetition, or build with --no-center or --method mean",
         )
-    scale = np.float32(np.sqrt(moment / n_samples))  # keeps float32 products away from under- and overflow
-    rows /= scale
+    # Keeps float32 products away from under- and overflow; a power of two changes no digit.
+    exponent = -round(math.log2(moment / n_samples) / 2)
+    np.ldexp(rows, exponent, out=rows)
     v, first = _first_right_singular_vector(rows)
-    ratio = min(1.0, first * float(scale) ** 2 / moment)
+    ratio = min(1.0, math.ldexp(first, -2 * exponent) / moment)
     return _calibrated(v, X, mean, ratio)
 
 
@@ -162,15 +163,9 @@ def subtract(X: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.fl
 
 def _first_right_singular_vector(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
     """Return the unit vector v [J] that maximises ‖Xv‖², and that maximum."""
-    basis = _leading_row_space(X)  # [J, k]
-    eigenvalues = np.empty(0)
-    rotation = np.empty((0, 0))
-    for step in range(_REFINEMENTS + 1):
-        basis, _ = np.linalg.qr(basis)
-        image, pulled = _apply(X, basis)  # X V [M, k], Xᵀ X V [J, k]
-        eigenvalues, rotation = np.linalg.eigh(image.T @ image)
-        if step < _REFINEMENTS:
-            basis = pulled @ rotation
+    basis, _ = np.linalg.qr(_leading_row_space(X))  # [J, k]
+    image = _apply(X, basis)
+    eigenvalues, rotation = np.linalg.eigh(image.T @ image)
     v = basis @ rotation[:, -1]
     return v / np.linalg.norm(v), float(eigenvalues[-1])
 
@@ -208,16 +203,13 @@ def _lanczos(X: NDArray[np.float32], by_samples: bool, side: int, k: int) -> NDA
     return found
 
 
-def _apply(X: NDArray[np.float32], basis: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """X V [M, k] and Xᵀ X V [J, k] in float64, a block of rows at a time."""
+def _apply(X: NDArray[np.float32], basis: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X V [M, k] in float64, a block of rows at a time."""
     image = np.empty((X.shape[0], basis.shape[1]))
-    pulled = np.zeros_like(basis)
     for start in range(0, X.shape[0], _BLOCK_ROWS):
-        block = X[start : start + _BLOCK_ROWS].astype(np.float64)
-        part = block @ basis
-        image[start : start + _BLOCK_ROWS] = part
-        pulled += block.T @ part
-    return image, pulled
+        block = slice(start, start + _BLOCK_ROWS)
+        image[block] = X[block].astype(np.float64) @ basis
+    return image
 
 
 def _apply_transposed(X: NDArray[np.float32], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
