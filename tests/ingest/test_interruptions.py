@@ -1,0 +1,367 @@
+"""Ctrl-C, full disks, errors in mid-ingest, and several ingests at once."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nait_store.activations.verify import Severity, verify_set
+from nait_store.activations.versions import ActivationSets
+from nait_store.errors import ConflictError, IngestInterrupted, InvalidInputError, NaitStoreError, StorageError
+from nait_store.ingest.adoption import find_abandoned, is_alive
+from nait_store.ingest.job import ingest
+from nait_store.ingest.journal import IngestJournal
+from nait_store.ingest.requests import FlushPolicy, IngestReport, IngestRequest
+from nait_store.schemas.activation_set import IngestHeartbeat, IngestPlan
+from nait_store.schemas.capture import Feature, StoredDtype
+from nait_store.storage.location import Location
+from nait_store.storage.provenance import current_provenance, new_ulid, now
+from nait_store.testing.fake_capture import FakeCapture
+from nait_store.testing.stores import fake_identity
+
+_N = 40
+
+
+def _write(path: Path, first: int = 0, n: int = _N) -> str:
+    lines = [json.dumps({"id": f"r{i}", "instruction": f"do {i}", "output": "x"}) for i in range(first, first + n)]
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    return _write(tmp_path / "pool.jsonl")
+
+
+def _ingest(location: Location, source: str, capture: FakeCapture | None = None, **options: Any) -> IngestReport:
+    options = {"flush": FlushPolicy(rows=8), "id_field": "id"} | options
+    return ingest(location, capture or FakeCapture(batch_samples=4), IngestRequest((source,), "pool", **options))
+
+
+def _flushed_rows(location: Location) -> int:
+    paths = [path for path, _ in location.walk("activations/pool/ingests") if "/flushed/" in path]
+    return sum(json.loads(location.read_bytes(path))["n_rows"] for path in paths)
+
+
+def _healthy(location: Location, n: int = _N) -> bool:
+    sets = ActivationSets(location)
+    errors = [f for f in verify_set(sets, "pool") if f.severity is Severity.ERROR]
+    assert errors == []
+    assert sorted(sets.open("pool").sample_ids()) == sorted(f"r{i}" for i in range(n))
+    return True
+
+
+def _raise_at(n_samples: int, error: BaseException) -> FakeCapture:
+    def on_batch(n_captured: int) -> None:
+        if n_captured >= n_samples:
+            raise error
+
+    return FakeCapture(batch_samples=4, on_batch=on_batch)
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 4, 20, 36])
+def test_ctrl_c_keeps_everything_captured_and_the_same_command_goes_on(
+    location: Location, source: str, at: int
+) -> None:
+    with pytest.raises(IngestInterrupted, match=f"{at} samples that were captured are kept") as caught:
+        _ingest(location, source, _raise_at(at, KeyboardInterrupt()))
+    assert caught.value.exit_code == 130
+    assert caught.value.next_step is not None
+    assert "run the same command again" in caught.value.next_step
+    assert ActivationSets(location).names() == []
+    assert _flushed_rows(location) == at
+
+    capture = FakeCapture(batch_samples=4)
+    report = _ingest(location, source, capture)
+    assert capture.n_captured == _N - at
+    assert (report.set_ref, report.n_added, report.resumed_samples) == ("pool@1", _N - at, at)
+    assert _healthy(location)
+
+
+def test_ctrl_c_twice_in_a_row_accumulates(location: Location, source: str) -> None:
+    for kept in (12, 8):
+        with pytest.raises(IngestInterrupted):
+            _ingest(location, source, _raise_at(kept, KeyboardInterrupt()))
+    report = _ingest(location, source)
+    assert (report.n_added, report.resumed_samples) == (20, 20)
+    assert _healthy(location)
+
+
+def test_a_real_signal_in_the_middle_of_writing_is_met(tmp_path: Path, source: str) -> None:
+    location = Location(str(tmp_path / "store"))
+    capture = FakeCapture(batch_samples=4, seconds_per_batch=0.02)
+    timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(IngestInterrupted):
+        _ingest(location, source, capture)
+    timer.join()
+    assert _flushed_rows(location) == capture.n_captured
+    report = _ingest(location, source)
+    assert report.n_added + report.resumed_samples == _N
+    assert _healthy(location)
+
+
+def test_ctrl_c_during_the_commit_keeps_everything(
+    location: Location, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ActivationSets, "commit", interrupt)
+    with pytest.raises(IngestInterrupted, match=f"{_N} samples"):
+        _ingest(location, source)
+    monkeypatch.undo()
+    report = _ingest(location, source)
+    assert (report.n_added, report.resumed_samples) == (0, _N)
+    assert _healthy(location)
+
+
+def test_with_nothing_to_read_but_flushed_segments_they_are_committed(location: Location, source: str) -> None:
+    with pytest.raises(IngestInterrupted):
+        _ingest(location, source, _raise_at(36, KeyboardInterrupt()))
+    report = _ingest(location, source, limit=36)
+    assert (report.set_ref, report.n_added, report.n_known, report.resumed_samples) == ("pool@1", 0, 36, 36)
+    again = _ingest(location, source, limit=36)
+    assert (again.set_ref, again.resumed_samples) == ("pool@1", 0)
+
+
+# --- errors ----------------------------------------------------------------------------------------------------
+
+
+def test_an_error_before_the_first_flush_leaves_no_file(location: Location, source: str) -> None:
+    with pytest.raises(InvalidInputError, match="bad record"):
+        _ingest(location, source, _raise_at(20, InvalidInputError("bad record")), flush=FlushPolicy())
+    assert list(location.walk()) == []
+
+
+def test_an_error_later_keeps_what_was_flushed_and_commits_nothing(
+    location: Location, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nait_store.ingest.probe.PROBE_SAMPLES", 4)
+    error = InvalidInputError("bad record")
+    with pytest.raises(InvalidInputError, match="bad record"):
+        _ingest(location, source, _raise_at(36, error))
+    assert ActivationSets(location).names() == []
+    kept = _flushed_rows(location)
+    assert kept % 8 == 0
+    report = _ingest(location, source)
+    assert (report.resumed_samples, report.n_added) == (kept, _N - kept)
+    assert _healthy(location)
+
+
+def _count_writes(location: Location, source: str, monkeypatch: pytest.MonkeyPatch, fail_at: int | None) -> int:
+    """Ingest with the disk full from write number ``fail_at`` on; returns the number of writes."""
+    n = 0
+    lock = threading.Lock()
+    real = {name: getattr(Location, name) for name in ("write_bytes", "create_bytes")}
+
+    def wrapped(name: str) -> Any:
+        def write(self: Location, path: str, data: Any) -> None:
+            nonlocal n
+            with lock, self._errors("write", path):
+                if fail_at is not None and n >= fail_at:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                n += 1
+            real[name](self, path, data)
+
+        return write
+
+    with monkeypatch.context() as patch:
+        for name in real:
+            patch.setattr(Location, name, wrapped(name))
+        _ingest(location, source, flush=FlushPolicy(rows=20))
+    return n
+
+
+def test_a_disk_that_is_full_at_any_write_is_a_clear_error_and_the_ingest_is_resumed(
+    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_writes = _count_writes(Location("memory://enospc-all"), source, monkeypatch, None)
+    assert n_writes > 20
+    for point in range(n_writes):
+        location = Location(f"memory://enospc-{point}")
+        with pytest.raises(StorageError, match="No space left") as caught:
+            _count_writes(location, source, monkeypatch, point)
+        assert caught.value.next_step is not None
+        assert "free some disk space" in caught.value.next_step
+        flushed = _flushed_rows(location)
+        committed = bool(ActivationSets(location).names())
+        capture = FakeCapture(batch_samples=4)
+        report = _ingest(location, source, capture)
+        assert capture.n_captured == (0 if committed else _N - flushed), point
+        assert report.set_ref == "pool@1"
+        assert _healthy(location)
+
+
+# --- several at once -------------------------------------------------------------------------------------------
+
+
+def test_concurrent_ingests_into_one_set_all_succeed(location: Location, tmp_path: Path) -> None:
+    sources = [_write(tmp_path / f"{k}.jsonl", first=20 * k) for k in range(4)]  # each overlaps its neighbours
+    results: list[IngestReport | BaseException] = []
+    barrier = threading.Barrier(4)
+
+    def run(source: str) -> None:
+        barrier.wait()
+        try:
+            results.append(_ingest(location, source, FakeCapture(batch_samples=4, seconds_per_batch=0.005)))
+        except BaseException as error:
+            results.append(error)
+
+    threads = [threading.Thread(target=run, args=(source,)) for source in sources]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [r for r in results if isinstance(r, BaseException)] == []
+    assert _healthy(location, 100)
+
+
+def test_concurrent_ingests_that_contradict_each_other_are_told(location: Location, tmp_path: Path) -> None:
+    ours = _write(tmp_path / "ours.jsonl", n=8)
+    theirs = tmp_path / "theirs.jsonl"
+    theirs.write_text(json.dumps({"id": "r3", "instruction": "something else", "output": "y"}) + "\n")
+
+    def meanwhile(n_captured: int) -> None:
+        if n_captured == 4:
+            _ingest(location, str(theirs))
+
+    with pytest.raises(ConflictError, match="'r3' has one text"):
+        _ingest(location, ours, FakeCapture(batch_samples=4, on_batch=meanwhile))
+    assert ActivationSets(location).open("pool").sample_ids() == ["r3"]
+    # what was flushed is adopted, but for the sample that contradicts
+    more = _write(tmp_path / "more.jsonl", first=8, n=2)
+    _ingest(location, more)
+    sets = ActivationSets(location)
+    assert sorted(sets.open("pool").sample_ids()) == sorted(f"r{i}" for i in range(10))
+    assert sets.open("pool").samples(["sample_id", "record"]).num_rows == 10
+
+
+# --- who is alive ----------------------------------------------------------------------------------------------
+
+
+def _plan() -> IngestPlan:
+    return IngestPlan(
+        ingest_id=new_ulid(),
+        set_name="pool",
+        capture_id=fake_identity().capture_id,
+        sources=(),
+        features=(Feature.MEAN,),
+        layers=(0, 1),
+        dtype=StoredDtype.FLOAT16,
+        provenance=current_provenance(),
+    )
+
+
+def _beat(location: Location, *, age_seconds: float, host: str, pid: int) -> bool:
+    beat = IngestHeartbeat(ingest_id=new_ulid(), at=now() - timedelta(seconds=age_seconds), host=host, pid=pid)
+    location.write_bytes("ingests/x/heartbeat.json", beat.to_json_bytes())
+    return is_alive(location, "ingests/x")
+
+
+def test_whether_an_ingest_is_alive(location: Location) -> None:
+    here, dead_pid = socket.gethostname(), 2**22 + 1
+    assert _beat(location, age_seconds=1, host=here, pid=os.getpid())
+    assert not _beat(location, age_seconds=1, host=here, pid=dead_pid)
+    assert _beat(location, age_seconds=1, host="elsewhere", pid=dead_pid)
+    assert not _beat(location, age_seconds=61, host="elsewhere", pid=1)
+    assert not _beat(location, age_seconds=61, host=here, pid=os.getpid())
+    location.write_bytes("ingests/x/heartbeat.json", b"{")
+    assert not is_alive(location, "ingests/x")
+    assert not is_alive(location, "ingests/never")
+
+
+def test_a_live_ingest_is_not_robbed(location: Location, source: str) -> None:
+    def look(n_captured: int) -> None:
+        if n_captured == 36:
+            for _ in range(200):  # the writer runs beside us
+                if _flushed_rows(location) >= 8:
+                    break
+                time.sleep(0.01)
+            found, _ = find_abandoned(
+                location, "pool", features=[Feature.MEAN], layers=[0, 1], capture_id=fake_identity().capture_id
+            )
+            seen.append((_flushed_rows(location) >= 8, found))
+
+    seen: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nait_store.ingest.probe.PROBE_SAMPLES", 4)
+        _ingest(location, source, FakeCapture(batch_samples=4, on_batch=look))
+    assert seen == [(True, [])]
+
+
+def test_the_heartbeat_is_renewed_while_the_ingest_lives(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nait_store.ingest.journal.HEARTBEAT_SECONDS", 0.01)
+    plan = _plan()
+    path = f"activations/pool/ingests/{plan.ingest_id}/heartbeat.json"
+    with IngestJournal(location, plan):
+        first = location.read_bytes(path)
+        deadline = time.monotonic() + 5
+        while location.read_bytes(path) == first and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert location.read_bytes(path) != first
+    assert list(location.walk()) == []
+
+
+def test_a_dead_ingest_of_other_features_is_left_alone(location: Location, source: str) -> None:
+    with pytest.raises(IngestInterrupted):
+        _ingest(location, source, _raise_at(36, KeyboardInterrupt()))
+    both = (Feature.MEAN, Feature.DRIFT)
+    capture = FakeCapture(batch_samples=4, features=both)
+    report = _ingest(location, source, capture, features=both)
+    assert (report.n_added, report.resumed_samples) == (_N, 0)
+    assert ActivationSets(location).open("pool").features == both
+
+
+def test_a_damaged_segment_of_a_dead_ingest_is_named_and_captured_again(location: Location, source: str) -> None:
+    with pytest.raises(IngestInterrupted):
+        _ingest(location, source, _raise_at(36, KeyboardInterrupt()))
+    (path, *_) = [path for path, _ in location.walk() if path.endswith("segment.json")]
+    location.write_bytes(path, b"damaged")
+    report = _ingest(location, source)
+    assert any("cannot be used" in warning and path in warning for warning in report.warnings)
+    assert report.n_added == 4 + 8
+    assert _healthy(location)
+
+
+def test_errors_of_the_writer_thread_reach_the_caller(
+    location: Location, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise StorageError("the disk is on fire")
+
+    monkeypatch.setattr("nait_store.ingest.segment_sink.SegmentWriter.append", fail)
+    with pytest.raises(NaitStoreError, match="on fire"):
+        _ingest(location, source)
+    assert threading.active_count() == 1 or not any(t.name == "segment-writer" for t in threading.enumerate())
+    assert list(location.walk()) == []
+
+
+def test_memory_is_bounded_however_many_samples_come(tmp_path: Path) -> None:
+    import tracemalloc
+
+    def peak(n: int) -> int:
+        source = _write(tmp_path / f"{n}.jsonl", n=n)
+        capture = FakeCapture(n_neurons=4096, batch_samples=16)
+        tracemalloc.start()
+        _ingest(Location(str(tmp_path / f"store{n}")), source, capture, flush=FlushPolicy(rows=64))
+        top = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return top
+
+    peak(16)
+    # 25 MB more of activations pass through; what may grow is what is known of each sample
+    assert peak(1024) < peak(256) + 4_000_000
