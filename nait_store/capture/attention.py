@@ -7,6 +7,7 @@ flash-attention's variable-length kernels use; where a model's code drops it, we
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _UNSUPPORTED = ("position_bias", "block_mask", "indices", "cache")
 
 
 class PackedAttentionError(Exception):
-    """This model cannot run packed batches; only the layout probe sees it."""
+    """A model cannot run packed batches; only the layout probe sees it."""
 
 
 def register_packed_attention() -> None:
@@ -89,7 +90,7 @@ def packed_attention(
     n_groups = query.shape[1] // key.shape[1]
     output = torch.empty((1, query.shape[2], query.shape[1], value.shape[-1]), dtype=query.dtype, device=query.device)
     bounds = cu_seq_lens_q.tolist()
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in itertools.pairwise(bounds):
         one = query[:, :, low:high], key[:, :, low:high], value[:, :, low:high]
         mask = None
         if sliding_window is not None and high - low > sliding_window:

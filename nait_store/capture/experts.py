@@ -65,8 +65,8 @@ def require_storable(width: int, n_layers: int) -> None:
     sample_bytes = width * n_layers * 2
     if sample_bytes > MAX_EXPERT_BYTES_PER_SAMPLE:
         raise IncompatibleError(
-            f"the experts' neurons ({width:,} in each of {n_layers} layers) take {sample_bytes / 2**20:.1f} MiB a sample "
-            f"and feature, more than the {MAX_EXPERT_BYTES_PER_SAMPLE / 2**20:.0f} MiB allowed",
+            f"the experts' neurons ({width:,} in each of {n_layers} layers) take {sample_bytes / 2**20:.1f} MiB a "
+            f"sample and feature, more than the {MAX_EXPERT_BYTES_PER_SAMPLE / 2**20:.0f} MiB allowed",
             next_step="use --hook residual, or fewer layers with --layers",
         )
 
@@ -190,6 +190,7 @@ def verify_experts(module: Any, where: str, *, seed: int = 0) -> None:
 
 def _unsupported(where: str, module: nn.Module, why: str) -> IncompatibleError:
     return IncompatibleError(
-        f"the experts of {where} ({type(module).__name__}) are {why}: what enters their down projections cannot be read",
+        f"the experts of {where} ({type(module).__name__}) are {why}: "
+        "what enters their down projections cannot be read",
         next_step="use --hook residual, or name a Linear with --hook-path",
     )

@@ -224,7 +224,7 @@ def _overridden(layer_module: nn.Module, layer: int, path: str, hook_point: Hook
     return HookSite(layer, f"{path}.{hook_path}", "input", shape[0])
 
 
-def linear_shape(module: nn.Module) -> tuple[int, int] | None:
+def linear_shape(module: Any) -> tuple[int, int] | None:
     """Return (input, output) width of a Linear or Conv1D, quantised ones and adapters' wrappers included."""
     base = getattr(module, "base_layer", module)
     if isinstance(getattr(base, "in_features", None), int) and isinstance(getattr(base, "out_features", None), int):
@@ -296,7 +296,7 @@ def _experts_site(
     return HookSite(layer, f"{path}.{name}", "experts", n_experts * width, n_experts)
 
 
-def expert_shape(module: nn.Module) -> tuple[int, int]:
+def expert_shape(module: Any) -> tuple[int, int]:
     """Return (E, I) of a fused experts module, from its down projection [E, H, I] or [E, I, H]."""
     shape = module.down_proj.shape
     return int(shape[0]), int(shape[1] if getattr(module, "is_transposed", False) else shape[2])

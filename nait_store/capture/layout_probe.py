@@ -69,7 +69,7 @@ def choose_layout(plan: HookPlan, model: Any, *, pad_token_id: int, device: str)
     direct = (
         dtype == "float32" and n_parameters <= _DIRECT_PARAMETERS and max(traits.windows, default=0) <= _DIRECT_WINDOW
     )
-    stand_in = None if direct else small_copy(plan.decoder, model)
+    stand_in = None if direct else small_copy(plan.decoder)
     candidates = _candidates(model, device)
     lengths = _probe_lengths(
         max(traits.windows, default=_PROBE_WINDOW), getattr(config, "max_position_embeddings", None)
@@ -90,15 +90,13 @@ def choose_layout(plan: HookPlan, model: Any, *, pad_token_id: int, device: str)
     return layout
 
 
-def small_copy(decoder: Any, model: Any) -> Any:
+def small_copy(decoder: Any) -> Any:
     """Build a small float32 decoder of the same class, or None if its configuration cannot be shrunk.
 
     Parameters
     ----------
     decoder
         A transformers decoder.
-    model
-        The model it belongs to, for the number of layers.
 
     Returns
     -------
@@ -223,7 +221,7 @@ def _allowed(
             with _attention_for(layout, model):
                 try:
                     together = tapped.capture(layout, token_ids, contents, _FEATURES)
-                except Exception:  # noqa: S112 BLE001 - whatever a model's code raises, this layout is not for it
+                except Exception:  # whatever a model's code raises, this layout is not for it
                     continue
             worst = max(
                 _difference(together[feature][sample], alone[sample][feature][0])

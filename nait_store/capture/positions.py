@@ -73,7 +73,8 @@ def length_limit(max_length_tokens: int | None, max_positions: int | None, trait
     if max_positions is not None and max_length_tokens > max_positions:
         why = "; beyond that its RoPE changes from sample to sample" if traits.dynamic else ""
         raise InvalidInputError(
-            f"a maximum length of {max_length_tokens:,} tokens is more than the model's {max_positions:,} positions{why}",
+            f"a maximum length of {max_length_tokens:,} tokens is more than the model's "
+            f"{max_positions:,} positions{why}",
             next_step=f"give --max-length {max_positions} or less",
         )
     return max_length_tokens

@@ -14,7 +14,6 @@ from nait_store.capture.experts import require_storable, verify_experts
 from nait_store.capture.fingerprints import model_fingerprint, tokenizer_fingerprint
 from nait_store.capture.hook_points import HookPlan, resolve_hooks, text_config
 from nait_store.capture.layout_probe import choose_layout
-from nait_store.capture.layouts import Layout
 from nait_store.capture.models import LoadedModel, load_model
 from nait_store.capture.positions import length_limit, position_traits
 from nait_store.capture.rendering import PreparedSample, Renderer
@@ -125,6 +124,8 @@ class CaptureSession:
             vocabulary_size=loaded.vocabulary_size,
         )
         plan = resolve_hooks(loaded.model, options.hook_point, hook_path=options.hook_path, layers=options.layers)
+        # Without it the decoder warns about samples that end in what is its padding token, as GPT-2's do.
+        plan.decoder.config.pad_token_id = None
         self.layers = plan.layers
         self.n_model_layers = plan.n_model_layers
         self.n_neurons = _width(plan, loaded.device)
