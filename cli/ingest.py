@@ -118,6 +118,13 @@ def ingest(
     )
     with console.progress() as progress:
         store = open_store(console, progress)
-        report = store.ingest(sources, set=set_name, model=model, features=parse_list(features), **options)
+        report = store.ingest(
+            sources,
+            set=set_name,
+            model=model,
+            features=parse_list(features),
+            announce=lambda estimate: console.note(views.expected_size(estimate)),
+            **options,
+        )
     console.warn(report.warnings)
     console.summary(report, views.ingest_report(report, console))

@@ -134,3 +134,7 @@ def _silence_output() -> None:
     """Give the interpreter somewhere to flush to, so that it does not complain at exit."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    run()

@@ -13,7 +13,7 @@ from nait_store.cli.tables import Table, pairs
 
 if TYPE_CHECKING:
     from nait_store.doctor import DoctorReport
-    from nait_store.ingest.job import IngestReport
+    from nait_store.ingest.requests import IngestEstimate, IngestReport
     from nait_store.integrity import VerifyReport
     from nait_store.inventory import SetDetails, SetSummary
     from nait_store.registry.profiles import Profile
@@ -32,6 +32,21 @@ _PREVIEW_CHARACTERS = 90
 def as_mapping(value: Any) -> dict[str, Any]:
     """Plain JSON object of a dataclass."""
     return dict(as_json(value))
+
+
+def expected_size(estimate: IngestEstimate) -> str:
+    """``6,000 records, 41 MB expected (6.9 kB a sample), 79 GB free``."""
+    parts = []
+    if estimate.n_records is not None:
+        parts.append(count(estimate.n_records, "record"))
+    each = f"{size(estimate.sample_bytes)} a sample"
+    if estimate.expected_bytes is None:
+        parts.append(each)
+    else:
+        parts.append(f"{size(estimate.expected_bytes)} expected ({each})")
+    if estimate.free_bytes is not None:
+        parts.append(f"{size(estimate.free_bytes)} free")
+    return ", ".join(parts)
 
 
 def ingest_report(report: IngestReport, console: Console) -> list[str]:

@@ -17,7 +17,8 @@ from nait_store.storage.provenance import new_ulid, now
 if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
     from nait_store.doctor import DoctorReport
-    from nait_store.ingest.job import CaptureSource, IngestReport
+    from nait_store.ingest.capture_source import CaptureSource
+    from nait_store.ingest.requests import EstimateListener, IngestReport
     from nait_store.integrity import VerifyReport
     from nait_store.inventory import Profiles, Sets
     from nait_store.options import ExportOptions, IngestOptions, SelectOptions
@@ -138,6 +139,7 @@ class Store:
         model: str,
         features: Sequence[str] = ("mean",),
         capture: CaptureSource | None = None,
+        announce: EstimateListener | None = None,
         **options: Unpack[IngestOptions],
     ) -> IngestReport:
         """Run records through a model once and append their features to an activation set.
@@ -157,6 +159,8 @@ class Store:
             Any of ``mean``, ``drift``, ``last``.
         capture
             An open capture session to use instead of loading ``model``.
+        announce
+            Called with the expected size once it is known, before anything is captured.
         **options
             See :class:`~nait_store.options.IngestOptions`.
 
@@ -175,11 +179,13 @@ class Store:
             A sample id that exists came with another content.
         """
         from nait_store.ingest.job import ingest
+        from nait_store.ingest.requests import ignore_estimate
         from nait_store.ingesting import open_capture, plan_request
 
         self.location.require_writable()
         request = plan_request(sources, set, features, options)
-        return ingest(self.location, capture or open_capture(model, request, options), request, self.progress)
+        session = capture or open_capture(model, request, options)
+        return ingest(self.location, session, request, self.progress, announce or ignore_estimate)
 
     def sql(
         self,

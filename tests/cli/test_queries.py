@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +127,6 @@ def test_bad_scores(cli: Any, store: Path, snapshot: Any, arguments: tuple[str, 
     assert snapshot(store) == before
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_openpt"), reason="needs a terminal")
 def test_a_terminal_gets_a_cut_table(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.cells import cell_len
 
