@@ -15,7 +15,9 @@ stand for a turn whose text is not found; a mask that covers nothing is not beli
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
 from typing import Any
@@ -75,7 +77,7 @@ class ChatTemplate:
         self._template = template
         self._dated_template = _FIXED_DATE + template if "strftime_now" in template else template
         self._has_mask = "generation" in template and "endgeneration" in template
-        self._skeletons: dict[tuple[str, ...], tuple[str, ...] | None] = {}
+        self._skeletons: dict[tuple[str, ...], _Skeleton | None] = {}
 
     @property
     def policy(self) -> TemplatePolicy:
@@ -128,27 +130,28 @@ class ChatTemplate:
         roles = tuple(turn.role for turn in turns)
         if roles not in self._skeletons:
             self._skeletons[roles] = self._skeleton(roles)
-        scaffold = self._skeletons[roles]
-        if scaffold is None or not text.startswith(scaffold[0]):
+        skeleton = self._skeletons[roles]
+        if skeleton is None or not text.startswith(skeleton.before):
             return None
-        at, bounds = len(scaffold[0]), list[tuple[int, int]]()
-        for index, (turn, after) in enumerate(zip(turns, scaffold[1:], strict=True)):
-            last = index == len(turns) - 1
-            for front, length in _variants(turn.content):
+        at, bounds = len(skeleton.before), dict[int, tuple[int, int]]()
+        for index, after in skeleton.contents:
+            last = len(bounds) == len(turns) - 1
+            content = turns[index].content
+            for front, length in _variants(content):
                 end = at + length
                 fits = end + len(after) == len(text) if last else True
-                if fits and text.startswith(turn.content[front : front + length] + after, at):
+                if fits and text.startswith(content[front : front + length] + after, at):
                     break
             else:
                 end = len(text) - len(after) if last else text.find(after, at)
                 if end < at or not text.startswith(after, end) or not after:
                     return None
-            bounds.append((at, end))
+            bounds[index] = (at, end)
             at = end + len(after)
-        return bounds
+        return [bounds[index] for index in range(len(turns))]
 
-    def _skeleton(self, roles: tuple[str, ...]) -> tuple[str, ...] | None:
-        """Scaffolding before, between and after the contents; None where the template does not keep every mark."""
+    def _skeleton(self, roles: tuple[str, ...]) -> _Skeleton | None:
+        """Render marks in place of contents; None where the template does not keep every one."""
         marks = [f"NAITSTOREMARK{index}X" for index in range(len(roles))]
         try:
             text, _ = self._apply([Turn(role, mark) for role, mark in zip(roles, marks, strict=True)])
@@ -156,13 +159,9 @@ class ChatTemplate:
             return None
         if any(text.count(mark) != 1 for mark in marks):
             return None
-        scaffold, rest = [], text
-        for mark in marks:
-            before, found, rest = rest.partition(mark)
-            if not found:
-                return None
-            scaffold.append(before)
-        return (*scaffold, rest)
+        order = sorted(range(len(marks)), key=lambda index: text.index(marks[index]))
+        before, *between = re.split("|".join(marks), text)
+        return _Skeleton(before, tuple(zip(order, between, strict=True)))
 
     def _segments(self, turns: Sequence[Turn], text: str) -> list[tuple[int, int]] | None:
         """Range of each turn by prefix difference; None where a shorter conversation is no prefix."""
@@ -178,6 +177,16 @@ class ChatTemplate:
         return list(pairwise([*ends, len(text)]))
 
 
+@dataclass(frozen=True)
+class _Skeleton:
+    """The scaffolding of one sequence of roles."""
+
+    before: str
+    """What precedes all contents."""
+    contents: tuple[tuple[int, str], ...]
+    """Index of each turn, in the order in which the template writes them, and what follows its content."""
+
+
 class _TemplateRefusal(Exception):  # noqa: N818 - an answer, not an error
     """The template raised."""
 
@@ -191,43 +200,48 @@ def _variants(content: str) -> list[tuple[int, int]]:
 
 
 def _search(
-    turns: Sequence[Turn], text: str, segments: Sequence[tuple[int, int]] | None, masks: Sequence[tuple[int, int]]
+    turns: Sequence[Turn], text: str, bounds: Sequence[tuple[int, int]] | None, masks: Sequence[tuple[int, int]]
 ) -> list[Piece]:
-    """Look for each turn's text after the one before, within its segment and, for the assistant, its mask."""
+    """Look for each turn's text within its bounds and mask; without either, after the turn before."""
     at, pieces = 0, list[Piece]()
     n_answers = sum(turn.role == "assistant" for turn in turns)
     # One range an answer, else they cannot be told apart and are not believed.
     answers = iter(masks if len(masks) == n_answers else ())
     for index, turn in enumerate(turns):
-        low, high = segments[index] if segments else (at, len(text))
+        low, high = bounds[index] if bounds else (at, len(text))
         mask = next(answers, None) if turn.role == "assistant" else None
-        if mask is not None:
-            low, high = mask
-        low = max(low, at)
-        for front, length in _variants(turn.content):
-            body = turn.content[front : front + length]
-            # The text follows its role's name, so the last occurrence in a bounded range is the safe one.
-            found = text.rfind(body, low, high) if segments or mask else text.find(body, low, high)
-            if found >= 0 and length:
-                pieces.extend(shifted_parts(turn, found, cut_front=front, length=length))
-                at = found + length
-                break
+        if mask is not None and low < mask[1] and mask[0] < high:
+            low, high = max(low, mask[0]), min(high, mask[1])
         else:
-            piece = None
-            if mask is not None and turn.content.strip() and low < high:
-                piece = Piece(low, high, turn.role)
-            elif segments:
-                piece = _remainder(turn, text, low, high)
-            if piece is not None:
-                pieces.append(piece)
-                at = piece.end
-    return pieces
+            mask = None
+        bounded = bounds is not None or mask is not None
+        found = _place(turn, text, low, high, last=bounded)
+        if not found and mask is not None and turn.content.strip():
+            found = [Piece(low, high, turn.role)]
+        elif not found and bounded:
+            found = _remainder(turn, text, low, high)
+        pieces += found
+        at = found[-1].end if found else at
+    return sorted(pieces, key=lambda piece: piece.start)
 
 
-def _remainder(turn: Turn, text: str, low: int, high: int) -> Piece | None:
+def _place(turn: Turn, text: str, low: int, high: int, *, last: bool) -> list[Piece]:
+    """Find a turn's text, as it is or trimmed, in a range; of several places the last one where that is asked for.
+
+    In a range that is bounded by its own turn the text follows the role's name, which may look like it.
+    """
+    for front, length in _variants(turn.content):
+        body = turn.content[front : front + length]
+        start = text.rfind(body, low, high) if last else text.find(body, low, high)
+        if start >= 0 and length:
+            return list(shifted_parts(turn, start, cut_front=front, length=length))
+    return []
+
+
+def _remainder(turn: Turn, text: str, low: int, high: int) -> list[Piece]:
     """Find the longest end of a turn's text that the template kept (many drop the reasoning of earlier answers)."""
     content = turn.content.strip()
-    shortest, longest = 0, len(content)  # if an end is in the segment, every shorter one is
+    shortest, longest = 0, len(content)  # if an end is in the range, every shorter one is
     while shortest < longest:
         length = (shortest + longest + 1) // 2
         if text.find(content[-length:], low, high) >= 0:
@@ -236,9 +250,9 @@ def _remainder(turn: Turn, text: str, low: int, high: int) -> Piece | None:
             longest = length - 1
     kept = content[len(content) - shortest :].lstrip()
     if len(kept) < _MIN_REMAINDER_CHARACTERS:
-        return None
+        return []
     start = text.rfind(kept, low, high)
-    return Piece(start, start + len(kept), turn.role)
+    return [Piece(start, start + len(kept), turn.role)]
 
 
 def _fold_system(turns: Sequence[Turn]) -> list[Turn] | None:

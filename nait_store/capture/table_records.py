@@ -6,6 +6,7 @@ import base64
 import contextlib
 import csv
 import math
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from nait_store.capture.source_records import MAX_RECORD_BYTES, RejectedRecord, 
 from nait_store.errors import InvalidInputError
 
 _ROWS_PER_BATCH = 256
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 
 
 def read_csv(stream: BinaryIO, uri: str, delimiter: str) -> Iterator[SourceRecord | RejectedRecord]:
@@ -158,18 +160,20 @@ def _batch_records(batches: Iterable[pa.RecordBatch], uri: str) -> Iterator[Sour
     index = 0
     for batch in batches:
         for start in range(0, batch.num_rows, _ROWS_PER_BATCH):
-            for row in _without_nanoseconds(batch.slice(start, _ROWS_PER_BATCH)).to_pylist():
+            for row in _plain_columns(batch.slice(start, _ROWS_PER_BATCH)).to_pylist():
                 yield accept(plain_record(row), uri, index, None, str(row)[:2_000])
                 index += 1
 
 
-def _without_nanoseconds(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Cut nanosecond columns to microseconds: Python's types hold no more."""
+def _plain_columns(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Cut nanosecond columns to microseconds (Python's types hold no more) and drop pandas' stored index.
+
+    The index numbers a file's rows: with it, no two equal records would have equal ids.
+    """
+    batch = batch.select([name for name in batch.schema.names if not _PANDAS_INDEX.fullmatch(name)])
     for position, column in enumerate(batch.schema):
         kind = column.type
-        if (
-            pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time64(kind)
-        ) and kind.unit == "ns":
+        if str(getattr(kind, "unit", "")) == "ns":
             coarse: pa.DataType
             if pa.types.is_timestamp(kind):
                 coarse = pa.timestamp("us", kind.tz)

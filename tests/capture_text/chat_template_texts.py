@@ -48,3 +48,10 @@ COUNTS = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
 )
 """Its scaffolding depends on the contents, and no rendering is a prefix of a longer one."""
+
+SYSTEM_LATE = (
+    "{% for m in messages if m['role'] != 'system' %}<|im_start|>{{ m['role'] }}\n"
+    "{% if loop.last and messages[0]['role'] == 'system' %}{{ messages[0]['content'] }} / {% endif %}"
+    "{{ m['content'] }}<|im_end|>\n{% endfor %}"
+)
+"""Writes the system turn into the last one, out of order."""

@@ -181,6 +181,15 @@ def test_arrow_values_become_plain_json(tmp_path):
     ]
 
 
+def test_an_index_that_pandas_stored_is_left_out(tmp_path):
+    import pandas as pd
+
+    frame = pd.DataFrame({"text": ["a", "a"]}, index=pd.Index([5, 7]))
+    frame.to_parquet(tmp_path / "a.parquet")
+    assert "__index_level_0__" in pq.read_schema(tmp_path / "a.parquet").names
+    assert records(tmp_path / "a.parquet") == [{"text": "a"}, {"text": "a"}]
+
+
 def test_a_parquet_row_with_nan_is_rejected_with_the_field(tmp_path):
     kept, rejected = skipping(write(tmp_path / "a.parquet", parquet_bytes([{"x": 1.0}, {"x": math.nan}])))
     assert len(kept) == 1
@@ -480,6 +489,22 @@ def test_a_missing_file_suggests_near_names(tmp_path):
     with pytest.raises(NotFoundError, match=r"pol\.jsonl") as caught:
         open_sources([str(tmp_path / "pol.jsonl")])
     assert "'pool.jsonl'" in str(caught.value)
+
+
+def test_a_file_url_is_a_local_file(tmp_path):
+    path = write(tmp_path / "a.jsonl", jsonl(ROWS))
+    assert records(f"file://{path}") == ROWS
+    assert open_sources([f"file://{path}"])[0].sha256 is not None
+
+
+def test_reading_may_stop_early_and_leaves_no_file_open(tmp_path):
+    import gc
+
+    for name in ("rows.jsonl", "rows.parquet", "rows.arrow", "array.json"):
+        found = read_records(str(write(tmp_path / name, KINDS[name])))
+        next(found)
+        found.close()
+    gc.collect()  # an open file would be a ResourceWarning, which is an error here
 
 
 @pytest.mark.parametrize("source", ["nowhere/a.jsonl", "nothing-*.jsonl"])

@@ -204,6 +204,12 @@ def test_scaffolding_that_depends_on_the_contents_is_searched_in_order():
     assert starts == sorted(set(starts))
 
 
+def test_turns_that_a_template_writes_out_of_order_are_found():
+    tokenizer = chat_tokenizer(texts.SYSTEM_LATE)
+    prepared = prepare(chat(("system", "be"), ("user", "one"), ("assistant", "two"), ("user", "three")), tokenizer)
+    assert own_texts(prepared, tokenizer) == ["one", "two", "be", "three"]
+
+
 def test_a_template_with_todays_date_renders_alike_on_every_day():
     tokenizer = chat_tokenizer(texts.DATED)
     prepared = prepare(chat(("user", "q")), tokenizer)
@@ -315,6 +321,28 @@ def test_a_token_beyond_the_models_embeddings_is_unprepared():
 def test_a_limit_below_one_is_refused(limit):
     with pytest.raises(InvalidInputError, match="leaves nothing"):
         Renderer(tiny_tokenizer(), max_length_tokens=limit)
+
+
+def sentencepiece_like_tokenizer():
+    """Marks word beginnings, puts one in front of every text, and spells unknown characters in bytes (Llama 2)."""
+    from tokenizers import Tokenizer, decoders, normalizers
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [chr(code) for code in range(33, 127)]
+    names = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *letters]
+    backend = Tokenizer(BPE({name: i for i, name in enumerate(names)}, [], unk_token="<unk>", byte_fallback=True))
+    backend.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def test_a_tokenizer_with_byte_fallback_gives_whole_characters():
+    tokenizer = sentencepiece_like_tokenizer()
+    prepared = prepare(alpaca("add é 漢🙂", "two é"), tokenizer, template="alpaca")
+    assert [text.strip() for text in own_texts(prepared, tokenizer)] == ["add é 漢🙂", "two é"]
 
 
 class SlowTokenizer:
