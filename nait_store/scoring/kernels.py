@@ -24,6 +24,7 @@ from nait_store.storage.cache_folder import cache_folder
 logger = logging.getLogger(__name__)
 
 _NUMPY_ROWS = 64
+_VECTORS_STEP = 3  # the compiled kernels' register tiles hold three
 _compiling = threading.Lock()
 
 Kernel = Callable[[NDArray[Any], NDArray[np.float32], NDArray[np.float64]], None]
@@ -89,8 +90,7 @@ class NumbaKernels:
 
         self._source = numba_kernels
         self._hardware = _has_half_instructions() if half_in_hardware is None else half_in_hardware
-        # The two ways to widen must not be mixed up in the cache, which does not look at what a kernel calls.
-        self._cached = cached and self._hardware
+        self._cached = cached
         self._compiled: dict[tuple[str, str], Kernel] = {}
 
     def project(self, chunk: NDArray[Any], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -103,7 +103,8 @@ class NumbaKernels:
         else:
             wide = padded(vectors)
             out = np.empty((len(bits), len(wide)))
-            self._kernel("project_many", bits)(bits, wide, out)
+            name = "project_few" if n_vectors <= self._source.FEW else "project_many"
+            self._kernel(name, bits)(bits, wide, out)
             out = out[:, :n_vectors]
         # float32 sums of float32 activations can overflow where the float64 result would not.
         return out if np.isfinite(out).all() else NumpyKernels().project(chunk, vectors)
@@ -127,7 +128,8 @@ class NumbaKernels:
 
     def _compile(self, name: str, element: str) -> Kernel:
         if self._cached:
-            with _numba_cache() as usable:
+            # Apart, because the cache does not look at which way to widen a kernel calls.
+            with _numba_cache("hardware" if self._hardware else "software") as usable:
                 if usable:
                     # Whatever is wrong with the cache (full disk, damaged file), compiling anew is the way out.
                     with suppress(Exception):
@@ -152,7 +154,7 @@ class NumbaKernels:
 
 def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Vectors [P, J] with rows of zeros added, where P > 1, up to what the kernels take at once."""
-    extra = -len(vectors) % 3 if len(vectors) > 1 else 0
+    extra = -len(vectors) % _VECTORS_STEP if len(vectors) > 1 else 0
     if extra:
         vectors = np.concatenate([vectors, np.zeros((extra, vectors.shape[1]), np.float32)])
     return np.ascontiguousarray(vectors, dtype=np.float32)
@@ -203,7 +205,7 @@ def _has_half_instructions() -> bool:
 
 
 @contextmanager
-def _numba_cache() -> Iterator[bool]:
+def _numba_cache(variant: str) -> Iterator[bool]:
     """Let kernels compiled inside the block be cached in the user's cache folder; False where nothing can be.
 
     numba would use ``__pycache__`` beside the source, which may be part of a shared installation. ``NUMBA_CACHE_DIR``
@@ -212,7 +214,7 @@ def _numba_cache() -> Iterator[bool]:
     from numba.core import config
 
     chosen = config.CACHE_DIR
-    folder = Path(chosen) if chosen else cache_folder() / "kernels"
+    folder = (Path(chosen) if chosen else cache_folder() / "kernels") / variant
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

@@ -25,8 +25,8 @@ STRIP = 512
 GROUP = 32
 """Rows widened together in :func:`project_many`."""
 
-DIRECTIONS_STEP = 3
-"""Directions per register tile: with 4 rows, 12 sums and 7 operands fit 16 AVX2 registers nearly without spills."""
+FEW = 9
+"""Up to here :func:`project_few` is the faster one, which widens again for every three directions."""
 
 CENTER_ROWS = 8
 """Rows whose mean is taken off; any vector near the rows will do."""
@@ -94,55 +94,119 @@ def project_one(A: Any, V: Any, out: Any) -> None:
         center[j] = s / np.float32(k)
     for j in range(J):
         common += np.float64(center[j]) * np.float64(v[j])
-    whole = n - n % 4
-    for i in range(0, whole, 4):
-        t0 = common
-        t1 = common
-        t2 = common
-        t3 = common
+    for i0 in range(0, n, 4):
+        i1 = min(i0 + 1, n - 1)  # the last rows may be computed more than once
+        i2 = min(i0 + 2, n - 1)
+        i3 = min(i0 + 3, n - 1)
+        t0 = t1 = t2 = t3 = common
         for start in range(0, J, STRIP):
             end = min(start + STRIP, J)
-            r0 = A[i, start:end]
-            r1 = A[i + 1, start:end]
-            r2 = A[i + 2, start:end]
-            r3 = A[i + 3, start:end]
+            a0 = A[i0, start:end]
+            a1 = A[i1, start:end]
+            a2 = A[i2, start:end]
+            a3 = A[i3, start:end]
             direction = v[start:end]
             mean = center[start:end]
-            s0 = np.float32(0)
-            s1 = np.float32(0)
-            s2 = np.float32(0)
-            s3 = np.float32(0)
+            s0 = s1 = s2 = s3 = np.float32(0)
             for j in range(end - start):
-                w = direction[j]
+                y = direction[j]
                 m = mean[j]
-                s0 += (widen(r0[j]) - m) * w
-                s1 += (widen(r1[j]) - m) * w
-                s2 += (widen(r2[j]) - m) * w
-                s3 += (widen(r3[j]) - m) * w
+                s0 += (widen(a0[j]) - m) * y
+                s1 += (widen(a1[j]) - m) * y
+                s2 += (widen(a2[j]) - m) * y
+                s3 += (widen(a3[j]) - m) * y
             t0 += s0
             t1 += s1
             t2 += s2
             t3 += s3
-        out[i, 0] = t0
-        out[i + 1, 0] = t1
-        out[i + 2, 0] = t2
-        out[i + 3, 0] = t3
-    for i in range(whole, n):
-        t = common
-        for start in range(0, J, STRIP):
-            end = min(start + STRIP, J)
-            row = A[i, start:end]
-            direction = v[start:end]
-            mean = center[start:end]
-            s = np.float32(0)
-            for j in range(end - start):
-                s += (widen(row[j]) - mean[j]) * direction[j]
-            t += s
-        out[i, 0] = t
+        out[i0, 0] = t0
+        out[i1, 0] = t1
+        out[i2, 0] = t2
+        out[i3, 0] = t3
+
+
+def project_few(A: Any, V: Any, out: Any) -> None:
+    """Few directions: ``out[i, p] = A_i·V_p`` in register tiles of 3 rows × 3 directions, widening in place.
+
+    Nine sums and seven operands just fit AVX2's 16 registers; larger tiles spill and are slower.
+
+    A [n, J] uint16 (halves' bits) or float32, V [P, J] float32 with P a multiple of 3, out [n, P] float64.
+    """
+    n, J = A.shape
+    P = V.shape[0]
+    center = np.empty(J, np.float32)
+    common = np.zeros(P, np.float64)
+    k = min(n, CENTER_ROWS)
+    for j in range(J):
+        s = np.float32(0)
+        for q in range(k):
+            s += widen(A[(q * n) // k, j])
+        center[j] = s / np.float32(k)
+    for p in range(P):
+        t: Any = 0.0
+        for j in range(J):
+            t += np.float64(center[j]) * np.float64(V[p, j])
+        common[p] = t
+    for i0 in range(0, n, 3):
+        i1 = min(i0 + 1, n - 1)  # the last rows may be computed more than once
+        i2 = min(i0 + 2, n - 1)
+        for p in range(0, P, 3):
+            t00 = t10 = t20 = common[p]
+            t01 = t11 = t21 = common[p + 1]
+            t02 = t12 = t22 = common[p + 2]
+            for start in range(0, J, STRIP):
+                end = min(start + STRIP, J)
+                a0 = A[i0, start:end]
+                a1 = A[i1, start:end]
+                a2 = A[i2, start:end]
+                v0 = V[p, start:end]
+                v1 = V[p + 1, start:end]
+                v2 = V[p + 2, start:end]
+                mean = center[start:end]
+                s00 = s01 = s02 = np.float32(0)
+                s10 = s11 = s12 = np.float32(0)
+                s20 = s21 = s22 = np.float32(0)
+                for j in range(end - start):
+                    m = mean[j]
+                    x0 = widen(a0[j]) - m
+                    x1 = widen(a1[j]) - m
+                    x2 = widen(a2[j]) - m
+                    y0 = v0[j]
+                    y1 = v1[j]
+                    y2 = v2[j]
+                    s00 += x0 * y0
+                    s01 += x0 * y1
+                    s02 += x0 * y2
+                    s10 += x1 * y0
+                    s11 += x1 * y1
+                    s12 += x1 * y2
+                    s20 += x2 * y0
+                    s21 += x2 * y1
+                    s22 += x2 * y2
+                t00 += s00
+                t01 += s01
+                t02 += s02
+                t10 += s10
+                t11 += s11
+                t12 += s12
+                t20 += s20
+                t21 += s21
+                t22 += s22
+            out[i0, p] = t00
+            out[i0, p + 1] = t01
+            out[i0, p + 2] = t02
+            out[i1, p] = t10
+            out[i1, p + 1] = t11
+            out[i1, p + 2] = t12
+            out[i2, p] = t20
+            out[i2, p + 1] = t21
+            out[i2, p + 2] = t22
 
 
 def project_many(A: Any, V: Any, out: Any) -> None:
-    """Several directions: ``out[i, p] = A_i·V_p``; bound by arithmetic, in register tiles of 4 rows × 3 directions.
+    """Many directions: ``out[i, p] = A_i·V_p``; bound by arithmetic, in register tiles of 4 rows × 3 directions.
+
+    A group of rows is widened once for all directions.
 
     A [n, J] uint16 (halves' bits) or float32, V [P, J] float32 with P a multiple of 3, out [n, P] float64.
     """

@@ -49,7 +49,7 @@ def test_projections_equal_float64_for_any_shape(
     assert np.abs(kernels.project(A, V) - expected).max() < 1e-5 * np.sqrt(shape[1])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     n=st.integers(2, 70),
     J=st.integers(1, 1100),
