@@ -202,11 +202,15 @@ def _variants(content: str) -> list[tuple[int, int]]:
 def _search(
     turns: Sequence[Turn], text: str, bounds: Sequence[tuple[int, int]] | None, masks: Sequence[tuple[int, int]]
 ) -> list[Piece]:
-    """Look for each turn's text within its bounds and mask; without either, after the turn before."""
-    at, pieces = 0, list[Piece]()
+    """Look for each turn's text within its bounds and mask; without either, after the turn before.
+
+    Of a turn that is not there whole, what the template kept of its end is taken.
+    """
+    at = 0
     n_answers = sum(turn.role == "assistant" for turn in turns)
     # One range an answer, else they cannot be told apart and are not believed.
     answers = iter(masks if len(masks) == n_answers else ())
+    found: list[list[Piece]] = []
     for index, turn in enumerate(turns):
         low, high = bounds[index] if bounds else (at, len(text))
         mask = next(answers, None) if turn.role == "assistant" else None
@@ -214,15 +218,17 @@ def _search(
             low, high = max(low, mask[0]), min(high, mask[1])
         else:
             mask = None
-        bounded = bounds is not None or mask is not None
-        found = _place(turn, text, low, high, last=bounded)
-        if not found and mask is not None and turn.content.strip():
-            found = [Piece(low, high, turn.role)]
-        elif not found and bounded:
-            found = _remainder(turn, text, low, high)
-        pieces += found
-        at = found[-1].end if found else at
-    return sorted(pieces, key=lambda piece: piece.start)
+        found.append(_place(turn, text, low, high, last=bounds is not None or mask is not None))
+        if not found[-1] and mask is not None and turn.content.strip():
+            found[-1] = [Piece(low, high, turn.role)]
+        at = found[-1][-1].end if found[-1] else at
+    for index, turn in enumerate(turns):
+        if not found[index]:
+            before = [piece.end for pieces in found[:index] for piece in pieces]
+            after = [piece.start for pieces in found[index + 1 :] for piece in pieces]
+            between = max(before, default=0), min(after, default=len(text))
+            found[index] = _remainder(turn, text, *(bounds[index] if bounds else between))
+    return sorted((piece for pieces in found for piece in pieces), key=lambda piece: piece.start)
 
 
 def _place(turn: Turn, text: str, low: int, high: int, *, last: bool) -> list[Piece]:

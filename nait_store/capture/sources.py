@@ -42,7 +42,7 @@ def open_sources(sources: Sequence[str]) -> list[SourceFile]:
     NotFoundError
         A file does not exist or a glob matches nothing; near names are suggested.
     InvalidInputError
-        No source, or a folder that is no data set.
+        No source, a folder that is no data set, or a pipe.
     """
     uris = list(dict.fromkeys(uri for source in sources for uri in expand(source)))
     if not uris:
@@ -151,6 +151,11 @@ def _inspect(uri: str) -> SourceFile:
             return SourceFile(uri=uri)
         raise InvalidInputError(
             f"{uri} is a folder", next_step=f"give files or a glob, e.g. '{uri.rstrip('/')}/*.jsonl'"
+        )
+    if path is not None and path.exists() and not path.is_file():
+        raise InvalidInputError(
+            f"{uri} is a pipe or device, which can be read only once",
+            next_step="write its content into a file first: an ingest takes a digest, reads, and may have to resume",
         )
     with reading_errors(uri):
         size = size_bytes(uri)

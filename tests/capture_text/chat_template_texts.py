@@ -20,6 +20,14 @@ DROPS_THINKING = (
 )
 """Leaves the reasoning out of all answers but the last."""
 
+RESETS_THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
+    "{% if m['role'] == 'assistant' %}{% set parts = m['content'].split('</think>') %}"
+    "{% if loop.last %}<think>\n{{ parts[0].split('<think>')[-1] if parts | length > 1 }}\n</think>\n\n{% endif %}"
+    "{{ parts[-1].strip() }}{% else %}{{ m['content'] }}{% endif %}<|im_end|>\n{% endfor %}"
+)
+"""Leaves the reasoning out of all answers but the last, where it is written in the template's own way."""
+
 MASKED_SHOUT = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if m['role'] == 'assistant' %}"
     "{% generation %}{{ m['content'] | upper }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}"

@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import math
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -529,6 +530,12 @@ def test_a_plain_folder_is_refused_with_a_glob_to_use(tmp_path):
     with pytest.raises(InvalidInputError, match="folder") as caught:
         open_sources([str(tmp_path)])
     assert "*.jsonl" in str(caught.value)
+
+
+def test_a_pipe_is_refused_with_what_to_do(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(InvalidInputError, match="read only once"):
+        open_sources([str(tmp_path / "pipe.jsonl")])
 
 
 def test_files_on_other_filesystems_are_read(tmp_path):

@@ -170,6 +170,17 @@ def test_what_a_template_drops_from_a_turn_is_not_content():
     assert own_texts(prepare(record, tokenizer), tokenizer) == ["q1", "answer one", "q2", "two"]
 
 
+def test_reasoning_that_the_template_sets_anew_leaves_the_answers_findable():
+    tokenizer = chat_tokenizer(texts.RESETS_THINKING)
+    record = chat(
+        ("user", "q1"),
+        ("assistant", "<think>one</think>\n\nfirst"),
+        ("user", "q2"),
+        ("assistant", "<think>two</think>last"),
+    )
+    assert own_texts(prepare(record, tokenizer), tokenizer) == ["q1", "first", "q2", "last"]
+
+
 def test_a_mask_says_where_rewritten_answers_are():
     tokenizer = chat_tokenizer(texts.MASKED_SHOUT)
     prepared = prepare(chat(("user", "q"), ("assistant", "loud"), ("user", "r"), ("assistant", "er")), tokenizer)
