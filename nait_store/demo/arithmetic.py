@@ -7,18 +7,34 @@ from collections.abc import Callable
 
 from nait_store.demo.vocabulary import DAYS, NAMES, PLACES, THINGS, Record
 
+_ENDINGS = (
+    "The answer is {}.",
+    "The answer is {}",
+    "So the answer is {}.",
+    "Answer: {}",
+    "Result: {}",
+    "That makes {}!",
+)
+
 
 def draw(rng: random.Random) -> Record:
     """Draw one problem: a chain of events, or one of the classic forms."""
-    forms: tuple[Callable[[random.Random], tuple[str, str]], ...] = (_shopping, _sharing, _journey, _saving, _discount)
-    question, answer = _chain(rng) if rng.random() < 0.55 else rng.choice(forms)(rng)
+    forms: tuple[Callable[[random.Random], tuple[str, str, str]], ...] = (
+        _shopping,
+        _sharing,
+        _journey,
+        _saving,
+        _discount,
+    )
+    question, steps, result = _chain(rng) if rng.random() < 0.55 else rng.choice(forms)(rng)
+    answer = f"{steps} {rng.choice(_ENDINGS).format(result)}"
     if rng.random() < 0.3:
         lead = rng.choice(("Solve the problem step by step.", "Work this out.", "Answer the following question."))
         return Record(instruction=lead, input=question, output=answer, domain="maths")
     return Record(instruction=question, input="", output=answer, domain="maths")
 
 
-def _chain(rng: random.Random) -> tuple[str, str]:
+def _chain(rng: random.Random) -> tuple[str, str, str]:
     name, things, place = rng.choice(NAMES), rng.choice(THINGS), rng.choice(PLACES)
     count = rng.randint(8, 60)
     story = [f"{name} has {count} {things}."]
@@ -41,11 +57,10 @@ def _chain(rng: random.Random) -> tuple[str, str]:
             steps.append(f"On {day} the sum is {count} + {amount} = {count + amount}.")
             count += amount
     story.append(f"How many {things} does {name} have in the end?")
-    steps.append(f"The answer is {count}.")
-    return " ".join(story), " ".join(steps)
+    return " ".join(story), " ".join(steps), str(count)
 
 
-def _shopping(rng: random.Random) -> tuple[str, str]:
+def _shopping(rng: random.Random) -> tuple[str, str, str]:
     name, (first, second) = rng.choice(NAMES), rng.sample(THINGS, 2)
     n, price, m, other = rng.randint(2, 12), rng.randint(2, 9), rng.randint(2, 12), rng.randint(2, 9)
     paid, more = n * price, m * other
@@ -57,13 +72,12 @@ def _shopping(rng: random.Random) -> tuple[str, str]:
     )
     answer = (
         f"The {first} cost {n} * {price} = {paid} dollars. The {second} cost {m} * {other} = {more} dollars. "
-        f"Together that is {paid} + {more} = {total} dollars. The change is {note} - {total} = {note - total} dollars. "
-        f"The answer is {note - total}."
+        f"Together that is {paid} + {more} = {total} dollars. The change is {note} - {total} = {note - total} dollars."
     )
-    return question, answer
+    return question, answer, f"{note - total}"
 
 
-def _sharing(rng: random.Random) -> tuple[str, str]:
+def _sharing(rng: random.Random) -> tuple[str, str, str]:
     things, friends, each, rest = rng.choice(THINGS), rng.randint(3, 9), rng.randint(3, 15), rng.randint(0, 2)
     total = friends * each + rest
     names = rng.sample(NAMES, 2)
@@ -73,13 +87,12 @@ def _sharing(rng: random.Random) -> tuple[str, str]:
     )
     answer = (
         f"We divide {total} by {friends}. Since {friends} * {each} = {friends * each}, each friend gets {each} "
-        f"{things}. What is left over is {total} - {friends * each} = {rest}. "
-        f"The answer is {each} each and {rest} left over."
+        f"{things}. What is left over is {total} - {friends * each} = {rest}."
     )
-    return question, answer
+    return question, answer, f"{each} each and {rest} left over"
 
 
-def _journey(rng: random.Random) -> tuple[str, str]:
+def _journey(rng: random.Random) -> tuple[str, str, str]:
     name, speed, hours = rng.choice(NAMES), rng.randrange(20, 100, 5), rng.randint(2, 7)
     slower, longer = rng.randrange(10, 60, 5), rng.randint(1, 5)
     question = (
@@ -89,12 +102,12 @@ def _journey(rng: random.Random) -> tuple[str, str]:
     answer = (
         f"The first part is {hours} * {speed} = {hours * speed} km. The second part is {longer} * {slower} = "
         f"{longer * slower} km. Together that is {hours * speed} + {longer * slower} = "
-        f"{hours * speed + longer * slower} km. The answer is {hours * speed + longer * slower}."
+        f"{hours * speed + longer * slower} km."
     )
-    return question, answer
+    return question, answer, f"{hours * speed + longer * slower}"
 
 
-def _saving(rng: random.Random) -> tuple[str, str]:
+def _saving(rng: random.Random) -> tuple[str, str, str]:
     name, weekly, weeks, start = rng.choice(NAMES), rng.randint(3, 25), rng.randint(3, 20), rng.randint(5, 80)
     spent = rng.randint(2, 30)
     question = (
@@ -105,12 +118,12 @@ def _saving(rng: random.Random) -> tuple[str, str]:
     answer = (
         f"In {weeks} weeks {name} saves {weekly} * {weeks} = {weekly * weeks} dollars. With the first {start} dollars "
         f"that is {start} + {weekly * weeks} = {start + weekly * weeks} dollars. After spending {spent}, "
-        f"{start + weekly * weeks} - {spent} = {end} dollars are left. The answer is {end}."
+        f"{start + weekly * weeks} - {spent} = {end} dollars are left."
     )
-    return question, answer
+    return question, answer, f"{end}"
 
 
-def _discount(rng: random.Random) -> tuple[str, str]:
+def _discount(rng: random.Random) -> tuple[str, str, str]:
     things, price, percent = rng.choice(THINGS), rng.randrange(20, 200, 10), rng.choice((10, 20, 30, 50))
     off = price * percent // 100
     question = (
@@ -119,6 +132,6 @@ def _discount(rng: random.Random) -> tuple[str, str]:
     )
     answer = (
         f"{percent} percent of {price} is {price} * {percent} / 100 = {off} dollars. "
-        f"The new price is {price} - {off} = {price - off} dollars. The answer is {price - off}."
+        f"The new price is {price} - {off} = {price - off} dollars."
     )
-    return question, answer
+    return question, answer, f"{price - off}"

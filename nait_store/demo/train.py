@@ -1,6 +1,6 @@
 """Train the demonstration's tokenizer and model, and draw its data: everything that ships beside this file.
 
-``python -m nait_store.demo.train`` remakes ``model/`` and ``data/`` in place; about five minutes on two cores.
+``python -m nait_store.demo.train`` remakes ``model/`` and ``data/`` in place; a few minutes on one core.
 It is run by hand when the data's grammar changes, never by the demonstration itself.
 """
 
@@ -105,7 +105,7 @@ def main() -> None:
     """Train and write everything."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=files.FOLDER, help="folder for model/ and data/")
-    parser.add_argument("--steps", type=int, default=1000, help="training steps of 1,024 tokens")
+    parser.add_argument("--steps", type=int, default=500, help="training steps of 1,024 tokens")
     parser.add_argument("--records", type=int, default=24_000, help="records to train on")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

@@ -76,7 +76,7 @@ def test_installed_library_is_the_wheels_and_works(installed: Path, tmp_path: Pa
         "import json, sys, nait_store, nait_store.registry, nait_store.schemas, nait_store.cli as commands\n"
         "store = nait_store.open('store', create=True)\n"
         "paths = [module.__file__ for module in (nait_store, nait_store.registry, nait_store.schemas, commands)]\n"
-        "print(json.dumps({'paths': paths, 'answer': store.sql('SELECT 6 * 7').fetchall(), 'top': sorted(\n"
+        "print(json.dumps({'paths': paths, 'answer': list(store.sql('SELECT 6 * 7').fetchone()), 'top': sorted(\n"
         "    name for name in ('registry', 'schemas', 'cli') if name in sys.modules)}))\n"
     )
     done = subprocess.run(
@@ -86,7 +86,7 @@ def test_installed_library_is_the_wheels_and_works(installed: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     seen = json.loads(done.stdout)
     assert all(Path(path).is_relative_to(installed.parent) for path in seen["paths"])
-    assert seen["answer"] == [[42]]
+    assert seen["answer"] == [42]
     assert seen["top"] == []
 
 
