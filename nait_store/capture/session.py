@@ -125,7 +125,7 @@ class CaptureSession:
         )
         plan = resolve_hooks(loaded.model, options.hook_point, hook_path=options.hook_path, layers=options.layers)
         # Without it the decoder warns about samples that end in what is its padding token, as GPT-2's do.
-        plan.decoder.config.pad_token_id = None
+        loaded.model.config.get_text_config(decoder=True).pad_token_id = None
         self.layers = plan.layers
         self.n_model_layers = plan.n_model_layers
         self.n_neurons = _width(plan, loaded.device)
