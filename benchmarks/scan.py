@@ -129,7 +129,7 @@ def memory(folder: Path, size: Size, options: Options, report: Report) -> None:
         write_set(Location(str(folder / f"store-{times}")), each)
     peaks: dict[int, list[int]] = {times: [] for times in sizes}
     above: dict[int, list[int]] = {times: [] for times in sizes}
-    for _ in range(min(3, options.rounds)):
+    for _ in range(1 if options.toy else 3):
         for times in sizes:
             shutil.rmtree(folder / f"store-{times}" / "scores", ignore_errors=True)
             fresh = run_fresh("benchmarks.scan:score_store", str(folder / f"store-{times}"), MEMORY_PROFILES)

@@ -17,12 +17,10 @@ from numpy.typing import NDArray
 from nait_store.scoring import kernels as kernels_module
 from nait_store.scoring.kernels import Kernels, NumbaKernels, NumpyKernels, default_kernels
 
-HARDWARE = NumbaKernels()
-SOFTWARE = NumbaKernels(half_in_hardware=False)
-ALL = {"hardware": HARDWARE, "software": SOFTWARE, "numpy": NumpyKernels()}
+ALL = {"numba": NumbaKernels(), "software": NumbaKernels(half_in_hardware=False), "numpy": NumpyKernels()}
 
 
-@pytest.fixture(params=list(ALL))
+@pytest.fixture(params=["numba", "numpy"])
 def kernels(request: pytest.FixtureRequest) -> Kernels:
     return ALL[request.param]
 
@@ -66,8 +64,8 @@ def test_rounding_is_relative_to_how_much_rows_differ(
     # All of one sign and so along what the rows have in common: the score's mean is common · √J, its sd about 1.
     V = (np.abs(rng.standard_normal((n_vectors, J))) / np.sqrt(J)).astype(np.float32)
     expected = exact_projections(A, V)
-    for each in ALL.values():
-        assert np.abs(each.project(A, V) - expected).max() < 1e-5
+    for name in ("numba", "numpy"):
+        assert np.abs(ALL[name].project(A, V) - expected).max() < 1e-5
 
 
 def test_top_k_is_that_of_float64_under_a_large_common_offset(kernels: Kernels) -> None:
@@ -81,6 +79,7 @@ def test_top_k_is_that_of_float64_under_a_large_common_offset(kernels: Kernels) 
         )
 
 
+@pytest.mark.parametrize("kernels", ALL, indirect=True)
 def test_every_half_is_widened_exactly(kernels: Kernels) -> None:
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     finite = halves[np.isfinite(halves)]
@@ -185,19 +184,12 @@ def test_compiled_code_is_kept_in_the_cache_folder_and_found_again(tmp_path: Pat
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.nb*")} == written
 
 
-def test_a_cache_folder_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    found = run_python(SCORE, NAIT_STORE_CACHE=str(tmp_path / "file" / "below"))
+def test_a_home_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    found = run_python(SCORE, HOME=str(tmp_path / "home"), XDG_CACHE_HOME="", NAIT_STORE_CACHE="")
     assert "INFO compiled kernels are not cached" in found
     assert "NumbaKernels [3. 3.]" in found
-    package = Path(kernels_module.__file__).parent
-    assert not list(package.rglob("*.nbi"))
-
-
-def test_a_missing_home_does_not_matter() -> None:
-    assert "NumbaKernels [3. 3.]" in run_python(
-        SCORE, HOME="/nonexistent/home", XDG_CACHE_HOME="", NAIT_STORE_CACHE="/proc/none"
-    )
+    assert not list(Path(kernels_module.__file__).parent.rglob("*.nbi"))
 
 
 def test_damaged_cache_files_are_done_without(tmp_path: Path) -> None:

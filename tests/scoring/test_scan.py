@@ -63,9 +63,9 @@ def test_scores_of_many_targets_equal_float64(version: SetVersion, n_targets: in
     assert_right([(segment, targets) for segment in version.segments])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    n=st.integers(2, 90),
+    n=st.integers(12, 90),  # fewer rows can have next to no standard deviation by chance
     n_layers=st.integers(1, 4),
     J=st.integers(2, 700),
     chunk_rows=st.integers(1, 90),
