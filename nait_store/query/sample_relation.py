@@ -27,8 +27,6 @@ _SQL_TYPES: dict[FieldType, str] = {
     "json": "VARCHAR",
 }
 _TRAILING = ("n_tokens", "n_content_tokens", "truncated", "content_hash", "source_uri", "source_index")
-_LISTED_ROWS = 2000
-_LISTED_FILES = 64
 _HIDDEN_LISTED = 500
 
 
@@ -78,15 +76,13 @@ class SampleRelation:
         """Names of all columns, in order."""
         return ("sample_id", *(column.name for column in self.user_columns), *_TRAILING, "row_id", "record")
 
-    def sql(self, rows: Mapping[int, NDArray[np.int64]] | None = None, rows_table: str | None = None) -> str:
+    def sql(self, rows: Mapping[int, NDArray[np.int64]] | None = None) -> str:
         """Spell a query that gives the samples.
 
         Parameters
         ----------
         rows
-            Segment ordinal → rows to give; all visible ones if omitted. The rows named must be visible.
-        rows_table
-            Table of (``ordinal``, ``row_index``) with the same rows, to join with where they are many.
+            Segment ordinal → rows to give, a few of them; all visible ones if omitted. The rows named must be visible.
 
         Returns
         -------
@@ -96,25 +92,16 @@ class SampleRelation:
         if rows is None:
             parts = [self._select(group, segments, hidden) for group, segments, hidden in self._visible_parts()]
         else:
-            parts = list(self._chosen_parts(rows, rows_table))
-        return "\nUNION ALL\n".join(parts) if parts else f"{self._empty()}"
-
-    def _chosen_parts(self, rows: Mapping[int, NDArray[np.int64]], rows_table: str | None) -> Iterable[str]:
-        few = sum(len(indices) for indices in rows.values()) <= _LISTED_ROWS and len(rows) <= _LISTED_FILES
-        for group in self._groups:
-            segments = [s for s in group.segments if s.ordinal in rows and len(rows[s.ordinal])]
-            if few or rows_table is None:
-                # One file each, so that the row groups without wanted rows are skipped by their statistics.
-                for segment in segments:
-                    listed = ", ".join(map(str, rows[segment.ordinal].tolist()))
-                    yield self._select(group, [segment], f"row_index IN ({listed})")
-            elif segments:
-                ordinal = _ordinal(segments)
-                yield self._select(
-                    group,
-                    segments,
-                    f"EXISTS (FROM {rows_table} t WHERE t.ordinal = {ordinal} AND t.row_index = p.row_index)",
+            # One file each, so that the row groups without wanted rows are skipped by their statistics.
+            parts = [
+                self._select(
+                    group, [segment], f"p.row_index IN ({', '.join(map(str, rows[segment.ordinal].tolist()))})"
                 )
+                for group in self._groups
+                for segment in group.segments
+                if len(rows.get(segment.ordinal, ()))
+            ]
+        return "\nUNION ALL\n".join(parts) if parts else self._empty()
 
     def _visible_parts(self) -> Iterable[tuple[_Group, list[SegmentReader], str]]:
         hidden = self._version.tombstones()

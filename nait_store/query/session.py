@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 from fsspec.core import url_to_fs
 
@@ -28,17 +27,15 @@ from nait_store.query.sample_relation import SampleRelation
 from nait_store.query.statement import FUNCTIONS, Node, Statement, StatementParser, TableCall, parameters_in
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
-from nait_store.query.top_k import TopK, find_top_k
+from nait_store.query.top_k import find_top_k
+from nait_store.query.top_rows import columns_in_use, find_best, read_samples
 from nait_store.query.user_tables import user_table
 from nait_store.registry.profiles import ProfileRegistry
-from nait_store.schemas.activation_set import ROW_BITS
 from nait_store.storage.location import Location
 
 __all__ = ["QueryResult", "QuerySession"]
 
 T = TypeVar("T")
-_LARGEST_TOP = 200_000
-"""Above this many rows, looking samples up by row saves nothing over the join as written."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +142,8 @@ class QuerySession:
         with self._lock:
             statement = self._parser.parse(query)
             parameters = bound_parameters(statement, params)
-            with self._user_tables(tables or {}):
+            reserved = (*TABLES, *FUNCTIONS)
+            with self._registered({name: user_table(name, t, reserved=reserved) for name, t in (tables or {}).items()}):
                 return self._run(statement, parameters)
 
     def parse_tree(self, query: str) -> list[Node]:
@@ -226,70 +224,49 @@ class QuerySession:
         """Run the statement with its top rows found first; None where it has no such form, or that fails."""
         by_call = {id(source.call): i for i, source in enumerate(sources)}
         replaced = list(sources)
-        registered: list[str] = []
+        tables: dict[str, pa.Table] = {}
         try:
             for top in find_top_k(statement):
                 at, beside = by_call[id(top.alignment)], by_call[id(top.samples)]
                 pair, version = sources[at].pair, sources[beside].version
-                n_rows = top.n_rows(parameters)
-                if pair is None or version is None or pair.version.reference != version.reference or not n_rows:
+                if pair is None or version is None or pair.version.reference != version.reference:
                     continue
-                if n_rows >= min(version.n_samples, _LARGEST_TOP):
+                best = find_best(self._scores, pair, top, top.n_rows(parameters) or 0)
+                if best is None:
                     continue
-                found = self._top_rows(top, pair, n_rows, registered)
-                if found is not None:
-                    replaced[at] = _Source(top.alignment, found[0], version, pair)
-                    replaced[beside] = _Source(top.samples, found[1], version)
-            return self._fetch(_compose(statement, replaced), remaining) if registered else None
-        except (duckdb.Error, NaitStoreError):
+                relation = self._relation(version)
+                columns = columns_in_use(statement, top, relation.columns)
+                samples = read_samples(relation, best, columns, self._fetch_with)
+                if samples.num_rows != len(best.row_ids):
+                    return None
+                alignment = best.alignment(pair, samples.column("sample_id"))
+                for index, call, rows in ((at, top.alignment, alignment), (beside, top.samples, samples)):
+                    name = f"top rows {index}"
+                    tables[name] = rows
+                    replaced[index] = _Source(call, f'FROM "{name}"', version)
+            if not tables:
+                return None
+            with self._registered(tables):
+                return self._fetch(_compose(statement, replaced), remaining)
+        except NaitStoreError:
             # The statement as written gives the answer, or the message that fits what the user wrote.
             return None
-        finally:
-            for name in registered:
-                self._connection.unregister(name)
 
-    def _top_rows(self, top: TopK, pair: Pair, n_rows: int, registered: list[str]) -> tuple[str, str] | None:
-        """SQL for the two sides of a natural join, restricted to (at least) its best rows."""
-        name = self._alignment(pair)
-        columns = [key.column for key in top.order]
-        if "sample_id" not in columns:
-            order = ", ".join(key.sql() for key in top.order)
-            best = self._fetch(f'SELECT row_id, score FROM "{name}" ORDER BY {order} LIMIT {n_rows}', {})
-        elif columns[0] == "score":
-            # The ids of all rows need not be read to break the ties of a few.
-            first = top.order[0]
-            last, comparison = ("min", ">=") if first.descending else ("max", "<=")
-            best = self._fetch(
-                f'SELECT row_id, score FROM "{name}" WHERE score {comparison} (SELECT {last}(score) FROM '
-                f'(SELECT score FROM "{name}" ORDER BY {first.sql()} LIMIT {n_rows}))',
-                {},
-            )
-        else:
-            return None
-        row_ids = best.column("row_id").to_numpy()
-        order_by_id = np.argsort(row_ids)
-        row_ids = row_ids[order_by_id]
-        ordinals, rows = row_ids >> ROW_BITS, row_ids & ((1 << ROW_BITS) - 1)
-        chosen = {int(ordinal): rows[ordinals == ordinal] for ordinal in np.unique(ordinals)}
-        rows_name = f"wanted rows {len(registered)}"
-        self._connection.register(rows_name, pa.table({"ordinal": ordinals, "row_index": rows}))
-        registered.append(rows_name)
-        samples = self._relation(pair.version).sql(chosen, f'"{rows_name}"')
-        ids = self._fetch(f"SELECT row_id, sample_id FROM (\n{samples}\n) ORDER BY row_id", {})
-        top_rows = pa.table(
-            [
-                pa.repeat(pa.scalar(pair.version.reference), len(row_ids)),
-                pa.repeat(pa.scalar(pair.profile), len(row_ids)),
-                pa.array(row_ids),
-                ids.column("sample_id"),
-                best.column("score").take(pa.array(order_by_id)),
-            ],
-            schema=SCHEMA,
-        )
-        top_name = f"top rows {len(registered)}"
-        self._connection.register(top_name, top_rows)
-        registered.append(top_name)
-        return f'FROM "{top_name}"', samples
+    def _fetch_with(self, text: str, tables: Mapping[str, pa.Table]) -> pa.Table:
+        with self._registered(tables):
+            return self._fetch(text, {})
+
+    @contextmanager
+    def _registered(self, tables: Mapping[str, pa.Table]) -> Iterator[None]:
+        done: list[str] = []
+        try:
+            for name, table in tables.items():
+                self._connection.register(name, table)
+                done.append(name)
+            yield
+        finally:
+            for name in done:
+                self._connection.unregister(name)
 
     def _columns(self, sources: Sequence[_Source]) -> list[str]:
         """Columns of the statement's calls, to suggest near ones."""
@@ -323,18 +300,6 @@ class QuerySession:
             raise translate(
                 error, tables=[*TABLES, *FUNCTIONS], sets=self._names.sets.names(), columns=columns
             ) from error
-
-    @contextmanager
-    def _user_tables(self, tables: Mapping[str, Any]) -> Iterator[None]:
-        registered: list[str] = []
-        try:
-            for name, value in tables.items():
-                self._connection.register(name, user_table(name, value, reserved=(*TABLES, *FUNCTIONS)))
-                registered.append(name)
-            yield
-        finally:
-            for name in registered:
-                self._connection.unregister(name)
 
 
 def _connect(location: Location) -> duckdb.DuckDBPyConnection:

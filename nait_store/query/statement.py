@@ -60,7 +60,7 @@ class TableCall:
         return self.alias or self.function
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statement:
     """One parsed query.
 
@@ -68,7 +68,7 @@ class Statement:
     ----------
     text
         As written, UTF-8.
-    nodes
+    root
         Root of the parse tree.
     calls
         Calls of our table functions, by position in the text.

@@ -8,6 +8,7 @@ module does not recognise runs as written.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,11 +38,6 @@ class OrderKey:
 
     column: str
     descending: bool
-    nulls: str
-
-    def sql(self) -> str:
-        """Spell it for ORDER BY."""
-        return f"{self.column}{' DESC' if self.descending else ''}{self.nulls}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +78,7 @@ class TopK:
         return total
 
 
+@functools.lru_cache(maxsize=256)
 def find_top_k(statement: Statement) -> tuple[TopK, ...]:
     """Find every select of the statement that has the natural form.
 
@@ -115,8 +112,8 @@ def _recognise(node: Node, calls: Mapping[int, TableCall]) -> TopK | None:
         column = _order_column(key["expression"], node["select_list"], alignment, samples, shared)
         if column is None:
             return None
-        nulls = "" if key["null_order"] == "ORDER_DEFAULT" else f" {key['null_order']}"
-        order.append(OrderKey(column, key["type"] == "DESCENDING", nulls))
+        # Where NULLs go does not matter: the alignment's columns have none.
+        order.append(OrderKey(column, key["type"] == "DESCENDING"))
     return TopK(alignment, samples, tuple(order), limit["limit"], limit["offset"])
 
 

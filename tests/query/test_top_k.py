@@ -187,8 +187,34 @@ def test_limits_may_be_parameters(shared: Workbench) -> None:
 def test_many_wanted_rows_are_joined_instead_of_listed(shared: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     query = f"SELECT sample_id, instruction, score FROM {A} JOIN {S} USING (sample_id) ORDER BY score DESC LIMIT 20"
     listed = shared.rows(query)
-    monkeypatch.setattr("nait_store.query.sample_relation._LISTED_ROWS", 3)
+    monkeypatch.setattr("nait_store.query.top_rows._FEW_ROWS", 3)
     assert shared.rows(query) == listed
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        "s",
+        "s.output, upper(S.INSTRUCTION)",
+        "s.* EXCLUDE (record)",
+        "COLUMNS('in.*')",
+        "struct_extract(s, 'domain')",
+        "a, record->>'output'",
+    ],
+)
+def test_every_way_to_name_columns_finds_them(shared: Workbench, items: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = f"SELECT {items} FROM {A} a JOIN {S} s ON a.sample_id = s.sample_id ORDER BY a.score DESC LIMIT 4"
+    ours = shared.rows(query)
+    monkeypatch.setattr(session_module, "find_top_k", lambda statement: ())
+    assert ours == shared.rows(query)
+
+
+def test_columns_named_only_outside_are_found(shared: Workbench) -> None:
+    query = (
+        f"SELECT domain, count(*) FROM (SELECT * FROM {A} JOIN {S} USING (sample_id) ORDER BY score LIMIT 9) "
+        "GROUP BY ALL ORDER BY 2"
+    )
+    assert sum(n for _, n in shared.rows(query)) == 9
 
 
 def test_an_error_in_the_rest_of_the_statement_is_reported_as_the_user_wrote_it(shared: Workbench) -> None:
