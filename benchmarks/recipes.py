@@ -14,6 +14,8 @@ import gzip
 import hashlib
 import itertools
 import json
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,7 @@ def main(argv: list[str] | None = None) -> None:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", "--data-dir", type=Path, help="folder with pool.jsonl and in_domain_*.jsonl")
     parser.add_argument("--model", type=Path, help="folder of a causal language model")
+    parser.add_argument("--limit", type=int, help="use only the first so many rows of the pool")
 
 
 def body(options: Options, report: Report) -> None:
@@ -100,10 +103,11 @@ def body(options: Options, report: Report) -> None:
 
             model, corpus = MODEL, demo_corpus(folder)
         else:
-            corpus = labelled_corpus(data, folder, limit=200 if options.toy else None)
+            corpus = labelled_corpus(data, folder, limit=200 if options.toy else options.extra.limit)
         store = nait_store.open(str(folder / "store"), create=True)
         results = []
         for hook in ("mlp",) if options.toy else ("mlp", "residual", "attn"):
+            print(f"{time.strftime('%H:%M:%S')} grid at hook point {hook}", file=sys.stderr, flush=True)
             results += grid(store, corpus, str(model), hook)
         first_half(report, corpus, results)
         second_half(report, store, corpus, str(model))
@@ -184,8 +188,8 @@ def second_half(report: Report, store: Store, corpus: Corpus, model: str) -> Non
     store.ingest(str(corpus.halves[1]), set="second", model=model, features=FEATURES)
     last = store.sets.open("second").record.n_model_layers - 1
     files = {"second": corpus.halves[1], **{domain.name: domain.path for domain in corpus.domains}}
-    for name, path in files.items():
-        store.ingest(str(path), set=f"{name}-last-layer", model=model, hook="residual", layers=[last])
+    for name, path in files.items():  # the in-domain ones are there already, unless this is a toy run
+        store.ingest(str(path), set=f"{name}-residual", model=model, features=FEATURES, hook="residual")
     query = "SELECT sample_id, record, n_content_tokens FROM samples('second') ORDER BY sample_id"
     ids, records, lengths = (list(column) for column in zip(*store.sql(query).fetchall(), strict=True))
     labels = labels_of(records, corpus.label_field)
@@ -228,7 +232,7 @@ def second_half(report: Report, store: Store, corpus: Corpus, model: str) -> Non
 
 def cosine_to_centroid(store: Store, domain: str, layer: int, ids: Sequence[str]) -> np.ndarray:
     """Baseline: cosine of the last layer's output (mean over tokens) to the in-domain mean, in the order of ``ids``."""
-    in_domain, candidates = (last_layer(store, f"{name}-last-layer", layer) for name in (domain, "second"))
+    in_domain, candidates = (last_layer(store, f"{name}-residual", layer) for name in (domain, "second"))
     centroid = np.mean(list(in_domain.values()), axis=0)
     vectors = np.stack([candidates[sample_id] for sample_id in ids])
     return vectors @ centroid / np.linalg.norm(vectors, axis=1)

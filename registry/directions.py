@@ -74,23 +74,20 @@ def principal_direction(X: NDArray[np.float32], *, center: bool, where: str = "t
             f"{where}: a centred principal component needs at least 2 samples, there is {n_samples}",
             next_step="give more in-domain samples (16 or more), or build with --no-center or --method mean",
         )
-    mean = mean_of_rows(X)
-    raw_moment = sum_of_squares(X)
+    mean, raw_moment = moments(X)
     if raw_moment == 0.0:
         raise _all_zero(where)
-    rows = subtract(X, mean) if center else np.array(X, dtype=np.float32, order="C")
-    moment = sum_of_squares(rows)
-    if moment <= _NO_VARIATION * raw_moment:
+    # Keeps float32 products away from under- and overflow; a power of two changes no digit.
+    exponent = min(120, -round(math.log2(raw_moment / n_samples) / 2))
+    rows, moment = _scaled(X, mean if center else None, 2.0**exponent)
+    if moment <= _NO_VARIATION * math.ldexp(raw_moment, 2 * exponent):
         raise InvalidInputError(
             f"{where}: all {n_samples} samples have the same features, so there is no component to find",
             next_step="check the in-domain samples for repetition, or build with --no-center or --method mean",
         )
-    # Keeps float32 products away from under- and overflow; a power of two changes no digit.
-    exponent = -round(math.log2(moment / n_samples) / 2)
-    np.ldexp(rows, exponent, out=rows)
-    v, first = _first_right_singular_vector(rows)
-    ratio = min(1.0, math.ldexp(first, -2 * exponent) / moment)
-    return _calibrated(v, X, mean, ratio)
+    v, image = _first_right_singular_vector(rows)
+    ratio = min(1.0, float(image @ image) / moment)
+    return _calibrated(v, float(np.ldexp(image, -exponent).std()), mean, ratio)
 
 
 def mean_direction(X: NDArray[np.float32], *, where: str = "this layer") -> LayerDirection:
@@ -101,11 +98,12 @@ def mean_direction(X: NDArray[np.float32], *, where: str = "this layer") -> Laye
     InvalidInputError
         The mean is zero.
     """
-    mean = mean_of_rows(X)
+    mean, moment = moments(X)
     length = float(np.linalg.norm(mean))
-    if length * length <= _NO_VARIATION * sum_of_squares(X) / X.shape[0]:
+    if length * length <= _NO_VARIATION * moment / X.shape[0]:
         raise _all_zero(where)
-    return _calibrated(mean / length, X, mean, None)
+    v = mean / length
+    return _calibrated(v, _deviation(X, v), mean, None)
 
 
 def contrastive_direction(
@@ -120,7 +118,7 @@ def contrastive_direction(
     InvalidInputError
         Both means are the same.
     """
-    mean = mean_of_rows(X)
+    mean, _ = moments(X)
     difference = mean - background_mean
     length = float(np.linalg.norm(difference))
     if length * length <= _NO_VARIATION * (float(mean @ mean) + float(background_mean @ background_mean)):
@@ -128,46 +126,50 @@ def contrastive_direction(
             f"{where}: the in-domain samples and the background have the same mean, so nothing sets them apart",
             next_step="give --against a set that is not the in-domain set itself",
         )
-    return _calibrated(difference / length, X, difference, None)
+    v = difference / length
+    return _calibrated(v, _deviation(X, v), difference, None)
 
 
-def mean_of_rows(X: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean over the rows of ``X`` [M, J], accumulated in float64."""
+def moments(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
+    """Mean over the rows of ``X`` [M, J], and the sum of the squares of all entries; both in float64, in one pass."""
     total = np.zeros(X.shape[1])
+    squares = 0.0
     for start in range(0, X.shape[0], _BLOCK_ROWS):
-        total += X[start : start + _BLOCK_ROWS].astype(np.float64).sum(axis=0)
-    mean: NDArray[np.float64] = total / X.shape[0]
-    return mean
+        block = X[start : start + _BLOCK_ROWS].astype(np.float64)
+        total += block.sum(axis=0)
+        squares += float(np.vdot(block, block))
+    return total / X.shape[0], squares
 
 
-def sum_of_squares(X: NDArray[np.float32]) -> float:
-    """Sum of the squares of all entries, accumulated in float64."""
-    total = 0.0
-    for start in range(0, X.shape[0], _BLOCK_ROWS):
-        block = X[start : start + _BLOCK_ROWS].astype(np.float64).ravel()
-        total += float(block @ block)
-    return total
+def _scaled(
+    X: NDArray[np.float32], mean: NDArray[np.float64] | None, factor: float
+) -> tuple[NDArray[np.float32], float]:
+    """(X - mean) · factor as float32, and the sum of its squares.
 
-
-def subtract(X: NDArray[np.float32], mean: NDArray[np.float64]) -> NDArray[np.float32]:
-    """``X`` minus ``mean``, rounded to float32 only after the subtraction.
-
-    Rounding the mean first would leave a constant vector in every row, which a component can latch on to.
+    Rounded to float32 after the subtraction: rounding the mean first would leave a constant vector in every row,
+    which a component can latch on to.
     """
     out = np.empty(X.shape, dtype=np.float32)
+    squares = 0.0
+    for start in range(0, X.shape[0], _BLOCK_ROWS):
+        block = X[start : start + _BLOCK_ROWS].astype(np.float64)
+        if mean is not None:
+            block -= mean
+        block *= factor
+        squares += float(np.vdot(block, block))
+        out[start : start + _BLOCK_ROWS] = block
+    return out, squares
+
+
+def _first_right_singular_vector(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the unit vector v [J] that maximises ‖Xv‖, and Xv [M]."""
+    basis, _ = np.linalg.qr(_leading_row_space(X))  # [J, k]
+    image = np.empty((X.shape[0], basis.shape[1]))  # X V in float64: here the first component is told from the next
     for start in range(0, X.shape[0], _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        out[block] = X[block] - mean
-    return out
-
-
-def _first_right_singular_vector(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-    """Return the unit vector v [J] that maximises ‖Xv‖², and that maximum."""
-    basis, _ = np.linalg.qr(_leading_row_space(X))  # [J, k]
-    image = _apply(X, basis)
-    eigenvalues, rotation = np.linalg.eigh(image.T @ image)
-    v = basis @ rotation[:, -1]
-    return v / np.linalg.norm(v), float(eigenvalues[-1])
+        image[block] = X[block].astype(np.float64) @ basis
+    _, rotation = np.linalg.eigh(image.T @ image)
+    return basis @ rotation[:, -1], image @ rotation[:, -1]
 
 
 def _leading_row_space(X: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -181,7 +183,8 @@ def _leading_row_space(X: NDArray[np.float32]) -> NDArray[np.float64]:
         _, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - k, side - 1))
     else:
         vectors = _lanczos(X, by_samples, side, k)
-    return _apply_transposed(X, vectors) if by_samples else vectors
+    basis: NDArray[np.float64] = (X.T @ vectors.astype(np.float32)).astype(np.float64) if by_samples else vectors
+    return basis
 
 
 def _lanczos(X: NDArray[np.float32], by_samples: bool, side: int, k: int) -> NDArray[np.float64]:
@@ -203,37 +206,24 @@ def _lanczos(X: NDArray[np.float32], by_samples: bool, side: int, k: int) -> NDA
     return found
 
 
-def _apply(X: NDArray[np.float32], basis: NDArray[np.float64]) -> NDArray[np.float64]:
-    """X V [M, k] in float64, a block of rows at a time."""
-    image = np.empty((X.shape[0], basis.shape[1]))
-    for start in range(0, X.shape[0], _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        image[block] = X[block].astype(np.float64) @ basis
-    return image
-
-
-def _apply_transposed(X: NDArray[np.float32], vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Xᵀ U [J, k] in float64, a block of rows at a time."""
-    out = np.zeros((X.shape[1], vectors.shape[1]))
-    for start in range(0, X.shape[0], _BLOCK_ROWS):
-        block = slice(start, start + _BLOCK_ROWS)
-        out += X[block].astype(np.float64).T @ vectors[block]
-    return out
+def _deviation(X: NDArray[np.float32], v: NDArray[np.float64]) -> float:
+    """Standard deviation of the projections X·v."""
+    parts = [X[start : start + _BLOCK_ROWS].astype(np.float64) @ v for start in range(0, X.shape[0], _BLOCK_ROWS)]
+    return float(np.concatenate(parts).std())
 
 
 def _calibrated(
-    v: NDArray[np.float64], X: NDArray[np.float32], mean: NDArray[np.float64], ratio: float | None
+    v: NDArray[np.float64], deviation: float, mean: NDArray[np.float64], ratio: float | None
 ) -> LayerDirection:
-    """Turn v so that mean·v ≥ 0 (Eq. 4) and measure how clear that sign is."""
+    """Turn v so that mean·v ≥ 0 (Eq. 4) and say how clear that sign is, given the projections' deviation."""
     along = float(mean @ v)
     if along < 0.0:
         v, along = -v, -along
-    projections = np.concatenate(
-        [X[start : start + _BLOCK_ROWS].astype(np.float64) @ v for start in range(0, X.shape[0], _BLOCK_ROWS)]
-    )
-    deviation = float(projections.std())
-    margin = MAX_SIGN_MARGIN if along >= MAX_SIGN_MARGIN * deviation else along / deviation
-    return LayerDirection(v.astype(np.float32), ratio, margin if along > 0.0 else 0.0)
+    if along == 0.0:
+        margin = 0.0
+    else:
+        margin = MAX_SIGN_MARGIN if along >= MAX_SIGN_MARGIN * deviation else along / deviation
+    return LayerDirection(v.astype(np.float32), ratio, margin)
 
 
 def _all_zero(where: str) -> InvalidInputError:
