@@ -51,7 +51,7 @@ app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("verify")(verify.verify)
 app.command("doctor")(doctor.doctor)
-app.command("demo")(demo.demo)
+app.command("demo", short_help="Show the whole story on a small model and data.")(demo.demo)
 
 
 def _show_version(asked: bool) -> None:

@@ -62,7 +62,7 @@ def build(
     message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
     card: Annotated[str, typer.Option(metavar="TEXT", help="Free text kept in the profile.", show_default=False)] = "",
 ) -> None:
-    """Compute one direction per layer from an in-domain set, as the next version of a profile."""
+    """Compute one direction per layer from an in-domain set."""
     console: Console = context.obj
     options = BuildOptions(
         against=against,

@@ -17,7 +17,7 @@ import typer
 
 from nait_store.cli.app import app
 
-_MARK = re.compile(r"<!-- options: (?P<command>[a-z -]+) -->\n\n(?:\|.*\n)*")
+_MARK = re.compile(r"<!-- options: (?P<command>[a-z -]+) -->\n(?:\n(?:\|.*\n)+)?")
 
 
 def commands() -> dict[str, Any]:
@@ -38,7 +38,7 @@ def option_table(command: Any) -> str:
     hints = get_type_hints(inspect.unwrap(command.callback)) if command.callback is not None else {}
     rows = [_row(p, hints.get(p.name)) for p in command.params if "--help" not in p.opts]
     if not rows:
-        return "| |\n|---|\n| It takes no arguments and no options of its own. |\n"
+        return "| no arguments, and no options of its own |\n|---|\n"
     lines = ["| argument or option | meaning | default |", "|---|---|---|"]
     lines += [f"| {name} | {text} | {default} |" for name, text, default in rows]
     return "\n".join(lines) + "\n"
