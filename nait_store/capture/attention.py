@@ -90,19 +90,38 @@ def packed_attention(
     n_groups = query.shape[1] // key.shape[1]
     output = torch.empty((1, query.shape[2], query.shape[1], value.shape[-1]), dtype=query.dtype, device=query.device)
     bounds = cu_seq_lens_q.tolist()
-    for low, high in itertools.pairwise(bounds):
-        one = query[:, :, low:high], key[:, :, low:high], value[:, :, low:high]
+    lengths = [high - low for low, high in itertools.pairwise(bounds)]
+    low = 0
+    # Sorted batches are full of samples of one length: those go through one call, as a batch without padding.
+    for length, run in itertools.groupby(lengths):
+        n_samples = len(list(run))
+        high = low + n_samples * length
+        samples = slice(low, high), n_samples
+        queries, keys, values = _batch(query, *samples), _batch(key, *samples), _batch(value, *samples)
         mask = None
-        if sliding_window is not None and high - low > sliding_window:
-            mask = _window(high - low, sliding_window, query.device)
+        if sliding_window is not None and length > sliding_window:
+            mask = _window(length, sliding_window, query.device)
         if softcap is not None or s_aux is not None:
-            result = _explicit(*one, scaling, mask, softcap, s_aux)
+            result = _explicit(queries, keys, values, scaling, mask, softcap, s_aux)
         else:
             result = functional.scaled_dot_product_attention(
-                *one, attn_mask=mask, scale=scaling, is_causal=mask is None, enable_gqa=n_groups > 1
+                queries,
+                keys,
+                values,
+                attn_mask=mask,
+                scale=scaling,
+                is_causal=mask is None,
+                enable_gqa=n_groups > 1,
             )
-        output[:, low:high] = result.transpose(1, 2)
+        output[0, low:high] = result.transpose(1, 2).flatten(0, 1)
+        low = high
     return output, None
+
+
+def _batch(states: torch.Tensor, tokens: slice, n_samples: int) -> torch.Tensor:
+    """View a run of equally long samples of [1, heads, N, d] as [samples, heads, T, d]."""
+    run = states[0, :, tokens]
+    return run.view(run.shape[0], n_samples, -1, run.shape[-1]).transpose(0, 1)
 
 
 def _window(length: int, sliding_window: int, device: torch.device) -> torch.Tensor:
@@ -135,6 +154,6 @@ def _explicit(
     seen = _window(length, length, query.device) if mask is None else mask
     logits = logits.masked_fill(~seen, float("-inf")).float()
     if sinks is not None:
-        logits = torch.cat([logits, sinks.float().reshape(1, -1, 1, 1).expand(1, -1, length, 1)], dim=-1)
+        logits = torch.cat([logits, sinks.float().reshape(1, -1, 1, 1).expand(len(logits), -1, length, 1)], dim=-1)
     weights = torch.softmax(logits, dim=-1)[..., :length]
     return weights.to(value.dtype) @ value

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # A module that mixes tokens is told by a word of its class or attribute name; everything else in a decoder layer
 # works on one token at a time.
 _MIXING_CLASS = re.compile(
-    r"attention|attn|mamba|mixer|rwkv|timemix|time_mix|deltanet|delta_net|shortconv|conv|recurrent|hyena|retention|ssm",
+    r"attention|attn|mamba|mixer|rwkv|timemix|time_mix|deltanet|delta_net|shortconv|conv|recurrent|hyena|retention|(?-i:SSM)",
     re.IGNORECASE,
 )
 _MIXING_NAME = re.compile(

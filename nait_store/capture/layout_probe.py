@@ -69,25 +69,36 @@ def choose_layout(plan: HookPlan, model: Any, *, pad_token_id: int, device: str)
     direct = (
         dtype == "float32" and n_parameters <= _DIRECT_PARAMETERS and max(traits.windows, default=0) <= _DIRECT_WINDOW
     )
-    stand_in = None if direct else small_copy(plan.decoder)
+    max_positions = getattr(config, "max_position_embeddings", None)
     candidates = _candidates(model, device)
-    lengths = _probe_lengths(
-        max(traits.windows, default=_PROBE_WINDOW), getattr(config, "max_position_embeddings", None)
-    )
-    if stand_in is not None:
-        window = max(position_traits(stand_in.config).windows, default=_PROBE_WINDOW)
-        stand_in_lengths = _probe_lengths(window, getattr(config, "max_position_embeddings", None))
-        candidates = _allowed(stand_in, stand_in, candidates, stand_in_lengths, 0, "cpu", _TOLERANCE)
-        lengths = [length for length in (19, 1, 6) if length <= max(lengths)]
+    lengths = _probe_lengths(max(traits.windows, default=_PROBE_WINDOW), max_positions)
+    tolerance = _TOLERANCE
+    if not direct:
+        confirmed = _allowed_by_stand_in(plan.decoder, candidates, max_positions)
+        # Without a stand-in nothing shows what packing does to windows; the padded layouts leave them to the model.
+        candidates = (
+            [layout for layout in candidates if layout is not Layout.PACKED] if confirmed is None else confirmed
+        )
+        lengths = [min(length, max_positions or length) for length in (19, 1, 6)]
         tolerance = _CONFIRMING_TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)
-    else:
-        # No stand-in could be built: the model itself decides, as far as its precision tells.
-        tolerance = _TOLERANCE if dtype in _CONFIRMING_TOLERANCE else _LOW_PRECISION_TOLERANCE
     allowed = _allowed(plan.decoder, model, candidates, lengths, pad_token_id, device, tolerance, first_only=True)
     layout = allowed[0] if allowed else Layout.SINGLE
     if layout is Layout.PACKED:
         model.set_attn_implementation(PACKED_ATTENTION)
     return layout
+
+
+def _allowed_by_stand_in(decoder: Any, candidates: Sequence[Layout], max_positions: int | None) -> list[Layout] | None:
+    """Return the layouts that hold for a small copy; None if there can be no such copy."""
+    stand_in = small_copy(decoder)
+    if stand_in is None:
+        return None
+    window = max(position_traits(stand_in.config).windows, default=_PROBE_WINDOW)
+    lengths = _probe_lengths(window, max_positions)
+    try:
+        return _allowed(stand_in, stand_in, candidates, lengths, 0, "cpu", _TOLERANCE)
+    except IncompatibleError:  # the copy does not run, which says nothing about the model
+        return None
 
 
 def small_copy(decoder: Any) -> Any:

@@ -139,7 +139,6 @@ class CaptureSession:
             length_boundaries=traits.length_boundaries,
         )
         self._tapped = TappedDecoder(plan, width=self.n_neurons, pad_token_id=loaded.pad_token_id, device=loaded.device)
-        self._span_edges = options.span_edges
         self.identity = CaptureIdentity(
             model_fingerprint=model_fingerprint(loaded),
             tokenizer_fingerprint=tokenizer_fingerprint(loaded.tokenizer),

@@ -136,6 +136,12 @@ def test_the_stand_in_has_one_layer_of_every_kind_and_short_windows() -> None:
     assert model.config.num_hidden_layers == 3  # the original is untouched
 
 
+def test_without_a_stand_in_a_model_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stood_in(monkeypatch)
+    monkeypatch.setattr(layout_probe, "small_copy", lambda _decoder: None)
+    assert chosen(tiny_model("mistral")) is Layout.RIGHT
+
+
 def test_the_probe_leaves_random_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     stood_in(monkeypatch)
     model = tiny_model("llama")
