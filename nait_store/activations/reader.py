@@ -24,8 +24,8 @@ from nait_store.activations.chunks import (
     raw_grid,
 )
 from nait_store.activations.sample_rows import read_samples, read_samples_schema
-from nait_store.activations.zarr_arrays import open_zarr_array
-from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError
+from nait_store.activations.zarr_arrays import open_zarr_array, read_zarr_array
+from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError, StorageError
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord, SegmentRef
 from nait_store.schemas.capture import Feature
 from nait_store.storage import layout
@@ -198,7 +198,8 @@ class SegmentReader:
         span = self._span(array.record, block)
         n_rows = span.stop - span.start
         if array.grid is None:
-            values = np.ascontiguousarray(array.zarr[span, index : index + 1, :][:, 0, :])
+            folder = f"{DATA_FOLDER}/{feature.value}"
+            values = read_zarr_array(array.zarr, (span, slice(index, index + 1)), self._url(folder))[:, 0]
             values.setflags(write=False)
             return values
         path = chunk_path(feature, block, index)
@@ -239,7 +240,8 @@ class SegmentReader:
             norms = raw.view(np.float32).reshape(shape)
         else:
             self._check_files(folder + "/")
-            norms = np.asarray(open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))[...], dtype=np.float32)
+            opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
+            norms = read_zarr_array(opened, (slice(None),), self._url(folder)).astype(np.float32)
             if norms.shape != shape:
                 raise CorruptChunkError(f"{self._url(folder)} has shape {norms.shape}, expected {shape}")
         return norms if columns is None else norms[:, columns]
@@ -349,11 +351,21 @@ class SegmentReader:
             descriptor = os.open(str(local), os.O_RDONLY)
         except FileNotFoundError as error:
             raise CorruptChunkError(f"{self._url(path)} is missing") from error
+        except OSError as error:
+            raise self._unreadable(path, error) from error
         try:
             self._check_size(path, os.fstat(descriptor).st_size, n_bytes)
             return np.frombuffer(mmap.mmap(descriptor, n_bytes, prot=mmap.PROT_READ), np.uint8)
+        except OSError as error:
+            raise self._unreadable(path, error) from error
         finally:
             os.close(descriptor)
+
+    def _unreadable(self, path: str, error: OSError) -> StorageError:
+        return StorageError(
+            f"could not map {self._url(path)}: {error.strerror or error}",
+            next_step="check permissions and the limits on open files and memory maps (ulimit -n)",
+        )
 
     def _fetch(self, path: str, n_bytes: int) -> NDArray[np.uint8]:
         data = self._read(path)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nait_store.errors import CorruptChunkError
 from nait_store.storage.location import Location
 
@@ -42,6 +45,31 @@ def open_zarr_array(location: Location) -> Any:
         raise CorruptChunkError(
             f"{location.url} is not a Zarr v3 array that can be read: {error}",
             next_step="run 'nait-store verify' to see what else is damaged",
+        ) from error
+
+
+def read_zarr_array(array: Any, selection: tuple[slice, ...], url: str) -> NDArray[Any]:
+    """Read a part of an array into memory.
+
+    Parameters
+    ----------
+    array
+        From :func:`open_zarr_array`.
+    selection
+        A slice for each of the first axes.
+    url
+        The array's folder, for the message.
+
+    Raises
+    ------
+    CorruptChunkError
+        A codec found damage.
+    """
+    try:
+        return np.ascontiguousarray(array[selection])
+    except (RuntimeError, ValueError, TypeError, KeyError, OSError) as error:  # whatever a codec makes of damage
+        raise CorruptChunkError(
+            f"{url} cannot be decoded: {error}", next_step="run 'nait-store verify' to see what is damaged"
         ) from error
 
 

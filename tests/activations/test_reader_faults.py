@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import gc
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import zarr
 
 from nait_store.activations.reader import SegmentReader
-from nait_store.errors import CorruptChunkError, FormatError, InvalidInputError, NotFoundError
+from nait_store.errors import CorruptChunkError, FormatError, InvalidInputError, NotFoundError, StorageError
 from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.record import FileDigest
@@ -178,3 +180,29 @@ def test_a_missing_chunk_of_another_zarr_form_is_not_taken_for_zeros(location: L
     location.delete(f"{_folder(record)}/{_CHUNK}")
     with pytest.raises(CorruptChunkError, match="mean/c/1/2/0 is missing"):
         SegmentReader(location, rewritten).read(Feature.MEAN)
+
+
+def test_damage_that_a_codec_notices_is_an_error_that_names_the_array(
+    location: Location, record: SegmentRecord
+) -> None:
+    rewritten = _rewrite(location, record, chunks=(4, 1, 8), compressors=zarr.codecs.ZstdCodec(checksum=True))
+    path = f"{_folder(record)}/{_CHUNK}"
+    data = bytearray(location.read_bytes(path))
+    data[len(data) // 2] ^= 255
+    location.write_bytes(path, bytes(data))
+    with pytest.raises(CorruptChunkError, match=r"data\.zarr/mean cannot be decoded"):
+        SegmentReader(location, rewritten).read(Feature.MEAN)
+
+
+def test_too_many_open_files_are_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    location = Location(str(tmp_path))
+    built = build_segment(location, "pool", [fake_row("a")], {Feature.MEAN: np.ones((1, 1, 8), np.float32)})
+    reader = SegmentReader(location, built)
+    reader.blocks(Feature.MEAN), reader.read(Feature.MEAN)
+
+    def exhausted(*args: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "open", exhausted)
+    with pytest.raises(StorageError, match="Too many open files"):
+        reader.chunk(Feature.MEAN, 0, 0)

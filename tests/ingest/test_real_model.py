@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nait_store.activations.verify import verify_set
 from nait_store.activations.versions import ActivationSets
@@ -23,6 +24,7 @@ _FEATURES = (Feature.MEAN, Feature.DRIFT, Feature.LAST)
 
 
 def test_a_real_models_features_arrive_in_the_store(location: Location, tmp_path: Path) -> None:
+    torch.set_num_threads(1)  # a tiny model gains nothing from more, and the writer runs beside it
     source = tmp_path / "pool.jsonl"
     records = [{"id": i, "instruction": "add " * (1 + i % 7), "output": f"{i} and {2 * i}"} for i in range(30)]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
