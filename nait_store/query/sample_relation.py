@@ -94,9 +94,7 @@ class SampleRelation:
         else:
             # One file each, so that the row groups without wanted rows are skipped by their statistics.
             parts = [
-                self._select(
-                    group, [segment], f"p.row_index IN ({', '.join(map(str, rows[segment.ordinal].tolist()))})"
-                )
+                self._select(group, [segment], _among("p.row_index IN", rows[segment.ordinal]))
                 for group in self._groups
                 for segment in group.segments
                 if len(rows.get(segment.ordinal, ()))
@@ -221,11 +219,14 @@ def _ordinal(segments: Sequence[SegmentReader]) -> str:
 
 
 def _not_in(hidden: NDArray[np.int64]) -> str:
-    listed = ", ".join(map(str, hidden.tolist()))
     if len(hidden) <= _HIDDEN_LISTED:
-        return f"p.row_index NOT IN ({listed})"
+        return _among("p.row_index NOT IN", hidden)
     # A list this long would be compared item by item; as a subquery it is hashed.
-    return f"p.row_index NOT IN (SELECT unnest([{listed}]::BIGINT[]))"
+    return f"p.row_index NOT IN (SELECT unnest({hidden.tolist()}::BIGINT[]))"
+
+
+def _among(test: str, rows: NDArray[np.int64]) -> str:
+    return f"{test} ({', '.join(map(str, rows.tolist()))})"
 
 
 def _quote(name: str) -> str:

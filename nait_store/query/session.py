@@ -324,7 +324,7 @@ def _compose(statement: Statement, sources: Sequence[_Source]) -> str:
     for source in sources:
         call = source.call
         # What a call without alias is called by the rest of the statement.
-        alias = b"" if call.alias else f" AS {call.function}".encode()
+        alias = b"" if call.alias else f" AS {call.relation_name}".encode()
         if source.is_constant:
             edits.append((call.start, call.end, f"(\n{source.sql}\n)".encode() + alias))
         else:

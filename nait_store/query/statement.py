@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import duckdb
@@ -41,7 +41,10 @@ class TableCall:
     start, name_end, end
         Byte offsets in the statement's text: of the call, of the end of its name, of its end.
     alias
-        Name under which the statement knows the relation; empty where it gave none.
+        Name that the statement gives the relation; empty where it gives none.
+    relation_name
+        How the statement may refer to the relation's columns, ``relation_name.column``: the alias, else the
+        function's name, numbered where a FROM has several calls without alias.
     node
         The call's node of the parse tree.
     """
@@ -52,12 +55,8 @@ class TableCall:
     name_end: int
     end: int
     alias: str
+    relation_name: str
     node: Node
-
-    @property
-    def relation_name(self) -> str:
-        """How the statement refers to the call's columns: ``alias.column``."""
-        return self.alias or self.function
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,7 +199,7 @@ class StatementParser:
         return Statement(
             text=text,
             root=nodes[0],
-            calls=tuple(sorted(calls, key=lambda call: call.start)),
+            calls=_told_apart(nodes[0], sorted(calls, key=lambda call: call.start)),
             explains=found[0].type.name == "EXPLAIN",
             analyzes=analyzes,
             parameters=dict(parameters),
@@ -225,6 +224,34 @@ def parameters_in(nodes: Sequence[Node]) -> Counter[str]:
     """How often each parameter occurs in these expressions."""
     found = (node for expression in nodes for node in walk(expression))
     return Counter(node["identifier"] for node in found if node.get("type") == "VALUE_PARAMETER")
+
+
+def _told_apart(root: Node, calls: Sequence[TableCall]) -> tuple[TableCall, ...]:
+    """Number the calls without alias of which one FROM has several; DuckDB cannot tell them apart by one name."""
+    named: dict[int, str] = {}
+    by_node = {id(call.node): call for call in calls}
+    for select in walk(root):
+        if select.get("type") != "SELECT_NODE":
+            continue
+        seen: Counter[str] = Counter()
+        for leaf in _joined(select["from_table"]):
+            call = by_node.get(id(leaf))
+            if call is not None and not call.alias:
+                seen[call.function] += 1
+                if seen[call.function] > 1:
+                    named[id(leaf)] = f"{call.function}_{seen[call.function]}"
+    return tuple(replace(call, relation_name=named.get(id(call.node), call.relation_name)) for call in calls)
+
+
+def _joined(source: Node) -> Iterator[Node]:
+    """Yield the relations of a FROM, left to right."""
+    pending = [source]
+    while pending:
+        current = pending.pop()
+        if current["type"] == "JOIN":
+            pending += [current["right"], current["left"]]
+        else:
+            yield current
 
 
 def _explained(query: str) -> tuple[int, bool]:
@@ -289,6 +316,7 @@ def _call(text: bytes, offset: int, function: str, node: Node) -> TableCall:
         name_end=tokens[1][0],
         end=end,
         alias=node["alias"],
+        relation_name=node["alias"] or function,
         node=node,
     )
 

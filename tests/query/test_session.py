@@ -112,11 +112,12 @@ def test_explain_analyze_runs_the_statement(bench: Workbench) -> None:
 def test_a_read_only_store_answers(bench: Workbench) -> None:
     frozen = bench.location.read_only("frozen for the test", "thaw it")
     session = bench.new_session(frozen)
-    expected = bench.new_session().sql("SELECT sum(score) FROM alignment('pool@1', 'code')").fetchall()
+    query = "SELECT score FROM alignment('pool@1', 'code') ORDER BY row_id"
+    expected = bench.rows(query)
     before = bench.sidecars()
 
     assert session.sql(NATURAL).n_rows == 5
-    assert session.sql("SELECT sum(score) FROM alignment('pool@1', 'code')").fetchall() == expected
+    np.testing.assert_allclose(session.sql(query).fetchall(), expected, rtol=1e-12)
     assert session.sql("SELECT count(*) FROM activation_sets").fetchall() == [(2,)]
 
     assert bench.sidecars() == before
@@ -224,6 +225,16 @@ def test_columns_can_be_qualified_by_the_function_name_or_the_alias(shared: Work
         "WHERE samples.row_id = alignment.row_id AND s.sample_id = samples.sample_id"
     )
     assert shared.sql(query).n_rows == 60
+
+
+def test_several_calls_without_alias_can_stand_in_one_from(shared: Workbench) -> None:
+    query = "SELECT sample_id, samples_2.row_id FROM samples('pool@2') JOIN samples('pool@1') USING (sample_id)"
+    assert shared.sql(query).n_rows == 40
+    assert (
+        shared.sql("SELECT sample_id FROM samples('pool@2') ANTI JOIN samples('pool@1') USING (sample_id)").n_rows == 20
+    )
+    nested = "SELECT samples.row_id FROM samples('pool') WHERE row_id IN (SELECT samples.row_id FROM samples('pool@1'))"
+    assert shared.sql(nested).n_rows == 40
 
 
 @pytest.mark.parametrize(
