@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from benchmarks.harness import Options, Report, interleave, run
+from benchmarks.harness import Options, Report, interleave, ratio_of, run
 
 MUST_SECONDS = 0.4
 COMMANDS = {
@@ -17,7 +17,7 @@ COMMANDS = {
     "nait-store --help": ["-m", "nait_store.cli.main", "--help"],
     "nait-store ingest --help": ["-m", "nait_store.cli.main", "ingest", "--help"],
     "import nait_store": ["-c", "import nait_store"],
-    "open a missing store": ["-c", "import nait_store.store"],
+    "import nait_store.store": ["-c", "import nait_store.store"],
     "import duckdb": ["-c", "import duckdb"],
     "import pandas": ["-c", "import pandas"],
 }
@@ -40,7 +40,8 @@ def body(options: Options, report: Report) -> None:
         ("fastest ms", "median ms", "slowest ms"),
         [[f"{ordered[0] * 1e3:.0f}", f"{help_ms.median * 1e3:.0f}", f"{ordered[-1] * 1e3:.0f}"]],
     )
-    report.limit("median of nait-store --help", "≤", MUST_SECONDS, help_ms.median, " s")
+    # Against one second: seconds with the interval of their median.
+    report.limit("nait-store --help", "≤", MUST_SECONDS, ratio_of(help_ms.seconds, [1.0] * options.rounds), " s")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,7 +88,8 @@ def _print_rich(table: Table) -> None:
         drawn.add_column(Text(name), justify="right" if i in right else "left", overflow="ellipsis", no_wrap=True)
     for row in table.rows:
         drawn.add_row(*(Text(cell(value)) for value in row))
-    Console().print(drawn)
+    # The width is said outright: on a terminal without capabilities rich would take 80 columns for granted.
+    Console().print(drawn, width=shutil.get_terminal_size().columns)
 
 
 def pairs(items: Sequence[tuple[str, str | None]]) -> str:

@@ -21,6 +21,8 @@ from nait_store.selection.ranked_records import RankedRecord, RankedRecords
 from nait_store.storage.location import Location
 
 _ROWS_PER_GROUP = 8192
+# json.dumps would make an encoder for every row.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 class ExportFormat(StrEnum):
@@ -164,7 +166,7 @@ def _write_ids(stream: BinaryIO, selection: Selection) -> None:
 
 
 def _write_jsonl(stream: BinaryIO, rows: Iterator[dict[str, Any]]) -> None:
-    while lines := [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in islice(rows, 1024)]:
+    while lines := [_encode(row) for row in islice(rows, 1024)]:
         stream.write(("\n".join(lines) + "\n").encode())
 
 

@@ -7,6 +7,7 @@ rank. What stays in memory is an offset and a length per chosen sample, never th
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from nait_store.schemas.samples import USER_FIELD_PREFIX
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 
-_SPOOL_IN_MEMORY_BYTES = 32 << 20
 _ROWS_PER_BATCH = 4096
 
 
@@ -77,13 +77,15 @@ class RankedRecords:
         self._lengths: NDArray[np.int64] = np.zeros(rows.num_rows, dtype=np.int64)
         self.user_fields = frozenset(name for segment in version.segments for name in segment.record.user_fields)
         self._order: dict[str, int] = {}
+        self._n_spooled = 0
         # Closed by __exit__: the object is a context manager of its own.
-        self._spool: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_IN_MEMORY_BYTES)  # noqa: SIM115
+        self._spool: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
 
     def __enter__(self) -> RankedRecords:
         try:
             for segment in self._version.segments:
                 self._spool_segment(segment)
+            self._spool.flush()
             missing = int((self._offsets < 0).sum())
             if missing:
                 raise FormatError(
@@ -100,15 +102,17 @@ class RankedRecords:
 
     def __iter__(self) -> Iterator[RankedRecord]:
         order = self._order
+        descriptor = self._spool.fileno()
         for start in range(0, self._rows.num_rows, _ROWS_PER_BATCH):
             batch = self._rows.slice(start, _ROWS_PER_BATCH).to_pydict()
             for i, (rank, sample_id, score) in enumerate(
                 zip(batch["rank"], batch["sample_id"], batch["score"], strict=True)
             ):
-                self._spool.seek(int(self._offsets[start + i]))
-                record = json.loads(self._spool.read(int(self._lengths[start + i])))
-                ordered = dict(sorted(record.items(), key=lambda item: order.get(item[0], len(order))))
-                yield RankedRecord(rank, sample_id, score, ordered)
+                # Not seek and read: every seek would throw away and fill the file's buffer.
+                data = os.pread(descriptor, int(self._lengths[start + i]), int(self._offsets[start + i]))
+                record = json.loads(data)
+                names = sorted(record, key=lambda name: order.get(name, len(order)))
+                yield RankedRecord(rank, sample_id, score, {name: record[name] for name in names})
 
     def _spool_segment(self, segment: Any) -> None:
         visible = self._version.visible_rows(segment)
@@ -118,19 +122,25 @@ class RankedRecords:
             for name in file.schema_arrow.names:
                 if name.startswith(USER_FIELD_PREFIX):
                     self._order.setdefault(name.removeprefix(USER_FIELD_PREFIX), len(self._order))
+            # Once for the segment: every call builds a hash table of all chosen ids.
+            found = pc.index_in(file.read(columns=["sample_id"]).column("sample_id"), value_set=self._ids)
+            positions = found.combine_chunks().fill_null(-1).to_numpy()
+            if visible is not None:
+                positions = np.where(visible, positions, -1)
             row = 0
-            for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=["sample_id", "record"]):
-                positions = pc.index_in(batch.column("sample_id"), value_set=self._ids)
-                wanted = positions.is_valid().to_numpy(zero_copy_only=False)
-                if visible is not None:
-                    wanted &= visible[row : row + batch.num_rows]
+            for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=["record"]):
+                here = positions[row : row + batch.num_rows]
                 row += batch.num_rows
-                indices = np.flatnonzero(wanted)
+                indices = np.flatnonzero(here >= 0)
                 if not len(indices):
                     continue
-                taken = batch.column("record").take(pa.array(indices))
-                for position, text in zip(positions.take(pa.array(indices)).to_pylist(), taken, strict=True):
-                    data = text.as_buffer()
-                    self._offsets[position] = self._spool.tell()
-                    self._lengths[position] = len(data)
-                    self._spool.write(data)
+                taken = batch.column("record").take(pa.array(indices)).cast(pa.large_string())
+                ranks = here[indices]
+                _, bounds_buffer, text = taken.buffers()
+                bounds = np.frombuffer(bounds_buffer, dtype=np.int64, count=len(taken) + 1)
+                self._offsets[ranks] = self._n_spooled + bounds[:-1] - bounds[0]
+                self._lengths[ranks] = np.diff(bounds)
+                size = int(bounds[-1] - bounds[0])
+                if size:
+                    self._spool.write(text.slice(int(bounds[0]), size))
+                self._n_spooled += size

@@ -136,6 +136,7 @@ def test_a_terminal_gets_a_cut_table(store: Path, monkeypatch: pytest.MonkeyPatc
     stream.isatty = lambda: True  # type: ignore[method-assign]
     monkeypatch.setattr("sys.stdout", stream)
     monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("TERM", "dumb")  # no escape sequences
     print_table(Table(("id", "text"), [("a", "漢字" * 50), ("b", "x" * 200)]))
     assert max(cell_len(line) for line in stream.getvalue().splitlines()) <= 40
     assert "…" in stream.getvalue()

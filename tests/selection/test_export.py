@@ -163,7 +163,6 @@ def test_batches_do_not_show(
     selection = make_selection(version, ids)
     whole, _ = exported(location, version, selection, form)
     monkeypatch.setattr(ranked_records, "_ROWS_PER_BATCH", 7)
-    monkeypatch.setattr(ranked_records, "_SPOOL_IN_MEMORY_BYTES", 10)
     pieces, _ = exported(location, version, selection, form)
     assert pieces == whole
 
