@@ -66,7 +66,7 @@ def test_token_counts_have_the_same_quantiles_in_every_domain(
         for domain in POOL_COUNTS
     }
     for a, b in combinations(by_domain.values(), 2):
-        assert a == pytest.approx(b, rel=0.03)
+        assert a == pytest.approx(b, rel=0.05)
 
 
 def test_ranking_by_length_does_not_find_maths(tokenizer: Tokenizer, pool: list[Record]) -> None:
