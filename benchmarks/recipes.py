@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.harness import Options, Report, run, workspace
 
 if TYPE_CHECKING:
-    from nait_store.store import Store
+    from nait_store.store.facade import Store
 
 FEATURES = ("mean", "drift", "last")
 METHODS: tuple[tuple[str, bool | None], ...] = (("pca", True), ("pca", False), ("mean", None), ("contrastive", None))

@@ -17,7 +17,7 @@ COMMANDS = {
     "nait-store --help": ["-m", "nait_store.cli.main", "--help"],
     "nait-store ingest --help": ["-m", "nait_store.cli.main", "ingest", "--help"],
     "import nait_store": ["-c", "import nait_store"],
-    "import nait_store.store": ["-c", "import nait_store.store"],
+    "import nait_store.store.facade": ["-c", "import nait_store.store.facade"],
     "import duckdb": ["-c", "import duckdb"],
     "import pandas": ["-c", "import pandas"],
 }

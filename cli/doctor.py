@@ -17,7 +17,7 @@ def doctor(context: typer.Context) -> None:
 
     The exit code is 1 if anything is.
     """
-    from nait_store.doctor import examine
+    from nait_store.store.doctor import examine
 
     console: Console = context.obj
     try:

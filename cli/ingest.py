@@ -9,7 +9,7 @@ import typer
 from nait_store.cli import views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers, parse_list, parse_pairs
-from nait_store.options import IngestOptions
+from nait_store.store.options import IngestOptions
 
 
 def ingest(

@@ -11,7 +11,7 @@ from nait_store.errors import InvalidInputError
 if TYPE_CHECKING:
     from nait_store.cli.console import Console
     from nait_store.progress import ProgressListener
-    from nait_store.store import Store
+    from nait_store.store.facade import Store
 
 
 def open_store(console: Console, progress: ProgressListener | None = None) -> Store:

@@ -9,7 +9,7 @@ import typer
 from nait_store.cli import views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers
-from nait_store.options import BuildOptions
+from nait_store.store.options import BuildOptions
 
 app = typer.Typer(help="Build, list and describe profiles.", no_args_is_help=True, rich_markup_mode=None)
 

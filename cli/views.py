@@ -12,17 +12,17 @@ from nait_store.cli.quantities import count, duration, numbers, size
 from nait_store.cli.tables import Table, pairs
 
 if TYPE_CHECKING:
-    from nait_store.doctor import DoctorReport
     from nait_store.ingest.requests import IngestEstimate, IngestReport
-    from nait_store.integrity import VerifyReport
-    from nait_store.inventory import SetDetails, SetSummary
     from nait_store.registry.profiles import Profile
     from nait_store.schemas.activation_set import SetManifest
     from nait_store.scoring.sidecars import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport
     from nait_store.selection.saved import SavedSelection
-    from nait_store.store import Store
+    from nait_store.store.doctor import DoctorReport
+    from nait_store.store.facade import Store
+    from nait_store.store.integrity import VerifyReport
+    from nait_store.store.inventory import SetDetails, SetSummary
 
 Block = str | Table
 _PREVIEW_ROWS = 5

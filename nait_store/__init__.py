@@ -31,7 +31,7 @@ from nait_store.errors import (
 
 if TYPE_CHECKING:
     from nait_store.progress import ProgressListener
-    from nait_store.store import Store
+    from nait_store.store.facade import Store
 
 __all__ = [
     "AlreadyExistsError",
@@ -80,7 +80,7 @@ def open(  # noqa: A001  (read as nait_store.open)
     UnsupportedVersionError
         A newer release wrote the store.
     """
-    from nait_store.store import Store
+    from nait_store.store.facade import Store
 
     return Store.open(url, create=create, progress=progress)
 
@@ -88,7 +88,7 @@ def open(  # noqa: A001  (read as nait_store.open)
 def __getattr__(name: str) -> Any:
     # Store is imported on first use: `nait-store --help` must not pay for pydantic and fsspec.
     if name == "Store":
-        from nait_store.store import Store
+        from nait_store.store.facade import Store
 
         return Store
     if name == "__version__":

@@ -102,7 +102,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> FakeCapture:
         capture.features = request.features
         return capture
 
-    monkeypatch.setattr("nait_store.ingesting.open_capture", open_capture)
+    monkeypatch.setattr("nait_store.store.ingesting.open_capture", open_capture)
     return capture
 
 

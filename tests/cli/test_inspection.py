@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import nait_store.doctor
+import nait_store.store.doctor
 
 
 def test_sets_list(cli: Any, store: Path) -> None:
@@ -113,7 +113,7 @@ def test_quick_verify_finds_a_missing_file(cli: Any, store: Path) -> None:
 def quick_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Doctor asks torch in a process of its own, which takes seconds: answer for it."""
     answer = json.dumps({"torch": "9.9", "devices": ["cuda:0 Test GPU"], "threads": 1})
-    monkeypatch.setattr(nait_store.doctor, "_ASK_TORCH", f"print({answer!r})")
+    monkeypatch.setattr(nait_store.store.doctor, "_ASK_TORCH", f"print({answer!r})")
 
 
 def test_doctor_of_a_sound_store(cli: Any, store: Path, quick_torch: None) -> None:
@@ -147,7 +147,7 @@ def test_doctor_of_a_damaged_store(cli: Any, store: Path, quick_torch: None) -> 
 
 
 def test_doctor_with_a_broken_torch(cli: Any, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nait_store.doctor, "_ASK_TORCH", "raise ImportError('libcuda.so.1 is missing')")
+    monkeypatch.setattr(nait_store.store.doctor, "_ASK_TORCH", "raise ImportError('libcuda.so.1 is missing')")
     run = cli("doctor")
     assert run.code == 1
     assert "libcuda.so.1 is missing" in run.out

@@ -140,10 +140,10 @@ def test_progress_is_heard(url: str, tmp_path: Path) -> None:
 
 
 def test_doctor(store: nait_store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nait_store.doctor
+    import nait_store.store.doctor
 
     answer = json.dumps({"torch": "9.9", "devices": [], "threads": 3})
-    monkeypatch.setattr(nait_store.doctor, "_ASK_TORCH", f"print({answer!r})")
+    monkeypatch.setattr(nait_store.store.doctor, "_ASK_TORCH", f"print({answer!r})")
     report = store.doctor()
     assert report.ok
     assert {"python", "packages", "device", "cpu", "cache", "store", "contents", "catalog"} <= {

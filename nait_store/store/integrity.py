@@ -11,7 +11,7 @@ from nait_store.storage import layout
 from nait_store.storage.verify import Finding, Severity, verify_payload
 
 if TYPE_CHECKING:
-    from nait_store.store import Store
+    from nait_store.store.facade import Store
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,17 @@ from nait_store.storage.provenance import new_ulid, now
 
 if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
-    from nait_store.doctor import DoctorReport
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
-    from nait_store.integrity import VerifyReport
-    from nait_store.inventory import Profiles, Sets
-    from nait_store.options import ExportOptions, IngestOptions, SelectOptions
     from nait_store.query.session import QueryResult, QuerySession
     from nait_store.scoring.sidecars import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
+    from nait_store.store.doctor import DoctorReport
+    from nait_store.store.integrity import VerifyReport
+    from nait_store.store.inventory import Profiles, Sets
+    from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
 
 DEFAULT_URL = "./.nait-store"
 
@@ -97,14 +97,14 @@ class Store:
     @cached_property
     def sets(self) -> Sets:
         """Its activation sets."""
-        from nait_store.inventory import Sets
+        from nait_store.store.inventory import Sets
 
         return Sets(self.location)
 
     @cached_property
     def profiles(self) -> Profiles:
         """Its profiles."""
-        from nait_store.inventory import Profiles
+        from nait_store.store.inventory import Profiles
 
         return Profiles(self)
 
@@ -162,7 +162,7 @@ class Store:
         announce
             Called with the expected size once it is known, before anything is captured.
         **options
-            See :class:`~nait_store.options.IngestOptions`.
+            See :class:`~nait_store.store.options.IngestOptions`.
 
         Returns
         -------
@@ -180,7 +180,7 @@ class Store:
         """
         from nait_store.ingest.job import ingest
         from nait_store.ingest.requests import ignore_estimate
-        from nait_store.ingesting import open_capture, plan_request
+        from nait_store.store.ingesting import open_capture, plan_request
 
         self.location.require_writable()
         request = plan_request(sources, set, features, options)
@@ -250,7 +250,7 @@ class Store:
         top
             Count or percentage of the candidates.
         **options
-            See :class:`~nait_store.options.SelectOptions`.
+            See :class:`~nait_store.store.options.SelectOptions`.
 
         Returns
         -------
@@ -280,7 +280,7 @@ class Store:
         to
             Path, fsspec URL, or an open :class:`~nait_store.selection.export.Target`.
         **options
-            See :class:`~nait_store.options.ExportOptions`.
+            See :class:`~nait_store.store.options.ExportOptions`.
 
         Raises
         ------
@@ -297,13 +297,13 @@ class Store:
 
     def verify(self, *, quick: bool = False) -> VerifyReport:
         """Compare every file with its record; ``quick`` compares sizes and leaves the hashing out."""
-        from nait_store.integrity import verify
+        from nait_store.store.integrity import verify
 
         return verify(self, quick=quick)
 
     def doctor(self) -> DoctorReport:
         """Describe the installation, the machine and the store, and what is wrong with them."""
-        from nait_store.doctor import examine
+        from nait_store.store.doctor import examine
 
         return examine(self)
 

@@ -15,7 +15,7 @@ from nait_store.schemas.capture import Feature, HookPoint, Span, SpanEdges, Stor
 
 if TYPE_CHECKING:
     from nait_store.ingest.capture_source import CaptureSource
-    from nait_store.options import IngestOptions
+    from nait_store.store.options import IngestOptions
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -28,7 +28,7 @@ def plan_request(
     Parameters
     ----------
     sources, set_name, features, options
-        As given to :meth:`nait_store.store.Store.ingest`.
+        As given to :meth:`nait_store.store.facade.Store.ingest`.
 
     Raises
     ------

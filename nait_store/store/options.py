@@ -7,7 +7,7 @@ from typing import Literal, TypedDict
 
 
 class IngestOptions(TypedDict, total=False):
-    """Options of :meth:`nait_store.store.Store.ingest`; each has the default that the command line documents."""
+    """Options of :meth:`nait_store.store.facade.Store.ingest`; each has the default that the command line documents."""
 
     hook: str
     """``mlp`` (default), ``residual`` or ``attn``."""
@@ -49,7 +49,7 @@ class IngestOptions(TypedDict, total=False):
 
 
 class BuildOptions(TypedDict, total=False):
-    """Options of :meth:`nait_store.inventory.Profiles.build`; what is not given comes from the recipe."""
+    """Options of :meth:`nait_store.store.inventory.Profiles.build`; what is not given comes from the recipe."""
 
     against: str | None
     """Background set of the contrastive method."""
@@ -80,7 +80,7 @@ class BuildOptions(TypedDict, total=False):
 
 
 class SelectOptions(TypedDict, total=False):
-    """Options of :meth:`nait_store.store.Store.select`."""
+    """Options of :meth:`nait_store.store.facade.Store.select`."""
 
     strategy: Literal["alignment", "lowest", "random"]
     """Highest score first (default), lowest first, or by chance."""
@@ -93,7 +93,7 @@ class SelectOptions(TypedDict, total=False):
 
 
 class ExportOptions(TypedDict, total=False):
-    """Options of :meth:`nait_store.store.Store.export`."""
+    """Options of :meth:`nait_store.store.facade.Store.export`."""
 
     format: str | None
     """``jsonl``, ``parquet`` or ``ids``; by default what the file's name ends in, else JSON lines."""

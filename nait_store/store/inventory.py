@@ -12,12 +12,12 @@ from nait_store.refs import Kind, Reference, check_name, parse_reference
 
 if TYPE_CHECKING:
     from nait_store.activations.versions import ActivationSets, SetVersion
-    from nait_store.options import BuildOptions
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.schemas.activation_set import SetManifest
     from nait_store.schemas.profile import ProfileManifest
     from nait_store.storage.location import Location
-    from nait_store.store import Store
+    from nait_store.store.facade import Store
+    from nait_store.store.options import BuildOptions
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Profiles:
         source
             Set, ``gsm8k`` or ``gsm8k@2``.
         **options
-            See :class:`~nait_store.options.BuildOptions`.
+            See :class:`~nait_store.store.options.BuildOptions`.
 
         Returns
         -------

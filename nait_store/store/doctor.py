@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from nait_store.errors import NaitStoreError, NotFoundError
 
 if TYPE_CHECKING:
-    from nait_store.store import Store
+    from nait_store.store.facade import Store
 
 State = Literal["ok", "note", "problem"]
 _PACKAGES = ("torch", "transformers", "duckdb", "pyarrow", "zarr", "numba", "numpy", "fsspec", "pydantic", "typer")
