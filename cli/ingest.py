@@ -19,7 +19,7 @@ def ingest(
         typer.Argument(
             metavar="SOURCES",
             show_default=False,
-            help="JSONL, JSON, CSV, Parquet or Arrow files (also .gz, .zst), globs, fsspec URLs, datasets:ID.",
+            help="JSONL, JSON, CSV, Parquet or Arrow files (also .gz, .zst), globs, fsspec URLs, hf-datasets:ID.",
         ),
     ],
     set_name: Annotated[
@@ -53,11 +53,11 @@ def ingest(
         int | None,
         typer.Option(metavar="TOKENS", min=1, help="Truncate here.", show_default="min(2048, the model's limit)"),
     ] = None,
-    dtype: Annotated[
+    compute_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         typer.Option(help="Of weights and forward pass; auto is the checkpoint's."),
     ] = "auto",
-    store_dtype: Annotated[
+    dtype: Annotated[
         Literal["auto", "float16", "float32"],
         typer.Option(help="Of what is stored; auto is the set's, or float16 unless values come near its range."),
     ] = "auto",
@@ -104,8 +104,8 @@ def ingest(
         span=span,
         span_edges=span_edges,
         max_length=max_length,
+        compute_dtype=compute_dtype,
         dtype=dtype,
-        store_dtype=store_dtype,
         device=device,
         token_budget=token_budget,
         map=parse_pairs("--map", field_map or [], "instruction=question,output=answer") or None,

@@ -47,7 +47,7 @@ class CaptureOptions:
         What a sample's tokens are, see :class:`~nait_store.capture.rendering.Renderer`.
     max_length_tokens
         Truncation limit; by default 2048, or the model's own limit if that is less.
-    dtype, device, trust_remote_code
+    compute_dtype, device, trust_remote_code
         See :func:`~nait_store.capture.models.load_model`.
     token_budget
         Tokens in a batch; by default what measured best for the kind of device.
@@ -61,7 +61,7 @@ class CaptureOptions:
     span: Span = Span.ALL
     span_edges: SpanEdges = SpanEdges.CONTENT
     max_length_tokens: int | None = None
-    dtype: str = "auto"
+    compute_dtype: str = "auto"
     device: str = "auto"
     token_budget: int | None = None
     trust_remote_code: bool = False
@@ -175,7 +175,7 @@ class CaptureSession:
         span: Span = Span.ALL,
         span_edges: SpanEdges = SpanEdges.CONTENT,
         max_length_tokens: int | None = None,
-        dtype: str = "auto",
+        compute_dtype: str = "auto",
         device: str = "auto",
         token_budget: int | None = None,
         trust_remote_code: bool = False,
@@ -196,7 +196,7 @@ class CaptureSession:
             span=span,
             span_edges=span_edges,
             max_length_tokens=max_length_tokens,
-            dtype=dtype,
+            compute_dtype=compute_dtype,
             device=device,
             token_budget=token_budget,
             trust_remote_code=trust_remote_code,
@@ -208,7 +208,7 @@ class CaptureSession:
         """Load a model and find out how to capture it, see :meth:`open`."""
         loaded = load_model(
             options.model_source,
-            dtype=options.dtype,
+            dtype=options.compute_dtype,
             device=options.device,
             trust_remote_code=options.trust_remote_code,
         )
@@ -283,7 +283,7 @@ class CaptureSession:
             raise NaitStoreError(
                 f"one sample of {batch[0].n_tokens:,} tokens is too much for the memory of "
                 f"{self.environment.device}: {message}",
-                next_step="lower --max-length, capture fewer --layers, or load the model with --dtype bfloat16",
+                next_step="lower --max-length, capture fewer --layers, or load the model with --compute-dtype bfloat16",
             )
         _release_memory(self.environment.device)
         n_tokens = sum(sample.n_tokens for sample in batch)

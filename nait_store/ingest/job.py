@@ -123,7 +123,7 @@ class _Job:
 
     def run(self) -> IngestReport:
         name = self._request.set_name
-        sources = open_sources(self._request.sources)
+        sources = self._request.opened or open_sources(self._request.sources)
         wanted = self._set_record()
         existing = self._sets.record(name)
         if existing is not None:

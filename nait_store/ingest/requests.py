@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from nait_store.schemas.activation_set import SourceFile
 from nait_store.schemas.capture import Feature, StoredDtype
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class IngestRequest:
         The command line, for the plan.
     flush
         When samples are flushed.
+    opened
+        What ``open_sources(sources)`` gave, by those who looked before a model was loaded: digests are taken once.
     """
 
     sources: tuple[str, ...]
@@ -98,6 +101,7 @@ class IngestRequest:
     rejects_path: str | None = None
     command: str = ""
     flush: FlushPolicy = field(default_factory=FlushPolicy)
+    opened: tuple[SourceFile, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ class Store:
         Parameters
         ----------
         sources
-            Files, globs, fsspec URLs, ``datasets:`` ids.
+            Files, globs, fsspec URLs, ``hf-datasets:`` ids.
         set
             Name of the set; created by its first ingest.
         model
@@ -310,7 +310,10 @@ class Store:
 
 def _create(location: Location) -> bool:
     """Create ``store.json``; False where somebody else did meanwhile."""
-    if location.names():
+    found = location.names()
+    if layout.STORE_RECORD in found:
+        return False
+    if found:
         raise InvalidInputError(
             f"{location.url} is a folder with other files in it, not a store",
             next_step="name a new or empty folder with --store",

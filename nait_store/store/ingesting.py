@@ -44,7 +44,7 @@ def plan_request(
     chosen = tuple(dict.fromkeys(_choice(Feature, feature, "feature") for feature in features))
     if not chosen:
         raise InvalidInputError("no feature to store", next_step=f"name at least one of {', '.join(Feature)}")
-    stored = options.get("store_dtype", "auto")
+    stored = options.get("dtype", "auto")
     mapping = options.get("map")
     on_error = options.get("on_error", "stop")
     if on_error not in ("stop", "skip"):
@@ -52,8 +52,10 @@ def plan_request(
     limit = options.get("limit")
     if limit is not None and limit < 1:
         raise InvalidInputError(f"a limit of {limit} reads nothing", next_step="give a limit of at least 1")
-    request = IngestRequest(
-        sources=(sources,) if isinstance(sources, str) else tuple(sources),
+    named = (sources,) if isinstance(sources, str) else tuple(sources)
+    return IngestRequest(
+        sources=named,
+        opened=tuple(open_sources(named)),
         set_name=set_name,
         features=chosen,
         dtype=None if stored == "auto" else _choice(StoredDtype, stored, "dtype to store"),
@@ -65,8 +67,6 @@ def plan_request(
         rejects_path=options.get("rejects"),
         command=shlex.join(sys.argv),
     )
-    open_sources(request.sources)
-    return request
 
 
 def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> CaptureSource:
@@ -97,7 +97,7 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
         span=span,
         span_edges=span_edges,
         max_length_tokens=options.get("max_length"),
-        dtype=options.get("dtype", "auto"),
+        compute_dtype=options.get("compute_dtype", "auto"),
         device=options.get("device", "auto"),
         token_budget=options.get("token_budget"),
         trust_remote_code=options.get("trust_remote_code", False),

@@ -23,9 +23,9 @@ class IngestOptions(TypedDict, total=False):
     """``content`` (default) or ``rendered``."""
     max_length: int | None
     """Tokens at which a sample is truncated; min(2048, the model's limit) by default."""
-    dtype: str
+    compute_dtype: str
     """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
-    store_dtype: str
+    dtype: str
     """Of what is stored: ``auto`` (the set's; for a new set float16 unless values come near its range), ``float16``
     or ``float32``."""
     device: str

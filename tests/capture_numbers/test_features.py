@@ -153,7 +153,7 @@ def test_one_content_token_has_no_drift(model_folder: Callable[[str], str]) -> N
 
 def test_bfloat16_weights_accumulate_in_float32(model_folder: Callable[[str], str]) -> None:
     samples = random_samples([40, 9, 23])
-    with CaptureSession.open(model_folder("llama"), features=FEATURES, dtype="bfloat16") as session:
+    with CaptureSession.open(model_folder("llama"), features=FEATURES, compute_dtype="bfloat16") as session:
         low = by_sample_id(session.capture(samples))
     with CaptureSession.open(model_folder("llama"), features=FEATURES) as session:
         full = by_sample_id(session.capture(samples))

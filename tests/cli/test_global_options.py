@@ -45,10 +45,10 @@ def test_default_store_is_a_folder_here(cli: Any, folder: Path) -> None:
 def test_hoisting_leaves_values_and_what_follows_a_double_dash_alone() -> None:
     given = ["sql", "--out", "x", "--json", "--store", "s", "--", "--json", "--store"]
     assert hoist_global_options(given) == ["--json", "--store", "s", "sql", "--out", "x", "--", "--json", "--store"]
-    assert hoist_global_options(["ingest", "a", "--store-dtype", "float32"]) == [
+    assert hoist_global_options(["ingest", "a", "--compute-dtype", "float32"]) == [
         "ingest",
         "a",
-        "--store-dtype",
+        "--compute-dtype",
         "float32",
     ]
 

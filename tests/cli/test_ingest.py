@@ -61,7 +61,7 @@ def test_nan_and_overflow_reject_the_sample_and_keep_the_rest(
 ) -> None:
     records = [{"id": f"r{i}", "instruction": f"q {i}", "output": "a"} for i in range(12)]
     fake_model.poison = {"r3": float("nan"), "r5": 1e30, "r7": float("inf")}
-    run = cli("ingest", write_jsonl("a.jsonl", records), *TO_NEW, "--id-field", "id", "--store-dtype", "float16")
+    run = cli("ingest", write_jsonl("a.jsonl", records), *TO_NEW, "--id-field", "id", "--dtype", "float16")
     assert run.code == 0
     assert "9 samples added (3 rejected" in run.out
     assert cli("sets", "show", "new", "--json").json["summary"]["n_samples"] == 9

@@ -79,7 +79,7 @@ def choices(function: Any, parameter: str) -> set[str]:
         (ingest.ingest, "hook", HookPoint, set()),
         (ingest.ingest, "span", Span, set()),
         (ingest.ingest, "span_edges", SpanEdges, set()),
-        (ingest.ingest, "store_dtype", StoredDtype, {"auto"}),
+        (ingest.ingest, "dtype", StoredDtype, {"auto"}),
         (profile.build, "method", Method, set()),
         (profile.build, "metric", Metric, set()),
         (profile.build, "feature", Feature, set()),

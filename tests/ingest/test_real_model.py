@@ -29,7 +29,7 @@ def test_a_real_models_features_arrive_in_the_store(location: Location, tmp_path
     records = [{"id": i, "instruction": "add " * (1 + i % 7), "output": f"{i} and {2 * i}"} for i in range(30)]
     source.write_text("".join(json.dumps(record) + "\n" for record in records))
     model = save_tiny_model(tmp_path / "model")
-    with CaptureSession.open(str(model), features=_FEATURES, dtype="float32", device="cpu") as session:
+    with CaptureSession.open(str(model), features=_FEATURES, compute_dtype="float32", device="cpu") as session:
         request = IngestRequest((str(source),), "pool", features=_FEATURES, id_field="id", flush=FlushPolicy(rows=10))
         report = ingest(location, session, request)
         assert (report.set_ref, report.n_added, report.n_rejected) == ("pool@1", 30, 0)

@@ -109,7 +109,7 @@ def test_bad_selections(store: nait_store.Store, options: dict[str, Any]) -> Non
     [
         ({"features": ["mode"]}, "'mode' is not a feature"),
         ({"features": []}, "no feature"),
-        ({"store_dtype": "int3"}, "'int3' is not a dtype"),
+        ({"dtype": "int3"}, "'int3' is not a dtype"),
         ({"on_error": "ignore"}, "'ignore'"),
         ({"limit": 0}, "limit of 0"),
         ({"map": {"colour": "x"}}, "'colour'"),
