@@ -23,9 +23,9 @@ from nait_store.activations.versions import ActivationSets
 from nait_store.activations.writer import SegmentWriter
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.schemas.profile import Metric
+from nait_store.scoring.completion import ensure_scores
 from nait_store.scoring.kernels import default_kernels, padded
 from nait_store.scoring.scan import scan, thread_count
-from nait_store.scoring.sidecars import ensure_scores
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 from nait_store.testing.stores import ENVIRONMENT, SETTINGS, fake_identity, fake_row, fake_set_record

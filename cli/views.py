@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nait_store.ingest.requests import IngestEstimate, IngestReport
     from nait_store.registry.profiles import Profile
     from nait_store.schemas.activation_set import SetManifest
-    from nait_store.scoring.sidecars import ScoreWork
+    from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport
     from nait_store.selection.saved import SavedSelection

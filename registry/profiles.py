@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import ConflictError, CorruptChunkError, FormatError, InvalidInputError, NotFoundError
-from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.errors import ConflictError, CorruptChunkError, FormatError, NotFoundError
+from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
-from nait_store.registry.compatibility import require_same_capture
-from nait_store.registry.directions import (
-    LayerDirection,
-    contrastive_direction,
-    mean_direction,
-    principal_direction,
+from nait_store.registry.computation import (
+    check_inputs,
+    compute_directions,
+    given_parameters,
+    recipe_digest,
+    sample_source,
 )
-from nait_store.registry.in_domain import ChosenRows, RowSubset, choose_rows
+from nait_store.registry.in_domain import RowSubset, choose_rows
 from nait_store.registry.payload import (
     MAX_RECORD_BYTES,
     PROFILE_FILE,
@@ -31,15 +30,11 @@ from nait_store.registry.payload import (
 )
 from nait_store.registry.quality import warnings_for
 from nait_store.schemas.profile import (
-    LayerStatistics,
-    Method,
     Metric,
     ProfileManifest,
     ProfileRecord,
     Recipe,
-    SampleSource,
 )
-from nait_store.schemas.record import json_digest
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
@@ -228,14 +223,14 @@ class ProfileRegistry:
             A feature or layer is not stored.
         """
         check_name(name, Kind.PROFILE)
-        chosen_layers = _check_inputs(source, recipe, background, layers)
+        chosen_layers = check_inputs(source, recipe, background, layers)
         chosen = choose_rows(source, subset=rows, limit=limit, seed=seed)
         against = None if background is None else choose_rows(background)
-        recipe_sha256 = _recipe_digest(source, recipe, chosen, against, chosen_layers)
+        recipe_sha256 = recipe_digest(source, recipe, chosen, against, chosen_layers)
         existing = self._find(name, recipe_sha256)
         if existing is not None:
             return existing, False
-        arrays, statistics = _compute(source, recipe, chosen, against, chosen_layers, progress)
+        arrays, statistics = compute_directions(source, recipe, chosen, against, chosen_layers, progress)
         payload = new_ulid()
         folder = layout.payload_folder(Kind.PROFILE, name, payload)
         about = {
@@ -258,14 +253,14 @@ class ProfileRegistry:
                 n_neurons=source.record.n_neurons,
                 has_offset=arrays.offset is not None,
                 directions_sha256=arrays.digest(chosen_layers),
-                source=_sample_source(source, chosen, where=where, limit=limit, seed=seed),
+                source=sample_source(source, chosen, where=where, limit=limit, seed=seed),
                 background=None
                 if background is None or against is None
-                else _sample_source(background, against, where=None, limit=None, seed=0),
+                else sample_source(background, against, where=None, limit=None, seed=0),
                 statistics=statistics,
                 warnings=warnings_for(recipe, statistics, chosen, source.reference),
                 files=files,
-                parameters=_parameters(source, recipe, limit, seed, where, background, layers),
+                parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
                 card=card,
                 parent=self._log.latest(name),
                 provenance=current_provenance(),
@@ -335,130 +330,3 @@ class ProfileRegistry:
         if list(record.layers) != sorted(set(record.layers)) or not record.layers or record.layers[0] < 0:
             raise FormatError(f"{url}: its layers are not ascending, distinct and zero-based")
         return Profile(self._location, manifest, record)
-
-
-def _check_inputs(
-    source: SetVersion, recipe: Recipe, background: SetVersion | None, layers: Sequence[int] | None
-) -> tuple[int, ...]:
-    contrastive = recipe.method is Method.CONTRASTIVE
-    if contrastive and background is None:
-        raise InvalidInputError(
-            "the contrastive method needs a background to set the samples apart from",
-            next_step="name one with --against SET, e.g. the pool that you want to choose from",
-        )
-    if background is not None and not contrastive:
-        raise InvalidInputError(
-            f"method {recipe.method.value!r} has no use for the background {background.reference}",
-            next_step="add --method contrastive, or leave out --against",
-        )
-    chosen = source.layers if layers is None else tuple(sorted(set(layers)))
-    if layers is not None and not chosen:
-        raise InvalidInputError("an empty list of layers leaves nothing to build", next_step="name at least one layer")
-    source.require([recipe.profile_feature], chosen)
-    if background is not None:
-        require_same_capture(source, background)
-        background.require(sorted({recipe.profile_feature, recipe.feature}), chosen)
-    if not chosen:
-        raise NotFoundError(
-            f"the segments of set {source.reference} have no layer in common",
-            next_step="ingest all samples with the same --layers",
-        )
-    return chosen
-
-
-def _recipe_digest(
-    source: SetVersion,
-    recipe: Recipe,
-    chosen: ChosenRows,
-    against: ChosenRows | None,
-    layers: tuple[int, ...],
-) -> str:
-    # by sample ids and capture, not by set name: the same samples in another set are the same inputs
-    return json_digest(
-        {
-            "recipe": recipe.model_dump(mode="json", exclude={"name"}),
-            "capture_id": source.record.capture_id,
-            "settings": [settings.model_dump(mode="json") for settings in chosen.settings],
-            "samples": chosen.sample_ids_sha256,
-            "background": None if against is None else against.sample_ids_sha256,
-            "layers": list(layers),
-        }
-    )
-
-
-def _compute(
-    source: SetVersion,
-    recipe: Recipe,
-    chosen: ChosenRows,
-    against: ChosenRows | None,
-    layers: tuple[int, ...],
-    progress: ProgressListener,
-) -> tuple[ProfileArrays, tuple[LayerStatistics, ...]]:
-    shape = (len(layers), source.record.n_neurons)
-    directions = np.empty(shape, dtype=np.float32)
-    offset = None if against is None else np.empty(shape, dtype=np.float32)
-    statistics = []
-    for i, layer in enumerate(layers):
-        X = chosen.gather(recipe.profile_feature, layer)  # [M, J]
-        background_mean = None
-        if against is not None and offset is not None:
-            background_mean = against.mean(recipe.profile_feature, layer)
-            same = recipe.feature is recipe.profile_feature
-            offset[i] = background_mean if same else against.mean(recipe.feature, layer)
-        found = _direction(recipe, X, background_mean, f"layer {layer} of {source.reference}")
-        directions[i] = found.direction
-        statistics.append(
-            LayerStatistics(
-                layer=layer,
-                explained_variance_ratio=found.explained_variance_ratio,
-                sign_margin=found.sign_margin,
-            )
-        )
-        progress(ProgressEvent("profile", i + 1, len(layers), bytes_done=(i + 1) * X.nbytes))
-    return ProfileArrays(directions, offset), tuple(statistics)
-
-
-def _direction(
-    recipe: Recipe, X: NDArray[np.float32], background_mean: NDArray[np.float64] | None, where: str
-) -> LayerDirection:
-    if background_mean is not None:
-        return contrastive_direction(X, background_mean, where=where)
-    if recipe.method is Method.MEAN:
-        return mean_direction(X, where=where)
-    return principal_direction(X, center=recipe.center, where=where)
-
-
-def _sample_source(
-    version: SetVersion, chosen: ChosenRows, *, where: str | None, limit: int | None, seed: int
-) -> SampleSource:
-    return SampleSource(
-        set_name=version.name,
-        version=version.number,
-        where=where,
-        limit=limit,
-        seed=None if limit is None else seed,
-        n_samples=chosen.n_samples,
-        sample_ids_sha256=chosen.sample_ids_sha256,
-    )
-
-
-def _parameters(
-    source: SetVersion,
-    recipe: Recipe,
-    limit: int | None,
-    seed: int,
-    where: str | None,
-    background: SetVersion | None,
-    layers: Sequence[int] | None,
-) -> dict[str, Any]:
-    given = {
-        "source": source.reference,
-        "model": source.segments[0].record.environment.model_source,
-        "recipe": recipe.name,
-        "limit": limit,
-        "seed": None if limit is None else seed,
-        "where": where,
-        "against": None if background is None else background.reference,
-        "layers": None if layers is None else list(layers),
-    }
-    return {key: value for key, value in given.items() if value is not None}

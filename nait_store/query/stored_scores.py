@@ -12,7 +12,8 @@ from nait_store.activations.reader import SegmentReader
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import StorageError
 from nait_store.progress import ProgressListener
-from nait_store.scoring.sidecars import ScoreSidecars, ensure_scores, read_scores
+from nait_store.scoring.completion import ensure_scores, read_scores
+from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 

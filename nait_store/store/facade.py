@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
     from nait_store.query.session import QueryResult, QuerySession
-    from nait_store.scoring.sidecars import ScoreWork
+    from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
@@ -223,7 +223,7 @@ class Store:
             About the profiles' fit to the set.
         """
         from nait_store.registry.compatibility import require_compatible
-        from nait_store.scoring.sidecars import ensure_scores
+        from nait_store.scoring.completion import ensure_scores
 
         version = self.sets.open(set)
         opened = [self.profiles.open(profile) for profile in profiles]

@@ -15,9 +15,10 @@ from nait_store.errors import CorruptChunkError, NotFoundError, ReadOnlyError, S
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
 from nait_store.schemas.scores import ScoreKey
-from nait_store.scoring import sidecars as sidecars_module
+from nait_store.scoring import completion, sidecars
+from nait_store.scoring.completion import ensure_scores, read_scores
 from nait_store.scoring.scan import SegmentScores
-from nait_store.scoring.sidecars import ScoreSidecars, ensure_scores, read_scores
+from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 from nait_store.testing.scores import plain_projections, random_target
@@ -109,7 +110,7 @@ def test_scores_never_computed_are_not_found(location: Location, version: SetVer
 
 
 def test_row_groups_are_bounded(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sidecars_module, "_ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr(sidecars, "_ROW_GROUP_BYTES", 1)
     version = build_set(location, "pool", 2500, 1, 4, chunk_rows=100)
     one = random_target(layers=(0,), n_neurons=4)
     ensure_scores(location, version, [one])
@@ -284,7 +285,7 @@ def test_whole_scores_can_be_written(location: Location, version: SetVersion) ->
 def test_many_targets_are_scored_in_groups(
     location: Location, version: SetVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sidecars_module, "_TARGETS_AT_ONCE", 2)
+    monkeypatch.setattr(completion, "_TARGETS_AT_ONCE", 2)
     targets = [target(i) for i in range(5)]
     work = ensure_scores(location, version, targets)
     assert work.n_computed == 10

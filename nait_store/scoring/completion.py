@@ -1,0 +1,151 @@
+"""Scores of a set version, computed where they are missing: one pass over the arrays for all of them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from nait_store.activations.reader import SegmentReader
+from nait_store.activations.set_version import SetVersion
+from nait_store.errors import CorruptChunkError, NotFoundError
+from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.scoring.scan import Pairs, scan
+from nait_store.scoring.sidecars import SCORE_COLUMNS, ScoreSidecars, SidecarWriter, check_columns
+from nait_store.scoring.targets import ScoringTarget
+from nait_store.storage.location import Location
+
+logger = logging.getLogger(__name__)
+
+_TARGETS_AT_ONCE = 64  # more would hold that many files open and gain nothing: such a pass is bound by arithmetic
+
+
+@dataclass(frozen=True)
+class ScoreWork:
+    """What :func:`ensure_scores` did.
+
+    Attributes
+    ----------
+    n_computed, n_cached
+        (segment, target) pairs that were scanned, and that had their scores already.
+    bytes_read
+        Of activations.
+    elapsed_seconds
+        In all.
+    """
+
+    n_computed: int
+    n_cached: int
+    bytes_read: int
+    elapsed_seconds: float
+
+
+def ensure_scores(
+    location: Location,
+    version: SetVersion,
+    targets: Sequence[ScoringTarget],
+    progress: ProgressListener = ignore_progress,
+    *,
+    sidecars: ScoreSidecars | None = None,
+) -> ScoreWork:
+    """Compute the scores that are missing, in one pass over the arrays for all of them.
+
+    Interrupted, it leaves the sidecars of the segments that were finished and nothing else.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    version
+        The set version whose segments to score; rows it leaves out are scored all the same.
+    targets
+        Equal ones are computed once.
+    progress
+        Told rows and bytes.
+    sidecars
+        Where the scores are to be read from afterwards; needed on a store that cannot be written.
+
+    Returns
+    -------
+    ScoreWork
+        What was done.
+
+    Raises
+    ------
+    NotFoundError
+        A segment lacks a target's feature or layer; nothing was computed.
+    IncompatibleError
+        A target's vectors are of another width than the set's.
+    ReadOnlyError
+        The store cannot be written, there is something to compute, and ``sidecars`` was not given.
+    StorageError
+        A sidecar could not be written.
+    """
+    started = time.monotonic()
+    kept = sidecars if sidecars is not None else ScoreSidecars(location, in_memory=False)
+    pairs = _missing(kept, version.segments, targets)
+    n_missing = sum(len(wanted) for _, wanted in pairs)
+    n_all = len(version.refs) * len({_identity(target) for target in targets})
+    bytes_read = 0
+
+    def listen(event: ProgressEvent) -> None:
+        nonlocal bytes_read
+        bytes_read = event.bytes_done
+        progress(event)
+
+    _compute(kept, pairs, listen)
+    return ScoreWork(n_missing, n_all - n_missing, bytes_read, time.monotonic() - started)
+
+
+def read_scores(
+    sidecars: ScoreSidecars,
+    segment: SegmentReader,
+    target: ScoringTarget,
+    columns: Sequence[str] = SCORE_COLUMNS,
+) -> pa.Table:
+    """As :meth:`ScoreSidecars.read`, computing scores that are missing or damaged on the way."""
+    check_columns(columns)
+    if sidecars.exists(segment, target):
+        try:
+            return sidecars.read(segment, target, columns)
+        except (CorruptChunkError, NotFoundError) as error:  # removed by somebody, or damaged below its metadata
+            logger.warning("computing scores again: %s", error)
+    _compute(sidecars, [(segment, [target])], ignore_progress)
+    return sidecars.read(segment, target, columns)
+
+
+def _missing(
+    sidecars: ScoreSidecars, segments: Sequence[SegmentReader], targets: Sequence[ScoringTarget]
+) -> list[tuple[SegmentReader, list[ScoringTarget]]]:
+    distinct = list({_identity(target): target for target in targets}.values())
+    pairs = []
+    for first in range(0, len(distinct), _TARGETS_AT_ONCE):
+        for segment in segments:
+            group = distinct[first : first + _TARGETS_AT_ONCE]
+            wanted = [target for target in group if not sidecars.exists(segment, target)]
+            if wanted:
+                pairs.append((segment, wanted))
+    return pairs
+
+
+def _identity(target: ScoringTarget) -> tuple[str, str, str]:
+    return target.directions_sha256, target.feature.value, target.metric.value
+
+
+def _compute(sidecars: ScoreSidecars, pairs: Pairs, progress: ProgressListener) -> None:
+    writers: dict[int, SidecarWriter] = {}
+    try:
+        for found in scan(pairs, progress):
+            key = id(found.target)
+            if key not in writers:
+                writers[key] = sidecars.open_writer(found.segment, found.target)
+            writers[key].append(found.scores)
+            if found.ends_segment:
+                writers[key].close()
+                del writers[key]
+    finally:
+        for writer in writers.values():
+            writer.discard()
