@@ -290,7 +290,7 @@ def test_utf_16_text_is_named_as_such(tmp_path):
         ("a.csv", b""),
         ("a.csv", b"a,b\n"),
         ("a.parquet", parquet_bytes([{"x": 1}])[:0]),
-        ("a.jsonl.gz", gzip.compress(b"")),
+        ("a.jsonl.gz", gzip.compress(b"", mtime=0)),
     ],
 )
 def test_an_empty_file_is_a_clear_error(tmp_path, name, data):
