@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 from typing import Any
 
@@ -495,15 +493,6 @@ def test_a_missing_samples_file_is_an_error_of_the_store(bench: Workbench) -> No
     bench.location.delete(f"activations/pool/segments/{segment.segment_id}/samples.parquet")
     with pytest.raises(StorageError, match="could not read"):
         bench.sql("SELECT sum(n_tokens) FROM samples('pool')")
-
-
-def test_ctrl_c_stops_a_running_query_and_the_session_lives_on(bench: Workbench) -> None:
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        bench.sql("SELECT sum(a.x * b.x) FROM range(1000000) a(x), range(1000000) b(x)")
-    timer.join()
-    assert bench.rows("SELECT count(*) FROM samples('pool')") == [(60,)]
 
 
 def test_ctrl_c_in_a_scan_comes_out_as_such(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
