@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import ConflictError, CorruptChunkError, FormatError, NotFoundError
+from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.registry.computation import (
@@ -43,8 +43,6 @@ from nait_store.storage.provenance import current_provenance, new_ulid
 from nait_store.storage.versions import VersionLog
 
 __all__ = ["Profile", "ProfileRegistry", "RowSubset"]
-
-_COMMIT_ATTEMPTS = 100
 
 
 class Profile:
@@ -277,27 +275,28 @@ class ProfileRegistry:
         return profile, True
 
     def _commit(self, record: ProfileRecord, payload: str, record_sha256: str, message: str) -> Profile:
-        for _ in range(_COMMIT_ATTEMPTS):
-            existing = self._find(record.name, record.recipe_sha256)
-            if existing is not None:
-                return existing
-            manifest = ProfileManifest(
+        found: Profile | None = None
+
+        def propose(latest: int | None, number: int) -> ProfileManifest | None:  # noqa: ARG001
+            nonlocal found
+            found = self._find(record.name, record.recipe_sha256)
+            if found is not None:
+                return None
+            return ProfileManifest(
                 name=record.name,
-                number=(self._log.latest(record.name) or 0) + 1,
+                number=number,
                 payload=payload,
                 record_sha256=record_sha256,
                 recipe_sha256=record.recipe_sha256,
                 message=message,
                 provenance=record.provenance,
             )
-            try:
-                self._log.commit(record.name, manifest.number, manifest)
-            except ConflictError:
-                continue
+
+        manifest = self._log.commit_next(record.name, propose)
+        if manifest is not None:
             return Profile(self._location, manifest, record)
-        raise ConflictError(
-            f"other writers kept committing versions of profile {record.name!r}", next_step="run the same command again"
-        )
+        assert found is not None
+        return found
 
     def _discard(self, name: str, payload: str) -> None:
         """Delete a payload that no version refers to: an interrupt may come right after the commit."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from enum import StrEnum
+from typing import Any
 
 from pydantic import Field
 
@@ -13,14 +14,24 @@ from nait_store.schemas.capture import (
     Feature,
     StoredDtype,
 )
-from nait_store.schemas.record import FileDigest, Name, Provenance, Record, RelativePath, Sha256, Timestamp, Ulid
+from nait_store.schemas.record import (
+    Document,
+    FileDigest,
+    Name,
+    Provenance,
+    Record,
+    RelativePath,
+    Sha256,
+    Timestamp,
+    Ulid,
+)
 from nait_store.schemas.samples import FieldType
 
 ROW_BITS = 40
 """``row_id`` = segment ordinal · 2^40 + row index: never reused in a set, never persisted outside it."""
 
 
-class SetRecord(Record):
+class SetRecord(Document):
     """``set.json``: the name and the identity that every segment shares. Immutable."""
 
     name: Name
@@ -54,7 +65,7 @@ class SourceFile(Record):
     sha256: Sha256 | None = None
 
 
-class SegmentRecord(Record):
+class SegmentRecord(Document):
     """``segment.json``, written last: its presence says that the segment is whole."""
 
     segment_id: Ulid
@@ -72,6 +83,8 @@ class SegmentRecord(Record):
     environment: CaptureEnvironment
     n_tokens: int = Field(ge=0)
     n_truncated: int = Field(ge=0)
+    replaces: tuple[Ulid, ...] = ()
+    """Segments that it was made from, by a compaction or as their replacement."""
     provenance: Provenance
 
     @property
@@ -105,7 +118,18 @@ class TombstoneRef(Record):
     sha256: Sha256
 
 
-class SetManifest(Record):
+class Operation(StrEnum):
+    """What made a version of a set out of the one before."""
+
+    INGEST = "ingest"
+    DELETE_SAMPLES = "delete-samples"
+    RESTORE = "restore"
+    COMPACT = "compact"
+    PURGE = "purge"
+    REPAIR = "repair"
+
+
+class SetManifest(Document):
     """``versions/<n>.json``: its atomic creation is the commit.
 
     ``base is None`` marks a full list of segments (every 100th version); otherwise ``segments`` holds what came
@@ -115,8 +139,14 @@ class SetManifest(Record):
     set_name: Name
     number: int = Field(ge=1)
     parent: int | None
-    operation: Literal["ingest"]
+    operation: Operation
+    details: dict[str, Any] = Field(default_factory=dict)
+    """What the operation was asked to do, for the history: ``restored``, ``where``, ``n_deleted`` …"""
     message: str = ""
+    features: tuple[Feature, ...]
+    """Features that all its segments store."""
+    layers: tuple[int, ...]
+    """Zero-based decoder layers that all its segments store, ascending."""
     base: int | None = None
     segments: tuple[SegmentRef, ...]
     tombstones: TombstoneRef | None = None
@@ -127,7 +157,7 @@ class SetManifest(Record):
     provenance: Provenance
 
 
-class IngestPlan(Record):
+class IngestPlan(Document):
     """``ingests/<ulid>/plan.json``: what an ingest set out to do."""
 
     ingest_id: Ulid
@@ -141,16 +171,34 @@ class IngestPlan(Record):
     provenance: Provenance
 
 
-class IngestHeartbeat(Record):
-    """``ingests/<ulid>/heartbeat.json``, rewritten while the ingest lives."""
+class Heartbeat(Document):
+    """``heartbeat.json`` of an ingest or another job that writes segments, rewritten while it lives."""
 
-    ingest_id: Ulid
     at: Timestamp
     host: str
     pid: int
 
 
-class FlushRecord(Record):
+class RedirectRecord(Document):
+    """``redirects/<segment>.json``: another segment stands for this one, in every version that refers to it.
+
+    The replacement has the same rows in the same places, some of them blank: purged, or lost to damage. Blank rows
+    belong to no version.
+    """
+
+    segment_id: Ulid
+    """The segment that is gone."""
+    replacement: Ulid
+    record_sha256: Sha256
+    """Of the replacement's ``segment.json``."""
+    n_rows: int = Field(ge=1)
+    blank_rows: tuple[int, ...]
+    """Ascending row indices, those that were blank before included."""
+    operation: Operation
+    provenance: Provenance
+
+
+class FlushRecord(Document):
     """``ingests/<ulid>/flushed/<segment>.json``: from its creation on, the segment's samples are acknowledged."""
 
     ingest_id: Ulid
@@ -159,9 +207,11 @@ class FlushRecord(Record):
     record_sha256: Sha256
 
 
-class IngestOutcome(Record):
+class IngestOutcome(Document):
     """``ingests/<ulid>/outcome.json``: the ingest is over; its segments are in ``version`` or there were none."""
 
     ingest_id: Ulid
     version: int | None
+    rejects: FileDigest | None = None
+    """``rejects.jsonl`` beside it, where something was left out."""
     provenance: Provenance

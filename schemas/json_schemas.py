@@ -11,15 +11,17 @@ from pathlib import Path
 
 from nait_store.schemas.activation_set import (
     FlushRecord,
-    IngestHeartbeat,
+    Heartbeat,
     IngestOutcome,
     IngestPlan,
+    RedirectRecord,
     SegmentRecord,
     SetManifest,
     SetRecord,
 )
+from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
-from nait_store.schemas.record import Record
+from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
@@ -29,14 +31,18 @@ DOCUMENTS: dict[str, type[Record]] = {
     "set": SetRecord,
     "segment": SegmentRecord,
     "set-version": SetManifest,
+    "segment-redirect": RedirectRecord,
     "ingest-plan": IngestPlan,
-    "ingest-heartbeat": IngestHeartbeat,
+    "heartbeat": Heartbeat,
     "ingest-flushed": FlushRecord,
     "ingest-outcome": IngestOutcome,
     "profile": ProfileRecord,
     "profile-version": ProfileManifest,
     "selection": SelectionRecord,
     "selection-version": SelectionManifest,
+    "version-deleted": DeletionRecord,
+    "version-collected": CollectionRecord,
+    "label": LabelRecord,
     "score-key": ScoreKey,
 }
 
@@ -46,6 +52,13 @@ def json_schemas() -> dict[str, str]:
     texts = {}
     for name, record in DOCUMENTS.items():
         schema = record.model_json_schema(mode="serialization")
+        if issubclass(record, Document):
+            schema["properties"]["_sha256"] = {
+                "type": "string",
+                "pattern": "^[0-9a-f]{64}$",
+                "description": "SHA-256 of the document's bytes with 64 zeros in the place of this value",
+            }
+            schema["required"] = ["_sha256", *schema.get("required", [])]
         schema = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "$id": f"nait-store:format-{FORMAT_VERSION}:{name}",

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
-from nait_store.schemas.record import FileDigest, Name, Provenance, Record, Sha256, Ulid
+from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid
 
 
 class Metric(StrEnum):
@@ -65,7 +65,7 @@ class LayerStatistics(Record):
     """|mean · v| over the standard deviation of the projections: near 0, the sign is a coin toss."""
 
 
-class ProfileRecord(Record):
+class ProfileRecord(Document):
     """``profile.json`` of a payload. Immutable."""
 
     name: Name
@@ -95,7 +95,7 @@ class ProfileRecord(Record):
     provenance: Provenance
 
 
-class ProfileManifest(Record):
+class ProfileManifest(Document):
     """``versions/<n>.json`` of a profile: the sole commit point."""
 
     name: Name

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from nait_store.schemas.record import FileDigest, Name, Provenance, Record, Sha256, Ulid
+from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Sha256, Ulid
 
 SELECTION_SCHEMA = pa.schema(
     [
@@ -19,7 +19,7 @@ SELECTION_SCHEMA = pa.schema(
 """Columns of ``selection.parquet``, in rank order from 1; ``score`` is null for random selections without a profile."""
 
 
-class SelectionRecord(Record):
+class SelectionRecord(Document):
     """``selection.json`` of a payload. Immutable."""
 
     name: Name
@@ -41,7 +41,7 @@ class SelectionRecord(Record):
     provenance: Provenance
 
 
-class SelectionManifest(Record):
+class SelectionManifest(Document):
     """``versions/<n>.json`` of a selection: the sole commit point."""
 
     name: Name

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from nait_store.errors import UnsupportedVersionError
-from nait_store.schemas.record import Record, Timestamp, Ulid
+from nait_store.schemas.record import Document, Timestamp, Ulid
 
 FORMAT_VERSION = 1
 KNOWN_READER_FEATURES: frozenset[str] = frozenset()
 KNOWN_WRITER_FEATURES: frozenset[str] = frozenset()
 
 
-class StoreRecord(Record):
+class StoreRecord(Document):
     """The root document; written once by ``init``."""
 
     format_version: int

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from nait_store.activations.reader import SegmentReader, read_segment_record
-from nait_store.activations.tombstones import read_tombstones
+from nait_store.activations.tombstones import Tombstones, merge_tombstones, read_tombstones
 from nait_store.errors import InvalidInputError, NotFoundError, did_you_mean
 from nait_store.schemas.activation_set import ROW_BITS, SegmentRef, SetManifest, SetRecord
 from nait_store.schemas.capture import Feature
@@ -34,7 +35,9 @@ class SetVersion:
     manifest
         The version's document.
     refs
-        Every segment of the version, by ascending ordinal.
+        Every segment of the version, by ascending ordinal; replacements have taken their places.
+    blank
+        Rows of replacements that belong to no version: segment ordinal → ascending row indices.
     verify
         Hash every file that is read.
 
@@ -51,12 +54,14 @@ class SetVersion:
         manifest: SetManifest,
         refs: tuple[SegmentRef, ...],
         *,
+        blank: Tombstones = MappingProxyType({}),
         verify: bool = False,
     ) -> None:
         self.record = record
         self.manifest = manifest
         self.refs = refs
         self._location = location
+        self._blank = blank
         self._verify = verify
 
     def __repr__(self) -> str:
@@ -77,10 +82,12 @@ class SetVersion:
         """Resolved reference, ``pool@3``."""
         return f"{self.name}@{self.number}"
 
-    @property
+    @cached_property
     def n_samples(self) -> int:
         """Visible samples."""
-        return self.manifest.n_samples
+        if not self._blank:
+            return self.manifest.n_samples
+        return sum(ref.n_rows for ref in self.refs) - sum(map(len, self._tombstones.values()))
 
     @cached_property
     def segments(self) -> list[SegmentReader]:
@@ -92,18 +99,15 @@ class SetVersion:
         record = read_segment_record(self._location, self.name, ref)
         return SegmentReader(self._location, record, ref, verify=self._verify)
 
-    @cached_property
+    @property
     def features(self) -> tuple[Feature, ...]:
         """Features that every segment stores."""
-        return tuple(f for f in Feature if all(f in segment.features for segment in self.segments))
+        return self.manifest.features
 
-    @cached_property
+    @property
     def layers(self) -> tuple[int, ...]:
         """Zero-based decoder layers that every segment stores, ascending."""
-        common = set(range(self.record.n_model_layers))
-        for segment in self.segments:
-            common &= set(segment.layers)
-        return tuple(sorted(common))
+        return self.manifest.layers
 
     def require(self, features: Sequence[Feature], layers: Sequence[int] | None = None) -> None:
         """Check that every sample has these features, and these layers where given.
@@ -196,4 +200,5 @@ class SetVersion:
 
     @cached_property
     def _tombstones(self) -> dict[int, NDArray[np.int64]]:
-        return read_tombstones(self._location, self.name, self.manifest.tombstones)
+        written = read_tombstones(self._location, self.name, self.manifest.tombstones)
+        return merge_tombstones(written, self._blank) if self._blank else written

@@ -204,7 +204,7 @@ class _SetVerification:
 
     def _orphans(self) -> Iterator[Finding]:
         referenced = {ref.segment_id for ref in self._refs.values()}
-        segments = layout.segment_folder(self._name, "").rstrip("/")
+        segments = layout.segment_folder(self._name)
         for segment_id in self._location.names(segments):
             if segment_id not in referenced:
                 whole = self._location.exists(f"{segments}/{segment_id}/{SEGMENT_FILE}")

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import random
-import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from functools import partial
 
-import numpy as np
-from numpy.typing import NDArray
-
-from nait_store.activations.reader import SegmentReader
+from nait_store.activations.appending import KnownKeys, additions_of, append_change
+from nait_store.activations.changes import Change, manifest_of
+from nait_store.activations.reader import SegmentReader, read_segment_record
+from nait_store.activations.redirects import Redirects
 from nait_store.activations.sample_keys import SegmentKeys
 from nait_store.activations.set_version import SetVersion
-from nait_store.activations.tombstones import merge_tombstones, write_tombstones
-from nait_store.errors import AlreadyExistsError, ConflictError, IncompatibleError, NotFoundError
+from nait_store.errors import AlreadyExistsError, IncompatibleError, NotFoundError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
-from nait_store.schemas.activation_set import SegmentRecord, SegmentRef, SetManifest, SetRecord
+from nait_store.schemas.activation_set import Operation, SegmentRecord, SegmentRef, SetManifest, SetRecord
 from nait_store.storage import layout
 from nait_store.storage.location import Location
-from nait_store.storage.provenance import current_provenance
 from nait_store.storage.versions import VersionLog
-
-FULL_MANIFEST_EVERY = 100
-_PATIENCE_SECONDS = 300.0
-_LONGEST_PAUSE_SECONDS = 0.25
 
 __all__ = ["ActivationSets", "SetVersion"]
 
-
-@dataclass(frozen=True)
-class _Holding:
-    keys: SegmentKeys
-    """Of the visible rows."""
-    opener: Callable[[], SegmentReader]
-
-
-def _same(reader: SegmentReader) -> SegmentReader:
-    return reader
+Propose = Callable[[SetVersion | None, int], Change | None]
+"""Given the current version (None at first) and the next ordinal, the change to commit, or None for none."""
 
 
 class ActivationSets:
@@ -55,21 +37,24 @@ class ActivationSets:
     ----------
     location
         As given.
+    log
+        The documents of their versions, and the aliases and tags.
     """
 
     def __init__(self, location: Location, *, verify: bool = False) -> None:
         self.location = location
         self._verify = verify
-        self._log = VersionLog(location, Kind.SET, SetManifest)
-        self._keys: dict[str, SegmentKeys] = {}  # by segment id; segments are immutable
+        self.log = VersionLog(location, Kind.SET, SetManifest)
+        self._keys = KnownKeys(location)
+        self._redirects: dict[str, Redirects] = {}
 
     def names(self) -> list[str]:
         """Sorted names of the sets that have a version."""
-        return self._log.names()
+        return self.log.names()
 
     def numbers(self, name: str) -> list[int]:
         """Ascending version numbers of a set; empty where there is none of this name."""
-        return self._log.numbers(name)
+        return self.log.numbers(name)
 
     def open(self, reference: Reference | str) -> SetVersion:
         """Open a version.
@@ -92,7 +77,7 @@ class ActivationSets:
                 f"set {parsed.name!r} in {self.location.url} has no version yet",
                 next_step="an ingest began and has not committed: wait for it, or run the same ingest again",
             )
-        return self._open(parsed.name, self._log.resolve(parsed))
+        return self._open(parsed.name, self.log.resolve(parsed))
 
     def record(self, name: str) -> SetRecord | None:
         """Read ``set.json``; None where there is no set of this name."""
@@ -126,11 +111,11 @@ class ActivationSets:
 
     def manifests(self, name: str) -> list[SetManifest]:
         """Read every version's document, oldest first."""
-        return [self._log.read(name, number) for number in self.numbers(name)]
+        return [self.log.read(name, number) for number in self.numbers(name)]
 
     def manifest(self, name: str, number: int) -> SetManifest:
         """Read one version's document."""
-        return self._log.read(name, number)
+        return self.log.read(name, number)
 
     def commit(
         self,
@@ -140,6 +125,7 @@ class ActivationSets:
         ingest_ids: Sequence[str],
         message: str = "",
         yielding: Collection[str] = (),
+        operation: Operation = Operation.INGEST,
     ) -> SetVersion:
         """Make segments part of the set's next version.
 
@@ -160,162 +146,126 @@ class ActivationSets:
         yielding
             Ids of segments whose rows are tombstoned, instead of refused, where the set holds other content
             under the same sample id.
+        operation
+            For the history.
 
         Raises
         ------
         ConflictError
             A sample id stands for two contents; or other writers kept winning for five minutes.
         """
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        pause = 0.005
-        while True:
-            current = self._latest(name)
-            manifest = self._next_manifest(name, current, segments, ingest_ids, message, yielding)
-            if manifest is None:
-                if current is None:
-                    raise NotFoundError(f"set {name!r} has no version and there is nothing to commit")
-                return current
-            try:
-                self._log.commit(name, manifest.number, manifest)
-                return self._open(name, manifest.number)
-            except ConflictError:
-                if manifest.tombstones is not None and (
-                    current is None or manifest.tombstones != current.manifest.tombstones
-                ):
-                    self.location.delete(f"{layout.item_folder(Kind.SET, name)}/{manifest.tombstones.path}")
-                if time.monotonic() > deadline:
-                    raise
-            time.sleep(random.uniform(0, pause))
-            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+        redirects = self.redirects(name)
+        records = [self._replacement(redirects, record) for record in segments]
+        additions = additions_of(records, yielding, redirects.blank_rows)
+
+        def append(current: SetVersion | None, next_ordinal: int) -> Change | None:
+            return append_change(
+                self.location,
+                name,
+                self._keys,
+                current,
+                next_ordinal,
+                additions,
+                operation=operation,
+                ingest_ids=ingest_ids,
+                message=message,
+            )
+
+        version = self.advance(name, append)
+        if version is None:
+            raise NotFoundError(f"set {name!r} has no version and there is nothing to commit")
+        return version
+
+    def advance(self, name: str, propose: Propose) -> SetVersion | None:
+        """Commit the next version of a set; where another writer comes first, propose again on top of that.
+
+        Parameters
+        ----------
+        name
+            An existing set.
+        propose
+            Says what the next version does to the current one. Called again after each lost race, so it must
+            depend on its arguments alone.
+
+        Returns
+        -------
+        SetVersion or None
+            The version committed; where nothing was proposed, the current one, if any.
+
+        Raises
+        ------
+        ConflictError
+            Other writers kept winning for five minutes.
+        """
+        current: SetVersion | None = None
+
+        def manifest(latest: int | None, number: int) -> SetManifest | None:
+            nonlocal current
+            current = None if latest is None else self._open(name, latest)
+            next_ordinal = self._next_ordinal(name, latest)
+            change = propose(current, next_ordinal)
+            if change is None:
+                return None
+            return manifest_of(self.location, name, current, number, next_ordinal, change)
+
+        def lost(late: SetManifest) -> None:
+            written = late.tombstones
+            if written is not None and (current is None or written != current.manifest.tombstones):
+                self.location.delete(f"{layout.item_folder(Kind.SET, name)}/{written.path}")
+
+        committed = self.log.commit_next(name, manifest, lost)
+        return current if committed is None else self._open(name, committed.number)
 
     def visible_keys(self, version: SetVersion) -> list[SegmentKeys]:
         """Keys of the visible samples of every segment of a version, in the order of its ``refs``."""
-        return [holding.keys for holding in self._holdings(version)]
+        return self._keys.visible(version)
 
     def keys(self, reader: SegmentReader) -> SegmentKeys:
-        """Keys of a segment's samples, read once."""
-        return self._keys_of(reader.segment_id, lambda: reader)
+        """Keys of a segment's samples, blank rows included; read once."""
+        return self._keys.of(reader.segment_id, lambda: reader)
 
-    def _holdings(self, version: SetVersion) -> list[_Holding]:
-        # without opening segments whose keys are known: a writer that lost a race must be quick
-        holdings = []
-        for ref in version.refs:
-            opener = partial(version.segment, ref)
-            keys = self._keys_of(ref.segment_id, opener)
-            holdings.append(_Holding(keys.only(version.visible_mask(ref)), opener))
-        return holdings
+    def redirects(self, name: str) -> Redirects:
+        """Replacements of the set's segments, as they are now."""
+        if name not in self._redirects:
+            self._redirects[name] = Redirects(self.location, name)
+        self._redirects[name].refresh()
+        return self._redirects[name]
 
-    def _keys_of(self, segment_id: str, opener: Callable[[], SegmentReader]) -> SegmentKeys:
-        known = self._keys.get(segment_id)
-        if known is None:
-            known = self._keys[segment_id] = SegmentKeys.read(opener())
-        return known
+    def version(self, name: str, number: int) -> SetVersion:
+        """Open a version by number, also one that was deleted and is not collected."""
+        return self._open(name, number)
 
-    def _latest(self, name: str) -> SetVersion | None:
-        number = self._log.latest(name)
-        return None if number is None else self._open(name, number)
+    def _replacement(self, redirects: Redirects, record: SegmentRecord) -> SegmentRecord:
+        ref = SegmentRef(segment_id=record.segment_id, ordinal=0, n_rows=record.n_rows, record_sha256=record.digest())
+        last = redirects.follow(ref)
+        return record if last is ref else read_segment_record(self.location, record.set_name, last)
+
+    def _next_ordinal(self, name: str, latest: int | None) -> int:
+        """Lowest ordinal never used: deleted versions may have used more than the latest visible one."""
+        documents = self.log.listing(name).documents
+        return max(
+            (self.log.read(name, n).next_ordinal for n in {latest, documents[-1] if documents else None} if n),
+            default=0,
+        )
 
     def _open(self, name: str, number: int) -> SetVersion:
-        manifest = self._log.read(name, number)
+        manifest = self.log.read(name, number)
         refs = manifest.segments
         if manifest.base is not None:
-            refs = self._log.read(name, manifest.base).segments + refs
+            refs = self.log.read(name, manifest.base).segments + refs
         record = self.record(name)
         if record is None:
             raise NotFoundError(
                 f"{self.location.url_of(layout.set_record(name))} is missing, so {name}@{number} cannot be read",
                 next_step="run 'nait-store verify' to see what else is damaged",
             )
-        return SetVersion(self.location, record, manifest, refs, verify=self._verify)
-
-    def _next_manifest(
-        self,
-        name: str,
-        current: SetVersion | None,
-        segments: Sequence[SegmentRecord],
-        ingest_ids: Sequence[str],
-        message: str,
-        yielding: Collection[str],
-    ) -> SetManifest | None:
-        referenced = {ref.segment_id for ref in current.refs} if current else set()
-        fresh = [record for record in segments if record.segment_id not in referenced]
-        holdings = self._holdings(current) if current else []
-        ordinal = current.manifest.next_ordinal if current else 0
-        refs: list[SegmentRef] = []
-        hidden: dict[int, NDArray[np.int64]] = {}
-        for record in fresh:
-            reader = SegmentReader(self.location, record)
-            keys = self.keys(reader)
-            repeated = self._repeated(name, reader, keys, holdings, tolerant=record.segment_id in yielding)
-            if repeated.all():
-                continue
-            rows = np.flatnonzero(repeated)
-            refs.append(
-                SegmentRef(
-                    segment_id=record.segment_id,
-                    ordinal=ordinal,
-                    n_rows=record.n_rows,
-                    record_sha256=record.digest(),
-                )
-            )
-            if len(rows):
-                hidden[ordinal] = rows.astype(np.int64)
-            holdings.append(_Holding(keys.only(~repeated), partial(_same, reader)))
-            ordinal += 1
-        if not refs:
-            return None
-        number = (current.number if current else 0) + 1
-        base = None
-        listed = tuple(refs)
-        if current is not None and number % FULL_MANIFEST_EVERY:
-            base = current.number if current.manifest.base is None else current.manifest.base
-            if current.manifest.base is not None:
-                listed = current.manifest.segments + listed
-        elif current is not None:
-            listed = current.refs + listed
-        inherited = current.manifest.tombstones if current else None
-        tombstones = inherited
-        if hidden:
-            earlier = current.tombstones() if current else {}
-            tombstones = write_tombstones(self.location, name, merge_tombstones(earlier, hidden))
-        n_new = sum(ref.n_rows for ref in refs) - sum(len(rows) for rows in hidden.values())
-        return SetManifest(
-            set_name=name,
-            number=number,
-            parent=current.number if current else None,
-            operation="ingest",
-            message=message,
-            base=base,
-            segments=listed,
-            tombstones=tombstones,
-            next_ordinal=ordinal,
-            n_samples=(current.n_samples if current else 0) + n_new,
-            ingest_ids=tuple(ingest_ids),
-            provenance=current_provenance(),
-        )
-
-    def _repeated(
-        self,
-        name: str,
-        reader: SegmentReader,
-        keys: SegmentKeys,
-        holdings: Sequence[_Holding],
-        *,
-        tolerant: bool,
-    ) -> NDArray[np.bool_]:
-        """Mask over a new segment's rows whose samples are there already."""
-        repeated = np.zeros(reader.n_rows, dtype=bool)
-        repeated[keys.rows[1:][keys.ids[1:] == keys.ids[:-1]]] = True  # a stable sort: the first row comes first
-        for holding in holdings:
-            other = holding.keys
-            at = other.find(keys.ids)
-            found = at >= 0
-            differs = found & (keys.contents != other.contents[np.maximum(at, 0)]) if found.any() else found
-            if differs.any() and not tolerant:
-                first = int(np.flatnonzero(differs)[0])
-                raise _contradiction(name, reader, int(keys.rows[first]), holding.opener(), int(other.rows[at[first]]))
-            repeated[keys.rows[found]] = True
-        return repeated
+        redirects = self.redirects(name)
+        blank = {
+            ref.ordinal: rows
+            for ref in refs
+            if (rows := redirects.blank_rows(ref.segment_id)) is not None and len(rows)
+        }
+        return SetVersion(self.location, record, manifest, redirects.follow_all(refs), blank=blank, verify=self._verify)
 
 
 def require_same_identity(existing: SetRecord, wanted: SetRecord) -> None:
@@ -345,14 +295,3 @@ def _show(value: object) -> str:
         return " ".join(_show(v) for v in value.values())
     text = str(value)
     return text[:12] + "…" if len(text) == 64 else text
-
-
-def _contradiction(name: str, new: SegmentReader, row: int, old: SegmentReader, old_row: int) -> ConflictError:
-    places = []
-    for reader, index in ((old, old_row), (new, row)):
-        sample = reader.samples(["sample_id", "source_uri", "source_index"]).slice(index, 1).to_pylist()[0]
-        places.append(f"{sample['source_uri']} record {sample['source_index']}")
-    return ConflictError(
-        f"sample {sample['sample_id']!r} has one text in set {name!r} (from {places[0]}) and another in {places[1]}",
-        next_step="give one of the two another id, or ingest into another set",
-    )

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nait_store.activations.reader import read_segment_record
 from nait_store.errors import FormatError, NotFoundError
-from nait_store.ingest.journal import FLUSHED_FOLDER, HEARTBEAT_FILE, OUTCOME_FILE
-from nait_store.schemas.activation_set import FlushRecord, IngestHeartbeat, SegmentRecord, SegmentRef
+from nait_store.ingest.journal import FLUSHED_FOLDER, OUTCOME_FILE
+from nait_store.schemas.activation_set import FlushRecord, SegmentRecord, SegmentRef
 from nait_store.schemas.capture import Feature
 from nait_store.storage import layout
+from nait_store.storage.heartbeat import is_alive
 from nait_store.storage.location import Location
-from nait_store.storage.provenance import now
-
-STALE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -83,31 +79,6 @@ def find_abandoned(
         if segments:
             abandoned.append(AbandonedIngest(ingest_id, tuple(segments), complete))
     return abandoned, warnings
-
-
-def is_alive(location: Location, folder: str) -> bool:
-    """Whether the ingest whose records lie in ``folder`` still runs, as far as can be told.
-
-    A heartbeat is believed for 60 seconds; one of this machine only as long as the process exists.
-    """
-    path = f"{folder}/{HEARTBEAT_FILE}"
-    try:
-        beat = IngestHeartbeat.from_json_bytes(location.read_bytes(path), location.url_of(path))
-    except (NotFoundError, FormatError):
-        return False
-    if (now() - beat.at).total_seconds() > STALE_SECONDS:
-        return False
-    return beat.host != socket.gethostname() or _process_exists(beat.pid)
-
-
-def _process_exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _as_ref(flush: FlushRecord) -> SegmentRef:

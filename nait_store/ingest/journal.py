@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
-import threading
 from types import TracebackType
 from typing import Self
 
 from nait_store.errors import AlreadyExistsError, NaitStoreError
-from nait_store.schemas.activation_set import FlushRecord, IngestHeartbeat, IngestOutcome, IngestPlan, SegmentRecord
+from nait_store.schemas.activation_set import FlushRecord, IngestOutcome, IngestPlan, SegmentRecord
 from nait_store.storage import layout
+from nait_store.storage.heartbeat import HEARTBEAT_FILE, BeatingHeart
 from nait_store.storage.location import Location
-from nait_store.storage.provenance import current_provenance, now
+from nait_store.storage.provenance import current_provenance
 
 PLAN_FILE = "plan.json"
-HEARTBEAT_FILE = "heartbeat.json"
 OUTCOME_FILE = "outcome.json"
 FLUSHED_FOLDER = "flushed"
-HEARTBEAT_SECONDS = 10.0
 
 
 class IngestJournal:
@@ -47,8 +43,7 @@ class IngestJournal:
         self._folder = layout.ingest_folder(plan.set_name, plan.ingest_id)
         self._n_flushed = 0
         self._finished = False
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, name="ingest-heartbeat", daemon=True)
+        self._heart = BeatingHeart(location, self._folder)
 
     @property
     def ingest_id(self) -> str:
@@ -62,16 +57,18 @@ class IngestJournal:
 
     def __enter__(self) -> Self:
         # the heartbeat first: a plan without one is a dead ingest
-        self._write_heartbeat()
-        self._location.create_bytes(f"{self._folder}/{PLAN_FILE}", self.plan.to_json_bytes())
-        self._thread.start()
+        self._heart.__enter__()
+        try:
+            self._location.create_bytes(f"{self._folder}/{PLAN_FILE}", self.plan.to_json_bytes())
+        except BaseException as failure:
+            self.__exit__(type(failure), failure, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._heart.__exit__(kind, error, trace)
         if self._finished:
             return
         with contextlib.suppress(NaitStoreError):  # the error that brought us here is the one to report
@@ -96,15 +93,6 @@ class IngestJournal:
         """Record that the ingest is over."""
         write_outcome(self._location, self.plan.set_name, self.plan.ingest_id, version)
         self._finished = True
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            with contextlib.suppress(NaitStoreError):  # a full disk shall not kill the beat
-                self._write_heartbeat()
-
-    def _write_heartbeat(self) -> None:
-        beat = IngestHeartbeat(ingest_id=self.plan.ingest_id, at=now(), host=socket.gethostname(), pid=os.getpid())
-        self._location.write_bytes(f"{self._folder}/{HEARTBEAT_FILE}", beat.to_json_bytes())
 
 
 def write_outcome(location: Location, set_name: str, ingest_id: str, version: int | None) -> None:

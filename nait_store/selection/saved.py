@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nait_store.errors import ConflictError, CorruptChunkError, NaitStoreError
+from nait_store.errors import CorruptChunkError, NaitStoreError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.schemas.selection import SELECTION_SCHEMA, SelectionManifest, SelectionRecord
 from nait_store.selection.choosing import Selection, Strategy
@@ -21,7 +21,6 @@ from nait_store.storage.provenance import current_provenance, new_ulid
 from nait_store.storage.verify import Finding, verify_payload
 from nait_store.storage.versions import VersionLog
 
-_COMMIT_ATTEMPTS = 20
 _TABLE_FILE = "selection.parquet"
 _RECORD_FILE = "selection.json"
 
@@ -202,9 +201,8 @@ class SavedSelections:
         return findings
 
     def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> int:
-        for _ in range(_COMMIT_ATTEMPTS):
-            number = (self._log.latest(name) or 0) + 1
-            manifest = SelectionManifest(
+        def propose(latest: int | None, number: int) -> SelectionManifest:  # noqa: ARG001
+            return SelectionManifest(
                 name=name,
                 number=number,
                 payload=payload,
@@ -212,11 +210,7 @@ class SavedSelections:
                 message=message,
                 provenance=current_provenance(),
             )
-            try:
-                self._log.commit(name, number, manifest)
-            except ConflictError:
-                continue
-            return number
-        raise ConflictError(
-            f"selection {name!r} is being saved by many writers at once", next_step="run the same command again"
-        )
+
+        manifest = self._log.commit_next(name, propose)
+        assert manifest is not None
+        return manifest.number

@@ -31,6 +31,26 @@ def version_document(kind: Kind, name: str, number: int) -> str:
     return f"{versions_folder(kind, name)}/{number}.json"
 
 
+def deletion_marker(kind: Kind, name: str, number: int) -> str:
+    """The document that hides version ``number``."""
+    return f"{versions_folder(kind, name)}/{number}.deleted.json"
+
+
+def collection_marker(kind: Kind, name: str, number: int) -> str:
+    """The document that says that gc took version ``number``."""
+    return f"{versions_folder(kind, name)}/{number}.collected.json"
+
+
+def labels_folder(kind: Kind, name: str, labels: str) -> str:
+    """Folder of all the aliases, or all the tags, of one item; ``labels`` is ``aliases`` or ``tags``."""
+    return f"{item_folder(kind, name)}/{labels}"
+
+
+def redirects_folder(kind: Kind, name: str) -> str:
+    """Folder of the records that put one segment, or payload, in the place of another."""
+    return f"{item_folder(kind, name)}/redirects"
+
+
 def payload_folder(kind: Kind, name: str, payload: str) -> str:
     """Folder of an immutable profile or selection payload."""
     return f"{item_folder(kind, name)}/payloads/{payload}"
@@ -41,9 +61,10 @@ def set_record(name: str) -> str:
     return f"{item_folder(Kind.SET, name)}/set.json"
 
 
-def segment_folder(name: str, segment_id: str) -> str:
-    """Folder of one segment: ``data.zarr/``, ``samples.parquet``, ``segment.json``."""
-    return f"{item_folder(Kind.SET, name)}/segments/{segment_id}"
+def segment_folder(name: str, segment_id: str = "") -> str:
+    """Folder of one segment (``data.zarr/``, ``samples.parquet``, ``segment.json``), or of all of a set's."""
+    folder = f"{item_folder(Kind.SET, name)}/segments"
+    return f"{folder}/{segment_id}" if segment_id else folder
 
 
 def tombstone_folder(name: str) -> str:
@@ -55,6 +76,12 @@ def ingest_folder(name: str, ingest_id: str = "") -> str:
     """Folder of one ingest (plan, heartbeat, flushed/, outcome), or of all of a set's ingests."""
     folder = f"{item_folder(Kind.SET, name)}/ingests"
     return f"{folder}/{ingest_id}" if ingest_id else folder
+
+
+def job_folder(name: str, job_id: str = "") -> str:
+    """Folder of the heartbeat of a compaction, purge or repair of a set, or of all of them."""
+    folder = f"{item_folder(Kind.SET, name)}/jobs"
+    return f"{folder}/{job_id}" if job_id else folder
 
 
 def score_sidecar(key: str) -> str:

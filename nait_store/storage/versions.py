@@ -1,22 +1,73 @@
-"""Numbered, immutable documents: the one mechanism behind set, profile and selection versions."""
+"""Numbered, immutable documents: the one mechanism behind set, profile and selection versions.
+
+A version is the document ``<n>.json``; ``<n>.deleted.json`` beside it hides it, and ``<n>.collected.json`` says that
+its data are gone. A number that any of the three has borne is never used again.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nait_store.errors import AlreadyExistsError, ConflictError, NotFoundError, did_you_mean
 from nait_store.refs import Kind, Reference
-from nait_store.schemas.record import Record
+from nait_store.schemas.history import CollectionRecord, DeletionRecord
+from nait_store.schemas.record import Document
 from nait_store.storage import layout
+from nait_store.storage.labels import Labels
 from nait_store.storage.location import Location
+from nait_store.storage.provenance import current_provenance
 
-R = TypeVar("R", bound=Record)
-_DOCUMENT = re.compile(r"([1-9][0-9]*)\.json\Z")
+R = TypeVar("R", bound=Document)
+_DOCUMENT = re.compile(r"([1-9][0-9]*)(\.deleted|\.collected)?\.json\Z")
+_PATIENCE_SECONDS = 300.0
+_LONGEST_PAUSE_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class VersionNumbers:
+    """The numbers of one item, by what lies in its ``versions/`` folder; each tuple ascends.
+
+    Attributes
+    ----------
+    documents
+        Of all version documents, hidden ones included.
+    deleted, collected
+        Of all markers.
+    """
+
+    documents: tuple[int, ...] = ()
+    deleted: tuple[int, ...] = ()
+    collected: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, names: list[str]) -> VersionNumbers:
+        """Sort a folder's file names."""
+        found: dict[str | None, list[int]] = {None: [], ".deleted": [], ".collected": []}
+        for name in names:
+            if match := _DOCUMENT.match(name):
+                found[match[2]].append(int(match[1]))
+        return cls(*(tuple(sorted(numbers)) for numbers in found.values()))
+
+    @property
+    def visible(self) -> tuple[int, ...]:
+        """Of the versions that exist for users."""
+        hidden = {*self.deleted, *self.collected}
+        return tuple(number for number in self.documents if number not in hidden)
+
+    @property
+    def last(self) -> int:
+        """The highest number ever used, 0 if none was."""
+        return max((*self.documents, *self.deleted, *self.collected), default=0)
 
 
 class VersionLog(Generic[R]):
-    """The ``versions/<n>.json`` documents of one kind of thing.
+    """The documents of every version of one kind of thing.
 
     Parameters
     ----------
@@ -26,58 +77,152 @@ class VersionLog(Generic[R]):
         Set, profile or selection.
     record_type
         Model of the version document.
+
+    Attributes
+    ----------
+    labels
+        Aliases and tags of these versions.
     """
 
     def __init__(self, location: Location, kind: Kind, record_type: type[R]) -> None:
         self._location = location
         self._kind = kind
         self._record_type = record_type
+        self.labels = Labels(location, kind)
 
     def names(self) -> list[str]:
-        """Sorted names of everything of this kind that has at least one version."""
-        return [name for name in self._location.names(layout.kind_folder(self._kind)) if self.numbers(name)]
+        """Sorted names of everything of this kind that has at least one visible version."""
+        return [name for name in self.all_names() if self.numbers(name)]
+
+    def all_names(self) -> list[str]:
+        """Sorted names of every folder of this kind, deleted things included."""
+        return self._location.names(layout.kind_folder(self._kind))
+
+    def listing(self, name: str) -> VersionNumbers:
+        """Which version documents and markers there are."""
+        return VersionNumbers.of(self._location.names(layout.versions_folder(self._kind, name)))
 
     def numbers(self, name: str) -> list[int]:
-        """Ascending version numbers; empty where there is nothing of this name."""
-        found = self._location.names(layout.versions_folder(self._kind, name))
-        return sorted(int(match[1]) for entry in found if (match := _DOCUMENT.match(entry)))
+        """Ascending numbers of the visible versions; empty where there is nothing of this name."""
+        return list(self.listing(name).visible)
 
     def latest(self, name: str) -> int | None:
-        """Highest version number, or None."""
+        """Highest visible version number, or None."""
         return max(self.numbers(name), default=None)
 
     def read(self, name: str, number: int) -> R:
-        """Read one version's document."""
+        """Read one version's document, hidden or not."""
         path = layout.version_document(self._kind, name, number)
         return self._record_type.from_json_bytes(self._location.read_bytes(path), self._location.url_of(path))
 
     def resolve(self, reference: Reference) -> int:
-        """Turn a reference into the number of an existing version.
+        """Turn a reference into the number of a visible version.
 
         Raises
         ------
         NotFoundError
-            Unknown name, version or alias; near names are suggested.
+            Unknown name, version, alias or tag (near ones are suggested), or a deleted version.
         """
-        numbers = self.numbers(reference.name)
-        if not numbers:
+        listing = self.listing(reference.name)
+        visible = listing.visible
+        if not visible and not listing.last:
             raise NotFoundError(
                 f"there is no {self._kind} {reference.name!r} in {self._location.url}",
                 next_step=did_you_mean(reference.name, self.names()),
             )
         if reference.alias is not None:
-            raise NotFoundError(
-                f"{self._kind} {reference.name!r} has no alias {reference.alias!r}",
-                next_step=f"use a version: {_spell(reference.name, numbers)}",
+            label = self.labels.find(reference.name, reference.alias)
+            if label is None:
+                known = [known.name for known in self.labels.of(reference.name)]
+                raise NotFoundError(
+                    f"{self._kind} {reference.name!r} has no alias or tag {reference.alias!r}",
+                    next_step=did_you_mean(reference.alias, known)
+                    if known
+                    else f"use a version: {_spell(reference.name, visible)}",
+                )
+            wanted = label.version
+        elif reference.version is not None:
+            wanted = reference.version
+        elif visible:
+            return visible[-1]
+        else:
+            wanted = listing.last
+        if wanted in visible:
+            return wanted
+        raise self._absent(reference.name, wanted, listing)
+
+    def _absent(self, name: str, number: int, listing: VersionNumbers) -> NotFoundError:
+        others = f"these exist: {_spell(name, listing.visible)}" if listing.visible else "no other version exists"
+        if number in listing.collected:
+            return NotFoundError(f"{self._kind} {name}@{number} was deleted, and collected by gc", next_step=others)
+        if number in listing.deleted:
+            record = self.deletion(name, number)
+            when = f" on {record.provenance.created_at:%Y-%m-%d} by {record.provenance.author}" if record else ""
+            back = (
+                f"bring it back with 'nait-store sets undelete {name}@{number}'" if self._kind is Kind.SET else others
             )
-        if reference.version is None:
-            return numbers[-1]
-        if reference.version not in numbers:
-            raise NotFoundError(
-                f"{self._kind} {reference.name!r} has no version {reference.version}",
-                next_step=f"these exist: {_spell(reference.name, numbers)}",
-            )
-        return reference.version
+            return NotFoundError(f"{self._kind} {name}@{number} was deleted{when}", next_step=back)
+        return NotFoundError(f"{self._kind} {name!r} has no version {number}", next_step=others)
+
+    def deletion(self, name: str, number: int) -> DeletionRecord | None:
+        """Who deleted a version, when and why; None where it is not deleted."""
+        path = layout.deletion_marker(self._kind, name, number)
+        try:
+            return DeletionRecord.from_json_bytes(self._location.read_bytes(path), self._location.url_of(path))
+        except NotFoundError:
+            return None
+
+    def delete(self, name: str, number: int, reason: str = "") -> None:
+        """Hide a version; harmless where it is hidden already. Nothing that it holds is removed.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such version.
+        """
+        listing = self.listing(name)
+        if number not in listing.documents:
+            raise self._absent(name, number, listing)
+        record = DeletionRecord(number=number, reason=reason, provenance=current_provenance())
+        with contextlib.suppress(AlreadyExistsError):
+            self._location.create_bytes(layout.deletion_marker(self._kind, name, number), record.to_json_bytes())
+
+    def undelete(self, name: str, number: int) -> None:
+        """Bring a hidden version back, unless gc has taken it.
+
+        Raises
+        ------
+        NotFoundError
+            It is gone, or was never there.
+        """
+        listing = self.listing(name)
+        if number not in listing.documents or number in listing.collected:
+            raise self._absent(name, number, listing)
+        marker = layout.deletion_marker(self._kind, name, number)
+        try:
+            kept = self._location.read_bytes(marker)
+        except NotFoundError:
+            return
+        self._location.delete(marker)
+        # gc writes its marker first and then looks for ours: one of the two of us sees the other.
+        if number in self.listing(name).collected:
+            with contextlib.suppress(AlreadyExistsError):
+                self._location.create_bytes(marker, kept)
+            raise self._absent(name, number, self.listing(name))
+
+    def collect(self, name: str, number: int) -> bool:
+        """Mark a deleted version as collected; False where somebody brought it back meanwhile.
+
+        The caller removes its data and document only after this returned True.
+        """
+        record = CollectionRecord(number=number, provenance=current_provenance())
+        path = layout.collection_marker(self._kind, name, number)
+        with contextlib.suppress(AlreadyExistsError):
+            self._location.create_bytes(path, record.to_json_bytes())
+        if number in self.listing(name).deleted:
+            return True
+        self._location.delete(path)
+        return False
 
     def commit(self, name: str, number: int, record: R) -> None:
         """Commit version ``number`` by creating its document atomically.
@@ -96,7 +241,53 @@ class VersionLog(Generic[R]):
                 next_step="run the same command again",
             ) from error
 
+    def commit_next(
+        self,
+        name: str,
+        propose: Callable[[int | None, int], R | None],
+        lost: Callable[[R], None] = lambda _: None,
+    ) -> R | None:
+        """Commit what follows the latest version, again and again until no other writer comes first.
 
-def _spell(name: str, numbers: list[int]) -> str:
+        Parameters
+        ----------
+        name
+            The item.
+        propose
+            Given the latest visible version (None if there is none) and the number to take, returns the document,
+            or None where there is nothing to commit any more.
+        lost
+            Told of a document that came too late, to remove what was written for it alone. After any other error
+            the document may have been committed all the same, and what it refers to is left to gc.
+
+        Returns
+        -------
+        Document or None
+            What was committed.
+
+        Raises
+        ------
+        ConflictError
+            Other writers kept winning for five minutes.
+        """
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        pause = 0.005
+        while True:
+            listing = self.listing(name)
+            record = propose(max(listing.visible, default=None), listing.last + 1)
+            if record is None:
+                return None
+            try:
+                self.commit(name, listing.last + 1, record)
+                return record
+            except ConflictError:
+                lost(record)
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0, pause))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _spell(name: str, numbers: tuple[int, ...]) -> str:
     shown = [f"{name}@{n}" for n in numbers[-8:]]
     return ("… " if len(numbers) > 8 else "") + ", ".join(shown)

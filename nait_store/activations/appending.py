@@ -1,0 +1,183 @@
+"""Appending segments to a version: a sample that is there already, or in two of them, is kept once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nait_store.activations.changes import Change, Contents
+from nait_store.activations.reader import SegmentReader
+from nait_store.activations.sample_keys import SegmentKeys
+from nait_store.activations.set_version import SetVersion
+from nait_store.errors import ConflictError
+from nait_store.schemas.activation_set import Operation, SegmentRecord, SegmentRef
+from nait_store.storage.location import Location
+
+
+class KnownKeys:
+    """Keys of the samples of segments, each read once: a writer that lost a race must be quick.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        self._keys: dict[str, SegmentKeys] = {}  # by segment id; segments are immutable
+
+    def of(self, segment_id: str, opener: Callable[[], SegmentReader]) -> SegmentKeys:
+        """Keys of a segment's rows, opened only if it must be read."""
+        known = self._keys.get(segment_id)
+        if known is None:
+            known = self._keys[segment_id] = SegmentKeys.read(opener())
+        return known
+
+    def visible(self, version: SetVersion) -> list[SegmentKeys]:
+        """Keys of the visible rows of every segment of a version, in the order of its ``refs``."""
+        return [holding.keys for holding in self.holdings(version)]
+
+    def holdings(self, version: SetVersion) -> list[Holding]:
+        """The same, with the means to open each segment."""
+        found = []
+        for ref in version.refs:
+            opener = partial(version.segment, ref)
+            keys = self.of(ref.segment_id, opener)
+            found.append(Holding(keys.only(version.visible_mask(ref)), opener))
+        return found
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A segment that holds samples: the keys of its visible rows, and how to open it."""
+
+    keys: SegmentKeys
+    opener: Callable[[], SegmentReader]
+
+
+@dataclass(frozen=True)
+class Addition:
+    """A segment to be appended.
+
+    Attributes
+    ----------
+    record
+        Its record.
+    blank
+        Rows that belong to no version; None where there are none.
+    yields
+        Whether its rows give way, instead of being refused, where the set holds other content under the same id.
+    """
+
+    record: SegmentRecord
+    blank: NDArray[np.int64] | None = None
+    yields: bool = False
+
+
+def append_change(
+    location: Location,
+    name: str,
+    keys: KnownKeys,
+    current: SetVersion | None,
+    next_ordinal: int,
+    additions: Sequence[Addition],
+    *,
+    operation: Operation,
+    ingest_ids: Sequence[str],
+    message: str,
+) -> Change | None:
+    """The change that appends segments to a version; None where they would bring nothing new.
+
+    Raises
+    ------
+    ConflictError
+        A sample id stands for two contents.
+    """
+    referenced = {ref.segment_id for ref in current.refs} if current else set()
+    holdings = keys.holdings(current) if current else []
+    refs: list[SegmentRef] = []
+    records: list[SegmentRecord] = []
+    hidden: dict[int, NDArray[np.int64]] = {}
+    for addition in additions:
+        record = addition.record
+        if record.segment_id in referenced:
+            continue
+        reader = SegmentReader(location, record)
+        own = keys.of(record.segment_id, partial(_same, reader))
+        usable = _usable(own, record.n_rows, addition.blank)
+        repeated = ~usable | _repeated(name, reader, own.only(usable), holdings, tolerant=addition.yields)
+        if repeated.all():
+            continue
+        ordinal = next_ordinal + len(refs)
+        refs.append(
+            SegmentRef(
+                segment_id=record.segment_id, ordinal=ordinal, n_rows=record.n_rows, record_sha256=record.digest()
+            )
+        )
+        records.append(record)
+        if repeated.any():
+            hidden[ordinal] = np.flatnonzero(repeated).astype(np.int64)
+        holdings.append(Holding(own.only(~repeated), partial(_same, reader)))
+    if not refs:
+        return None
+    return Change(
+        operation=operation,
+        contents=Contents.of(records, current),
+        message=message,
+        added=tuple(refs),
+        hidden=hidden,
+        ingest_ids=tuple(ingest_ids),
+    )
+
+
+def additions_of(
+    records: Sequence[SegmentRecord], yielding: Collection[str], blank: Callable[[str], NDArray[np.int64] | None]
+) -> list[Addition]:
+    """Additions of segments, some of which give way; ``blank`` tells the blank rows of a segment."""
+    return [Addition(r, blank(r.segment_id), r.segment_id in yielding) for r in records]
+
+
+def _usable(keys: SegmentKeys, n_rows: int, blank: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    usable = np.ones(n_rows, dtype=bool)
+    if blank is not None:
+        usable[blank] = False
+    of_keys = keys.only(usable)
+    usable[of_keys.rows[1:][of_keys.ids[1:] == of_keys.ids[:-1]]] = False  # a stable sort: the first row comes first
+    return usable
+
+
+def _repeated(
+    name: str, reader: SegmentReader, keys: SegmentKeys, holdings: Sequence[Holding], *, tolerant: bool
+) -> NDArray[np.bool_]:
+    """Mask over a new segment's rows whose samples are there already."""
+    repeated = np.zeros(reader.n_rows, dtype=bool)
+    for holding in holdings:
+        other = holding.keys
+        at = other.find(keys.ids)
+        found = at >= 0
+        differs = found & (keys.contents != other.contents[np.maximum(at, 0)]) if found.any() else found
+        if differs.any() and not tolerant:
+            first = int(np.flatnonzero(differs)[0])
+            raise _contradiction(name, reader, int(keys.rows[first]), holding.opener(), int(other.rows[at[first]]))
+        repeated[keys.rows[found]] = True
+    return repeated
+
+
+def _same(reader: SegmentReader) -> SegmentReader:
+    return reader
+
+
+def _contradiction(name: str, new: SegmentReader, row: int, old: SegmentReader, old_row: int) -> ConflictError:
+    places = []
+    for reader, index in ((old, old_row), (new, row)):
+        sample = reader.samples(["sample_id", "source_uri", "source_index"]).slice(index, 1).to_pylist()[0]
+        places.append(f"{sample['source_uri']} record {sample['source_index']}")
+    return ConflictError(
+        f"sample {sample['sample_id']!r} has one text in set {name!r} (from {places[0]}) and another in {places[1]}",
+        next_step="give one of the two another id, or ingest into another set",
+    )
