@@ -1,52 +1,61 @@
-"""Create-if-absent, the one primitive that concurrent commits rest on.
+"""Create-if-absent on local disks, the primitive that concurrent commits rest on.
 
-fsspec's ``mode="create"`` is not atomic on local disks (several of 8 racing writers win), so local files are
-written under a temporary name, synced, and hard-linked to their final one: ``link`` fails if it exists.
+fsspec's ``mode="create"`` is not atomic there (several of 8 racing writers win), so files are written under a
+temporary name, synced, and hard-linked to their final one: ``link`` fails if it exists. Where the filesystem has no
+hard links they are renamed by the system call that refuses to replace.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import errno
 import os
-import threading
+import sys
 import uuid
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-Creator = Callable[[str, bytes], None]
+from nait_store.errors import ReadOnlyError
 
-_memory_lock = threading.Lock()
+TEMPORARY_PREFIX = ".tmp-"
+"""Names that begin with this are files being written, or left by a crash; they are never listed."""
+
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+_NO_SUCH_RENAME = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_RENAME_NOREPLACE = 1  # Linux
+_RENAME_EXCL = 4  # macOS
+_AT_FDCWD = -100
 
 
-def creator_for(fs: Any, protocols: Sequence[str]) -> Creator | None:
-    """Return the filesystem's atomic create-if-absent, or None where none is known.
-
-    The returned function raises ``FileExistsError`` for the loser of a race.
-    """
-    if "file" in protocols:
-        return create_local
-    if "memory" in protocols:
-
-        def create_in_memory(path: str, data: bytes) -> None:
-            with _memory_lock:
-                if fs.exists(path):
-                    raise FileExistsError(path)
-                fs.pipe_file(path, data)
-
-        return create_in_memory
-    return None
+def temporary_name() -> str:
+    """Return a name for a file being written that no other writer chooses."""
+    return f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}"
 
 
 def create_local(path: str, data: bytes) -> None:
-    """Create a local file with its whole content, or raise ``FileExistsError``."""
+    """Create a local file with its whole content, or raise ``FileExistsError``.
+
+    Raises
+    ------
+    FileExistsError
+        Somebody else created it; it is left as it was.
+    ReadOnlyError
+        The filesystem can neither link nor rename without replacing.
+    """
     target = Path(path)
     temporary = _write_temporary(target, data)
     try:
-        os.link(temporary, target)
+        try:
+            os.link(temporary, target)
+        except OSError as error:
+            # A network filesystem may carry the link out, lose the answer and try again: then it is there, and ours.
+            if not _is_same_file(temporary, target):
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                _rename_without_replacing(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def replace_local(target: Path, data: bytes | memoryview) -> None:
@@ -59,9 +68,19 @@ def replace_local(target: Path, data: bytes | memoryview) -> None:
         raise
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    with contextlib.suppress(OSError):  # some network filesystems cannot sync a folder; the link itself is done
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
 def _write_temporary(target: Path, data: bytes | memoryview) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+    temporary = target.parent / temporary_name()
     try:
         with temporary.open("wb") as handle:
             handle.write(data)
@@ -73,10 +92,33 @@ def _write_temporary(target: Path, data: bytes | memoryview) -> Path:
     return temporary
 
 
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # some network filesystems cannot sync a folder; the link itself is done
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _is_same_file(temporary: Path, target: Path) -> bool:
+    try:
+        return temporary.samefile(target)
+    except OSError:
+        return False
+
+
+def _rename_without_replacing(temporary: Path, target: Path) -> None:
+    code = _rename_exclusively(os.fsencode(temporary), os.fsencode(target))
+    if code in _NO_SUCH_RENAME:
+        raise ReadOnlyError(
+            f"the filesystem of {target.parent} has neither hard links nor a rename that refuses to replace, "
+            "so concurrent commits could be lost",
+            next_step="put the store on another local filesystem or NFS, or on s3://",
+        )
+    if code:
+        raise OSError(code, os.strerror(code), str(target))
+
+
+def _rename_exclusively(source: bytes, target: bytes) -> int:
+    """Rename unless the target exists; 0, or the error number."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if sys.platform == "darwin":
+        call, arguments = getattr(library, "renamex_np", None), (source, target, ctypes.c_uint(_RENAME_EXCL))
+    else:
+        call = getattr(library, "renameat2", None)
+        arguments = (_AT_FDCWD, source, _AT_FDCWD, target, ctypes.c_uint(_RENAME_NOREPLACE))
+    if call is None:
+        return errno.ENOSYS
+    return 0 if call(*arguments) == 0 else ctypes.get_errno()

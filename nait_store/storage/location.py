@@ -3,51 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from fsspec.core import url_to_fs
-
-from nait_store.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ReadOnlyError, StorageError
-from nait_store.storage.atomic import creator_for, replace_local
+from nait_store.errors import AlreadyExistsError, ReadOnlyError
+from nait_store.storage.atomic import TEMPORARY_PREFIX
+from nait_store.storage.backend import Backend, StoredFile
+from nait_store.storage.connect import connect
+from nait_store.storage.fetching import FilePart, fetch_parts
 
 
 class Location:
     """A folder on an fsspec filesystem; every path given to a method is relative to it, ``/``-separated.
 
+    Names that begin with ``.tmp-`` are files being written, or left by a crash, and are never listed.
+    A location may be used by several threads, and, if no other thread is using it at that moment, after a fork.
+
     Parameters
     ----------
     url
-        ``./folder``, ``file:///folder``, ``memory://name`` or any other fsspec URL.
+        ``./folder``, ``file:///folder``, ``memory://name``, ``s3://bucket/prefix`` or any other fsspec URL.
 
     Attributes
     ----------
     url
         As users would write it again.
+
+    Raises
+    ------
+    InvalidInputError
+        No location, no installed filesystem, or credentials in the URL: they come from the environment alone.
+    MissingExtraError
+        The URL needs an extra that is not installed.
     """
 
     def __init__(self, url: str) -> None:
-        if not url.strip() or "\x00" in url:
-            raise InvalidInputError(
-                f"{url!r} is not a location", next_step="give a folder or an fsspec URL, e.g. ./store"
-            )
-        try:
-            fs, root = url_to_fs(url)
-        except (ValueError, ImportError) as error:
-            raise InvalidInputError(
-                f"cannot open the location {url!r}: {error}",
-                next_step="give a folder or a URL of an installed fsspec filesystem, e.g. ./store or memory://store",
-            ) from error
-        self._fs: Any = fs
-        self._root: str = str(root).rstrip("/")
-        protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-        self.protocol: str = protocols[0]
-        self.is_local: bool = "file" in protocols
-        self.url: str = self._root if self.is_local else str(fs.unstrip_protocol(self._root))
-        self._create = creator_for(fs, protocols)
+        self._backend: Backend
+        self._backend, self._root = connect(url)
+        self.protocol: str = self._backend.protocol
+        self.is_local: bool = self.protocol == "file"
+        self.url: str = self._backend.url(self._root)
         self._read_only: tuple[str, str] | None = None
 
     def __repr__(self) -> str:
@@ -77,26 +73,28 @@ class Location:
 
     @property
     def can_create_atomically(self) -> bool:
-        """Whether create-if-absent is known to be atomic here, which every write to a store needs."""
-        return self._create is not None and self._read_only is None
+        """Whether an atomic create-if-absent, which every write to a store needs, is known for this filesystem.
+
+        On S3 only :meth:`require_writable` finds out whether the endpoint honours it.
+        """
+        return self._backend.can_create and self._read_only is None
 
     def require_writable(self) -> None:
         """Refuse a filesystem on which commits could be lost.
 
+        On S3 the first call of a process for a bucket tries it out with an object that it deletes again.
+
         Raises
         ------
         ReadOnlyError
-            No atomic create-if-absent is known for this filesystem, or the location was made read-only.
+            No atomic create-if-absent is known for this filesystem, the endpoint ignores it, permission is missing,
+            or the location was made read-only.
+        StorageError
+            The network or the endpoint failed.
         """
-        if self._read_only is not None:
-            reason, next_step = self._read_only
-            raise ReadOnlyError(reason, next_step=next_step)
-        if self._create is None:
-            raise ReadOnlyError(
-                f"stores on {self.protocol}:// can be read but not written: "
-                "this release knows no atomic create-if-absent there, so concurrent commits could be lost",
-                next_step="write to a local folder (or memory:// within one process)",
-            )
+        self._refuse_if_read_only()
+        with self._errors("write", ""):
+            self._backend.check_writable(self._root)
 
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file.
@@ -109,13 +107,49 @@ class Location:
             Reading failed.
         """
         with self._errors("read", path):
-            return bytes(self._fs.cat_file(self._absolute(path)))
+            return self._backend.read(self._absolute(path))
+
+    def read_range(self, path: str, start: int, length: int) -> bytes:
+        """Read ``length`` bytes from byte ``start``, fewer at the file's end; errors as for :meth:`read_bytes`."""
+        with self._errors("read", path):
+            return self._backend.read_range(self._absolute(path), start, length)
+
+    def read_many(
+        self, parts: Iterable[FilePart], *, limit_bytes: int = 128 << 20, n_readers: int = 16
+    ) -> Iterator[tuple[FilePart, bytes]]:
+        """Read many files or parts of files concurrently; yields them in the order given.
+
+        Parameters
+        ----------
+        parts
+            What to read; taken from the iterable as reading goes on.
+        limit_bytes
+            Most bytes that are fetched, or being fetched, and not yet yielded; one part is always let through.
+        n_readers
+            Most parts that are being fetched at a time.
+
+        Yields
+        ------
+        part, data
+            ``data`` is shorter than ``part.length_bytes`` where the file is.
+
+        Raises
+        ------
+        NotFoundError, StorageError
+            As for :meth:`read_bytes`, at the part concerned; what is being fetched behind it is dropped.
+        """
+
+        def read(part: FilePart) -> bytes:
+            if part.start is None:
+                return self.read_bytes(part.path)
+            return self.read_range(part.path, part.start, part.length_bytes)
+
+        return fetch_parts(read, parts, limit_bytes=limit_bytes, n_readers=n_readers)
 
     def open_read(self, path: str) -> BinaryIO:
         """Open a file for random access; the caller closes it."""
         with self._errors("open", path):
-            handle: BinaryIO = self._fs.open(self._absolute(path), "rb")
-            return handle
+            return self._backend.open_read(self._absolute(path))
 
     def write_bytes(self, path: str, data: bytes | memoryview) -> None:
         """Write a file whole, replacing what was there; readers see the old bytes or the new.
@@ -129,13 +163,22 @@ class Location:
         """
         self.require_writable()
         with self._errors("write", path):
-            if self.is_local:
-                replace_local(Path(self._absolute(path)), data)
-            else:
-                self._fs.pipe_file(self._absolute(path), bytes(data))
+            self._backend.write(self._absolute(path), data)
+
+    def write_file(self, path: str, source: Path) -> None:
+        """Write a file whole from one on the local disk, a few pieces in memory at a time.
+
+        Errors are those of :meth:`write_bytes`; readers see the old bytes or the new.
+        """
+        self.require_writable()
+        with self._errors("write", path):
+            self._backend.write_file(self._absolute(path), source)
 
     def create_bytes(self, path: str, data: bytes) -> None:
         """Create a file atomically if, and only if, it is absent: the primitive that commits are made of.
+
+        Where an answer was lost on the way, the file itself tells whether this call created it: its winner never
+        gets an AlreadyExistsError.
 
         Raises
         ------
@@ -145,89 +188,80 @@ class Location:
             As for :meth:`write_bytes`.
         """
         self.require_writable()
-        assert self._create is not None
         with self._errors("create", path):
             try:
-                self._create(self._absolute(path), data)
+                self._backend.create(self._absolute(path), data)
             except FileExistsError as error:
                 raise AlreadyExistsError(f"{self.url_of(path)} exists already") from error
 
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
         with self._errors("look up", path):
-            return bool(self._fs.exists(self._absolute(path)))
+            return self._backend.kind(self._absolute(path)) is not None
 
     def is_file(self, path: str) -> bool:
         """Whether it is a file."""
         with self._errors("look up", path):
-            return bool(self._fs.isfile(self._absolute(path)))
+            return self._backend.is_file(self._absolute(path))
 
     def size_bytes(self, path: str) -> int:
         """Size of a file; NotFoundError where there is none."""
         with self._errors("look up", path):
-            info = self._fs.info(self._absolute(path))
-            if info["type"] != "file":
-                raise FileNotFoundError(path)
-            return int(info["size"])
+            return self._backend.size(self._absolute(path))
 
     def names(self, path: str = "") -> list[str]:
         """Sorted names of the files and folders directly below ``path``; empty where there is none."""
         with self._errors("list", path):
-            try:
-                self._fs.invalidate_cache(self._absolute(path))
-                entries = self._fs.ls(self._absolute(path), detail=False)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-            found = {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries}
-            return sorted(name for name in found if not name.startswith(".tmp-"))
+            found = self._backend.names(self._absolute(path))
+        return sorted(name for name in found if not name.startswith(TEMPORARY_PREFIX))
 
     def walk(self, path: str = "") -> Iterator[tuple[str, int]]:
-        """Yield (path relative to this location, size in bytes) of every file below ``path``."""
-        with self._errors("list", path):
-            top = self._absolute(path)
-            if not self._fs.exists(top):
-                return
-            found = self._fs.find(top, detail=True)
-        for absolute, info in sorted(found.items()):
-            relative = str(absolute)[len(self._root) :].lstrip("/")
-            if not relative.rsplit("/", 1)[-1].startswith(".tmp-"):
-                yield relative, int(info["size"])
+        """Yield (path relative to this location, size in bytes) of every file below ``path``, sorted by path."""
+        for file in self.files(path):
+            yield file.path, file.size_bytes
+
+    def files(self, path: str = "") -> Iterator[StoredFile]:
+        """Yield every file below ``path``, sorted by path, which is relative to this location."""
+        return (file for file in self._all_files(path) if not _is_temporary(file.path))
+
+    def leftovers(self, path: str = "") -> Iterator[StoredFile]:
+        """Yield the hidden files below ``path``: those being written now, and those that crashes left."""
+        return (file for file in self._all_files(path) if _is_temporary(file.path))
 
     def delete(self, path: str) -> None:
         """Delete a file or a whole folder; nothing happens where there is none."""
-        if self._read_only is not None:
+        self._refuse_if_read_only()
+        if not self._backend.can_create:
             self.require_writable()
-        with self._errors("delete", path), contextlib.suppress(FileNotFoundError):
-            self._fs.rm(self._absolute(path), recursive=True)
+        with self._errors("delete", path):
+            self._backend.delete(self._absolute(path))
 
     def free_bytes(self) -> int | None:
         """Free space for new files, or None where the filesystem does not say."""
-        if not self.is_local:
-            return None
-        folder = Path(self._root)
-        while not folder.exists() and folder != folder.parent:
-            folder = folder.parent
-        usage = os.statvfs(folder)
-        return usage.f_bavail * usage.f_frsize
+        with self._errors("look up", ""):
+            return self._backend.free_bytes(self._root)
+
+    def _all_files(self, path: str) -> Iterator[StoredFile]:
+        with self._errors("list", path):
+            for file in self._backend.files(self._absolute(path)):
+                full = f"{path}/{file.path}" if path else file.path
+                yield StoredFile(full, file.size_bytes, file.modified_at)
 
     def _absolute(self, path: str) -> str:
         return f"{self._root}/{path}" if path else self._root
+
+    def _refuse_if_read_only(self) -> None:
+        if self._read_only is not None:
+            reason, next_step = self._read_only
+            raise ReadOnlyError(reason, next_step=next_step)
 
     @contextlib.contextmanager
     def _errors(self, verb: str, path: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise NotFoundError(f"{self.url_of(path)} does not exist") from error
-        except PermissionError as error:
-            raise ReadOnlyError(
-                f"no permission to {verb} {self.url_of(path)}", next_step="check who owns the folder and its mode"
-            ) from error
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            raise StorageError(
-                f"could not {verb} {self.url_of(path)}: {error.strerror or error}",
-                next_step="free some disk space and run the same command again: what was flushed is kept"
-                if full
-                else "check the disk or the network and run the same command again",
-            ) from error
+        except self._backend.failures as error:
+            raise self._backend.explain(error, verb, self.url_of(path)) from error
+
+
+def _is_temporary(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(TEMPORARY_PREFIX)

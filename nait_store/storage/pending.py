@@ -6,13 +6,13 @@ import contextlib
 import errno
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
 from nait_store.errors import ReadOnlyError, StorageError
+from nait_store.storage.atomic import temporary_name
 from nait_store.storage.location import Location
 
 
@@ -58,7 +58,7 @@ class PendingFile:
                 self.handle: BinaryIO = os.fdopen(descriptor, "wb")
             else:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                self._temporary = target.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:12]}"
+                self._temporary = target.parent / temporary_name()
                 self.handle = self._temporary.open("wb")
 
     def __enter__(self) -> Self:
@@ -75,7 +75,7 @@ class PendingFile:
             with self.errors():
                 if self._target is None:
                     self.handle.close()
-                    self._location.write_bytes(self._path, self._temporary.read_bytes())
+                    self._location.write_file(self._path, self._temporary)
                     self._temporary.unlink()
                 else:
                     self.handle.flush()

@@ -76,7 +76,7 @@ def test_every_imported_distribution_is_declared() -> None:
         *(one for extra in project["optional-dependencies"].values() for one in extra),
     ]
     names = {re.split(r"[<>=!~ \[;]", requirement)[0].lower().replace("_", "-") for requirement in declared}
-    development_only = {"hypothesis", "pytest"}  # nait_store.testing serves test suites, which bring their own
+    development_only = {"hypothesis", "moto", "pytest"}  # nait_store.testing serves test suites, which bring their own
     missing: dict[str, str] = {}
     for path in python_sources():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
