@@ -22,7 +22,7 @@ from nait_store.schemas.activation_set import (
 from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.record import Document, Record
-from nait_store.schemas.scores import ScoreKey
+from nait_store.schemas.scores import ScoreKey, SidecarRecord
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 
@@ -44,6 +44,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "version-collected": CollectionRecord,
     "label": LabelRecord,
     "score-key": ScoreKey,
+    "score-sidecar": SidecarRecord,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -107,6 +108,20 @@ _DIGEST_SPAN = slice(len(_DIGEST_PREFIX), len(_DIGEST_PREFIX) + 64)
 _NO_DIGEST = b"0" * 64
 
 
+def document_bytes(fields: Mapping[str, Any]) -> bytes:
+    """Canonical JSON of a document with these fields, a fresh digest before them.
+
+    Parameters
+    ----------
+    fields
+        Plain JSON values by names that begin with a lower-case letter; ``_sha256`` among them is replaced.
+    """
+    # "_" sorts before every lower-case letter, so the digest's place is always the same.
+    data = canonical_json({**fields, "_sha256": _NO_DIGEST.decode()}) + b"\n"
+    digest = hashlib.sha256(data).hexdigest().encode()
+    return data[: _DIGEST_SPAN.start] + digest + data[_DIGEST_SPAN.stop :]
+
+
 class Document(Record):
     """A record that is a file of its own: its first field, ``_sha256``, is a digest of the file's other bytes.
 
@@ -116,10 +131,7 @@ class Document(Record):
 
     def to_json_bytes(self) -> bytes:
         """Return the bytes of the file."""
-        # "_" sorts before every lower-case letter, so the digest's place is always the same.
-        data = canonical_json({"_sha256": _NO_DIGEST.decode(), **self.model_dump(mode="json")}) + b"\n"
-        digest = hashlib.sha256(data).hexdigest().encode()
-        return data[: _DIGEST_SPAN.start] + digest + data[_DIGEST_SPAN.stop :]
+        return document_bytes(self.model_dump(mode="json"))
 
     @classmethod
     def from_json_bytes(cls, data: bytes, where: str) -> Self:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pyarrow as pa
+from pydantic import Field
 
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
-from nait_store.schemas.record import Record, Sha256, json_digest
+from nait_store.schemas.record import Document, FileDigest, Record, Sha256, json_digest
 
 KERNEL_REVISION = 1
 """Raised whenever the scan's arithmetic changes, so that old sidecars are not mistaken for new ones."""
@@ -40,3 +41,41 @@ class ScoreKey(Record):
     def key(self) -> str:
         """SHA-256 over the record, 64 hexadecimal digits."""
         return json_digest(self.model_dump(mode="json"))
+
+
+class SidecarRecord(Document):
+    """``scores/<key>.json``, written after the Parquet file: a sidecar without it does not exist."""
+
+    segment_sha256: Sha256
+    directions_sha256: Sha256
+    feature: Feature
+    metric: Metric
+    kernel_revision: int
+    n_rows: int = Field(ge=1)
+    """Of the segment."""
+    n_layers: int = Field(ge=1)
+    """Of the profile: the length of ``projections``."""
+    size_bytes: int = Field(ge=0)
+    sha256: Sha256
+    """Of the Parquet file."""
+
+    @property
+    def score_key(self) -> ScoreKey:
+        """What the content is a function of."""
+        return ScoreKey(
+            segment_sha256=self.segment_sha256,
+            directions_sha256=self.directions_sha256,
+            feature=self.feature,
+            metric=self.metric,
+            kernel_revision=self.kernel_revision,
+        )
+
+    @property
+    def key(self) -> str:
+        """Digest of :attr:`score_key`, the name of both files."""
+        return self.score_key.key
+
+    @property
+    def file(self) -> FileDigest:
+        """The Parquet file, its path relative to ``scores/``."""
+        return FileDigest(path=f"{self.key}.parquet", size_bytes=self.size_bytes, sha256=self.sha256)

@@ -109,8 +109,10 @@ def append_change(
             continue
         reader = SegmentReader(location, record)
         own = keys.of(record.segment_id, partial(_same, reader))
-        usable = _usable(own, record.n_rows, addition.blank)
-        repeated = ~usable | _repeated(name, reader, own.only(usable), holdings, tolerant=addition.yields)
+        blank = np.zeros(record.n_rows, dtype=bool)
+        if addition.blank is not None:
+            blank[addition.blank] = True
+        repeated = blank | _repeated(name, reader, own.only(~blank), holdings, tolerant=addition.yields)
         if repeated.all():
             continue
         ordinal = next_ordinal + len(refs)
@@ -142,20 +144,12 @@ def additions_of(
     return [Addition(r, blank(r.segment_id), r.segment_id in yielding) for r in records]
 
 
-def _usable(keys: SegmentKeys, n_rows: int, blank: NDArray[np.int64] | None) -> NDArray[np.bool_]:
-    usable = np.ones(n_rows, dtype=bool)
-    if blank is not None:
-        usable[blank] = False
-    of_keys = keys.only(usable)
-    usable[of_keys.rows[1:][of_keys.ids[1:] == of_keys.ids[:-1]]] = False  # a stable sort: the first row comes first
-    return usable
-
-
 def _repeated(
     name: str, reader: SegmentReader, keys: SegmentKeys, holdings: Sequence[Holding], *, tolerant: bool
 ) -> NDArray[np.bool_]:
     """Mask over a new segment's rows whose samples are there already."""
     repeated = np.zeros(reader.n_rows, dtype=bool)
+    repeated[keys.rows[1:][keys.ids[1:] == keys.ids[:-1]]] = True  # a stable sort: the first row comes first
     for holding in holdings:
         other = holding.keys
         at = other.find(keys.ids)

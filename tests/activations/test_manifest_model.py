@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nait_store.activations import versions as versions_module
+from nait_store.activations import changes as changes_module
 from nait_store.activations.verify import verify_set
 from nait_store.activations.versions import ActivationSets
 from nait_store.errors import ConflictError
@@ -38,7 +38,7 @@ def test_versions_are_what_a_list_of_first_occurrences_would_be(
     sets.create(fake_set_record("pool", n_layers=1, n_neurons=1))
     known: dict[str, str] = {}
     states: list[list[str]] = []
-    with mock.patch.object(versions_module, "FULL_MANIFEST_EVERY", full_every):
+    with mock.patch.object(changes_module, "FULL_MANIFEST_EVERY", full_every):
         for commit in commits:
             segments = [_segment(location, samples) for samples in commit]
             expected = dict(known)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nait_store.activations import versions as versions_module
+from nait_store.activations import changes as changes_module
 from nait_store.activations.versions import ActivationSets
 from nait_store.errors import (
     ConflictError,
@@ -124,7 +124,7 @@ def test_ordinals_are_never_reused_and_make_row_ids(location: Location, sets: Ac
 def test_every_100th_manifest_is_full_and_the_others_hold_what_came_since(
     location: Location, sets: ActivationSets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versions_module, "FULL_MANIFEST_EVERY", 4)
+    monkeypatch.setattr(changes_module, "FULL_MANIFEST_EVERY", 4)
     segments = [_segment(location, [f"s{i}"]) for i in range(10)]
     for segment in segments:
         _commit(sets, segment)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nait_store.errors import FormatError, UnsupportedVersionError
-from nait_store.schemas.activation_set import FlushRecord, SegmentRef, SetManifest
-from nait_store.schemas.record import FileDigest, canonical_json, json_digest
+from nait_store.errors import CorruptChunkError, FormatError, UnsupportedVersionError
+from nait_store.schemas.activation_set import FlushRecord, Operation, SegmentRef, SetManifest, SetRecord
+from nait_store.schemas.capture import Feature
+from nait_store.schemas.record import FileDigest, canonical_json, document_bytes, json_digest
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 from nait_store.storage.provenance import current_provenance, new_ulid, now
 from nait_store.testing.stores import fake_identity, fake_set_record
@@ -26,6 +28,9 @@ _JSON = st.recursive(
     ),
     max_leaves=12,
 )
+
+
+_DOCUMENT = fake_set_record("pool").to_json_bytes()
 
 
 @given(_JSON)
@@ -57,13 +62,47 @@ def test_records_survive_their_own_bytes() -> None:
 def test_unknown_fields_are_ignored() -> None:
     record = fake_set_record("pool")
     data = json.loads(record.to_json_bytes()) | {"added_in_1.1": 5}
-    assert type(record).from_json_bytes(json.dumps(data).encode(), "here") == record
+    assert type(record).from_json_bytes(document_bytes(data), "here") == record
+
+
+def test_a_document_holds_the_digest_of_its_other_bytes() -> None:
+    data = fake_set_record("pool").to_json_bytes()
+    held = json.loads(data)["_sha256"]
+    assert data.startswith(b'{"_sha256":"' + held.encode())
+    assert hashlib.sha256(data.replace(held.encode(), b"0" * 64, 1)).hexdigest() == held
+
+
+@given(st.integers(0, 10_000), st.integers(0, 7))
+def test_every_flipped_bit_of_a_document_is_found(position: int, bit: int) -> None:
+    data = bytearray(_DOCUMENT)
+    data[position % len(data)] ^= 1 << bit
+    with pytest.raises(FormatError, match=r"set\.json"):
+        SetRecord.from_json_bytes(bytes(data), "set.json")
+
+
+@pytest.mark.parametrize("length", [0, 1, 12, 40, 76, 77, len(_DOCUMENT) - 1])
+def test_a_truncated_document_is_found(length: int) -> None:
+    with pytest.raises(CorruptChunkError, match=r"set\.json"):
+        SetRecord.from_json_bytes(_DOCUMENT[:length], "set.json")
+
+
+def test_a_document_without_its_digest_is_refused() -> None:
+    fields = json.loads(_DOCUMENT)
+    del fields["_sha256"]
+    with pytest.raises(CorruptChunkError, match="not a document of a store"):
+        SetRecord.from_json_bytes(canonical_json(fields), "set.json")
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b"1" * 100_000])
 def test_bytes_that_are_no_record_are_a_format_error_that_names_the_file(data: bytes) -> None:
-    with pytest.raises(FormatError, match=r"store\.json is not a valid StoreRecord"):
+    with pytest.raises(FormatError, match=r"store\.json is not a document of a store"):
         StoreRecord.from_json_bytes(data, "store.json")
+
+
+@pytest.mark.parametrize("fields", [{}, {"format_version": "one"}, {"format_version": 1, "store_id": "../x"}])
+def test_a_whole_document_of_another_kind_is_a_format_error_that_names_the_file(fields: dict[str, object]) -> None:
+    with pytest.raises(FormatError, match=r"store\.json is not a valid StoreRecord"):
+        StoreRecord.from_json_bytes(document_bytes(fields), "store.json")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +119,7 @@ def test_hostile_paths_are_refused_in_records(path: str) -> None:
 def test_hostile_names_are_refused_in_records(name: str) -> None:
     data = json.loads(fake_set_record("pool").to_json_bytes()) | {"name": name}
     with pytest.raises(FormatError):
-        type(fake_set_record("pool")).from_json_bytes(json.dumps(data).encode(), "set.json")
+        type(fake_set_record("pool")).from_json_bytes(document_bytes(data), "set.json")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +128,7 @@ def test_hostile_names_are_refused_in_records(name: str) -> None:
 def test_hostile_ulids_are_refused_in_records(ulid: str) -> None:
     data = {"ingest_id": new_ulid(), "segment_id": ulid, "n_rows": 1, "record_sha256": "0" * 64}
     with pytest.raises(FormatError):
-        FlushRecord.from_json_bytes(json.dumps(data).encode(), "flushed.json")
+        FlushRecord.from_json_bytes(document_bytes(data), "flushed.json")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +139,9 @@ def test_impossible_numbers_are_refused_in_manifests(change: dict[str, object]) 
         set_name="pool",
         number=1,
         parent=None,
-        operation="ingest",
+        operation=Operation.INGEST,
+        features=(Feature.MEAN,),
+        layers=(0,),
         segments=(SegmentRef(segment_id=new_ulid(), ordinal=0, n_rows=1, record_sha256="0" * 64),),
         next_ordinal=1,
         n_samples=1,
@@ -108,7 +149,7 @@ def test_impossible_numbers_are_refused_in_manifests(change: dict[str, object]) 
     )
     data = json.loads(manifest.to_json_bytes()) | change
     with pytest.raises(FormatError):
-        SetManifest.from_json_bytes(json.dumps(data).encode(), "1.json")
+        SetManifest.from_json_bytes(document_bytes(data), "1.json")
 
 
 def test_the_capture_id_is_a_function_of_every_field_of_the_identity() -> None:
