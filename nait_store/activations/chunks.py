@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from nait_store.errors import FormatError
-from nait_store.schemas.capture import Feature, StoredDtype
+from nait_store.schemas.capture import Feature, HookPoint, StoredDtype
 
 MAX_CHUNK_BYTES = 8 << 20
 _EVEN_BLOCKS = 4
@@ -121,6 +121,64 @@ def zarr_metadata(arrays: Sequence[ArraySpec], attributes: dict[str, Any]) -> di
             attributes=spec.attributes,
         )
     return {path: document.to_bytes() for path, document in documents.items()}
+
+
+def segment_metadata(
+    segment_id: str,
+    n_rows: int,
+    layers: Sequence[int],
+    n_neurons: int,
+    arrays: Sequence[tuple[Feature, StoredDtype, int]],
+    *,
+    capture_id: str,
+    hook_point: HookPoint,
+    model: str,
+) -> dict[str, bytes]:
+    """Return the ``zarr.json`` documents of a segment: of the group, and of each feature's two arrays.
+
+    Parameters
+    ----------
+    segment_id, n_rows, layers, n_neurons
+        Of the segment; the shape is (n_rows, n_layers, n_neurons).
+    arrays
+        Feature, stored element type and rows of a chunk of each.
+    capture_id, hook_point, model
+        For readers that know nothing of us.
+
+    Returns
+    -------
+    dict
+        Path relative to ``data.zarr`` → bytes; a function of the arguments and of zarr's release.
+    """
+    specs = []
+    for feature, dtype, chunk_rows in arrays:
+        about = {"feature": feature.value, "layers": list(layers)}
+        specs.append(
+            ArraySpec(
+                name=feature.value,
+                shape=(n_rows, len(layers), n_neurons),
+                chunks=(chunk_rows, 1, n_neurons),
+                dtype=numpy_dtype(dtype).str,
+                attributes={**about, "quantity": "neuron activations, reduced per sample"},
+            )
+        )
+        specs.append(
+            ArraySpec(
+                name=norms_name(feature),
+                shape=(n_rows, len(layers)),
+                chunks=(n_rows, len(layers)),
+                dtype="<f4",
+                attributes={**about, "quantity": "Euclidean norm over the neurons of a layer"},
+            )
+        )
+    attributes = {
+        "nait_store_segment": segment_id,
+        "capture_id": capture_id,
+        "hook_point": hook_point.value,
+        "model": model,
+        "layers": list(layers),
+    }
+    return zarr_metadata(specs, attributes)
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from nait_store.activations.chunks import (
     DATA_FOLDER,
     SAMPLES_FILE,
     SEGMENT_FILE,
-    ArraySpec,
     chunk_path,
     chunk_rows_for,
-    norms_name,
     norms_path,
     numpy_dtype,
-    zarr_metadata,
+    segment_metadata,
 )
 from nait_store.activations.sample_rows import samples_parquet
+from nait_store.activations.stored_values import row_norms
 from nait_store.errors import InvalidInputError
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
@@ -283,10 +282,7 @@ class SegmentWriter:
             for i in range(len(self._layers)):
                 stored = buffer[i, begin:end]
                 stored[...] = features[feature][selector, i]
-                # norms of what is stored, not of what came: a cosine over the stored numbers must be exact
-                exact = stored.astype(np.float32)
-                np.square(exact, out=exact)
-                norms[:, i] = np.sqrt(exact.sum(axis=1))
+                norms[:, i] = row_norms(stored)
             self._norms[feature].append(norms)
         self._rows.extend(rows)
         self._n_text_bytes += sum(2 * len(row.record) for row in rows)
@@ -313,36 +309,16 @@ class SegmentWriter:
             self._write(norms_path(feature), np.concatenate(self._norms[feature]).data)
 
     def _metadata(self) -> dict[str, bytes]:
-        n, n_layers = self.n_rows, len(self._layers)
-        specs = []
-        for feature in self._features:
-            about = {"feature": feature.value, "layers": list(self._layers)}
-            specs.append(
-                ArraySpec(
-                    name=feature.value,
-                    shape=(n, n_layers, self._n_neurons),
-                    chunks=(self._chunk_rows, 1, self._n_neurons),
-                    dtype=numpy_dtype(self._dtype).str,
-                    attributes={**about, "quantity": "neuron activations, reduced per sample"},
-                )
-            )
-            specs.append(
-                ArraySpec(
-                    name=norms_name(feature),
-                    shape=(n, n_layers),
-                    chunks=(n, n_layers),
-                    dtype="<f4",
-                    attributes={**about, "quantity": "Euclidean norm over the neurons of a layer"},
-                )
-            )
-        attributes = {
-            "nait_store_segment": self.segment_id,
-            "capture_id": self._identity.capture_id,
-            "hook_point": self._identity.hook_point.value,
-            "model": self._environment.model_source,
-            "layers": list(self._layers),
-        }
-        return zarr_metadata(specs, attributes)
+        return segment_metadata(
+            self.segment_id,
+            self.n_rows,
+            self._layers,
+            self._n_neurons,
+            [(feature, self._dtype, self._chunk_rows) for feature in self._features],
+            capture_id=self._identity.capture_id,
+            hook_point=self._identity.hook_point,
+            model=self._environment.model_source,
+        )
 
     def _write(self, path: str, data: bytes | memoryview) -> None:
         self._began = True
