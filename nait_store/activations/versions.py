@@ -72,12 +72,19 @@ class ActivationSets:
             A document is missing or damaged.
         """
         parsed = parse_reference(reference, Kind.SET) if isinstance(reference, str) else reference
-        if not self.numbers(parsed.name) and self.record(parsed.name) is not None:
-            raise NotFoundError(
-                f"set {parsed.name!r} in {self.location.url} has no version yet",
-                next_step="an ingest began and has not committed: wait for it, or run the same ingest again",
-            )
-        return self._open(parsed.name, self.log.resolve(parsed))
+        return self._open(parsed.name, self.resolve(parsed))
+
+    def resolve(self, reference: Reference) -> int:
+        """Turn a reference into the number of a version that exists; errors as for :meth:`open`."""
+        try:
+            return self.log.resolve(reference)
+        except NotFoundError:
+            if self.log.listing(reference.name).last or self.record(reference.name) is None:
+                raise
+        raise NotFoundError(
+            f"set {reference.name!r} in {self.location.url} has no version yet",
+            next_step="an ingest began and has not committed: wait for it, or run the same ingest again",
+        )
 
     def record(self, name: str) -> SetRecord | None:
         """Read ``set.json``; None where there is no set of this name."""
@@ -223,6 +230,10 @@ class ActivationSets:
     def keys(self, reader: SegmentReader) -> SegmentKeys:
         """Keys of a segment's samples, blank rows included; read once."""
         return self._keys.of(reader.segment_id, lambda: reader)
+
+    def segment_keys(self, version: SetVersion, ref: SegmentRef) -> SegmentKeys:
+        """Keys of all rows of a version's segment, hidden ones included; read once."""
+        return self._keys.of(ref.segment_id, lambda: version.segment(ref))
 
     def redirects(self, name: str) -> Redirects:
         """Replacements of the set's segments, as they are now."""

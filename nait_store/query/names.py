@@ -89,14 +89,9 @@ class StatementNames:
             reference = parse_reference(text, Kind.SET)
             known = self._versions.get(str(reference))
             if known is None:
-                number = reference.version
-                if number is None and reference.alias is None:
-                    number = max(self._names.sets.numbers(reference.name), default=None)
-                if number is None:
-                    known = self._names.sets.open(reference)
-                else:
-                    spelled = f"{reference.name}@{number}"
-                    known = self._names.versions.get(spelled, lambda: self._names.sets.open(spelled))
+                # Resolved anew in every statement: labels move, and versions are deleted.
+                spelled = f"{reference.name}@{self._names.sets.resolve(reference)}"
+                known = self._names.versions.get(spelled, lambda: self._names.sets.open(spelled))
                 self._versions[str(reference)] = self._versions[known.reference] = known
             return known
 

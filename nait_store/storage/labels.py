@@ -82,6 +82,15 @@ class Labels:
                     found.append(Label(kind, record))
         return sorted(found, key=lambda label: label.name)
 
+    def names(self, name: str) -> list[tuple[LabelKind, str]]:
+        """Every alias and tag that one item ever had, removed ones included, sorted by name."""
+        found = [
+            (kind, label)
+            for kind, folder in _FOLDERS.items()
+            for label in self._location.names(layout.labels_folder(self._kind, name, folder))
+        ]
+        return sorted(found, key=lambda one: (one[1], one[0]))
+
     def find(self, name: str, label: str) -> Label | None:
         """The alias or tag of this name, or None."""
         for kind in LabelKind:

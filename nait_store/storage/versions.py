@@ -158,9 +158,8 @@ class VersionLog(Generic[R]):
         if number in listing.deleted:
             record = self.deletion(name, number)
             when = f" on {record.provenance.created_at:%Y-%m-%d} by {record.provenance.author}" if record else ""
-            back = (
-                f"bring it back with 'nait-store sets undelete {name}@{number}'" if self._kind is Kind.SET else others
-            )
+            whole = f"{name}@{number}" if listing.visible else name
+            back = f"bring it back with 'nait-store sets undelete {whole}'" if self._kind is Kind.SET else others
             return NotFoundError(f"{self._kind} {name}@{number} was deleted{when}", next_step=back)
         return NotFoundError(f"{self._kind} {name!r} has no version {number}", next_step=others)
 
