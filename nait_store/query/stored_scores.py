@@ -53,7 +53,7 @@ class StoredScores:
     def is_stored(self, version: SetVersion, target: ScoringTarget) -> bool:
         """Whether every segment of the version has its scores already."""
         with self._lock:
-            return all(self._sidecars.exists(segment, target) for segment in version.segments)
+            return all(self._sidecars.existing([(segment, target) for segment in version.segments]))
 
     def compute(self, pairs: Sequence[tuple[SetVersion, ScoringTarget]]) -> None:
         """Compute and keep what is missing, with one pass over each set's arrays for all its targets.

@@ -14,7 +14,8 @@ from nait_store.activations.set_version import SetVersion
 from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.scoring.scan import Pairs, scan
-from nait_store.scoring.sidecars import SCORE_COLUMNS, ScoreSidecars, SidecarWriter, check_columns
+from nait_store.scoring.sidecar_files import SidecarWriter
+from nait_store.scoring.sidecars import SCORE_COLUMNS, MemoryWriter, ScoreSidecars, check_columns
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 
@@ -123,9 +124,10 @@ def _missing(
     distinct = list({_identity(target): target for target in targets}.values())
     pairs = []
     for first in range(0, len(distinct), _TARGETS_AT_ONCE):
+        group = distinct[first : first + _TARGETS_AT_ONCE]
+        there = iter(sidecars.existing([(segment, target) for segment in segments for target in group]))
         for segment in segments:
-            group = distinct[first : first + _TARGETS_AT_ONCE]
-            wanted = [target for target in group if not sidecars.exists(segment, target)]
+            wanted = [target for target in group if not next(there)]
             if wanted:
                 pairs.append((segment, wanted))
     return pairs
@@ -136,7 +138,7 @@ def _identity(target: ScoringTarget) -> tuple[str, str, str]:
 
 
 def _compute(sidecars: ScoreSidecars, pairs: Pairs, progress: ProgressListener) -> None:
-    writers: dict[int, SidecarWriter] = {}
+    writers: dict[int, SidecarWriter | MemoryWriter] = {}
     try:
         for found in scan(pairs, progress):
             key = id(found.target)

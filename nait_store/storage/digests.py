@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from typing import BinaryIO
 
 from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.schemas.record import FileDigest
@@ -23,6 +24,51 @@ def sha256_file(location: Location, path: str) -> str:
         while block := handle.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+class HashedFile:
+    """A file handle that hashes what is written through it, front to back.
+
+    Parameters
+    ----------
+    handle
+        Where it goes.
+
+    Attributes
+    ----------
+    size_bytes
+        Written so far.
+    """
+
+    def __init__(self, handle: BinaryIO) -> None:
+        self._handle = handle
+        self._digest = hashlib.sha256()
+        self.size_bytes = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the handle is closed."""
+        return self._handle.closed
+
+    @property
+    def sha256(self) -> str:
+        """Of what was written so far."""
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write and hash all of ``data``."""
+        self._handle.write(data)
+        view = memoryview(data)
+        self._digest.update(view)
+        self.size_bytes += view.nbytes
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Hand everything to the system."""
+        self._handle.flush()
+
+    def close(self) -> None:
+        """Leave the handle open: it belongs to somebody else."""
 
 
 def write_payload_file(location: Location, folder: str, path: str, data: bytes | memoryview) -> FileDigest:

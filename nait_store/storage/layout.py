@@ -87,3 +87,8 @@ def job_folder(name: str, job_id: str = "") -> str:
 def score_sidecar(key: str) -> str:
     """Score sidecar of one key."""
     return f"{SCORES}/{key}.parquet"
+
+
+def score_record(key: str) -> str:
+    """The document that says that a score sidecar is whole."""
+    return f"{SCORES}/{key}.json"

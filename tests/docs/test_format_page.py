@@ -44,6 +44,7 @@ def test_page_draws_the_paths_that_the_layout_spells() -> None:
         layout.payload_folder(Kind.PROFILE, "<name>", "<ulid>"),
         layout.payload_folder(Kind.SELECTION, "<name>", "<ulid>"),
         layout.score_sidecar("<key>"),
+        layout.score_record("<key>"),
     ]
     assert [path for path in paths if f"<root>/{path}" not in PAGE] == []
 

@@ -53,7 +53,7 @@ class Workbench:
         )[0]
 
     def sidecars(self) -> list[str]:
-        return self.location.names("scores")
+        return [name for name in self.location.names("scores") if name.endswith(".parquet")]
 
     def append(
         self, name: str, fields: list[dict[str, Any]], ids: list[str] | None = None, seed: int = 1

@@ -128,7 +128,7 @@ def test_a_full_disk_costs_the_sidecars_and_not_the_answer(bench: Workbench, mon
             location.require_writable()
             raise StorageError("no space left on device")
 
-    monkeypatch.setattr("nait_store.scoring.sidecars.PendingFile", FullDisk)
+    monkeypatch.setattr("nait_store.scoring.sidecar_files.PendingFile", FullDisk)
     session = bench.new_session()
     result = session.sql(NATURAL)
     assert result.n_rows == 5

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from nait_store.activations.set_version import SetVersion
 from nait_store.errors import CorruptChunkError, NotFoundError, ReadOnlyError, StorageError
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
-from nait_store.schemas.scores import ScoreKey
-from nait_store.scoring import completion, sidecars
+from nait_store.schemas.scores import ScoreKey, SidecarRecord
+from nait_store.scoring import completion, sidecar_files
 from nait_store.scoring.completion import ensure_scores, read_scores
 from nait_store.scoring.scan import SegmentScores
 from nait_store.scoring.sidecars import ScoreSidecars
@@ -35,6 +36,11 @@ def files(location: Location) -> list[Path]:
     return sorted(root.iterdir()) if root.exists() else []
 
 
+def sidecar(file: Path) -> list[Path]:
+    """Both files of a sidecar, as :func:`files` lists them."""
+    return [file.with_suffix(".json"), file]
+
+
 def file_of(location: Location, version: SetVersion, one: ScoringTarget, segment: int = 0) -> Path:
     path = location.local_path(f"scores/{ScoreSidecars.key(version.segments[segment], one).key}.parquet")
     assert path is not None
@@ -47,7 +53,7 @@ def test_scores_are_computed_once(location: Location, version: SetVersion) -> No
     assert (first.n_computed, first.n_cached, first.bytes_read) == (6, 0, 2 * 300 * 3 * 37 * 2)
     again = ensure_scores(location, version, [*targets, target(4)])
     assert (again.n_computed, again.n_cached, again.bytes_read) == (2, 6, 300 * 3 * 37 * 2)
-    assert len(files(location)) == 8
+    assert len(files(location)) == 2 * 8
 
 
 def test_equal_targets_are_computed_once(location: Location, version: SetVersion) -> None:
@@ -110,7 +116,7 @@ def test_scores_never_computed_are_not_found(location: Location, version: SetVer
 
 
 def test_row_groups_are_bounded(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sidecars, "_ROW_GROUP_BYTES", 1)
+    monkeypatch.setattr(sidecar_files, "_ROW_GROUP_BYTES", 1)
     version = build_set(location, "pool", 2500, 1, 4, chunk_rows=100)
     one = random_target(layers=(0,), n_neurons=4)
     ensure_scores(location, version, [one])
@@ -152,31 +158,117 @@ def malformed_key(file: Path) -> None:
     pq.write_table(pq.read_table(file).replace_schema_metadata({b"nait_store.score_key": b"{}"}), file)
 
 
+def no_record(file: Path) -> None:
+    file.with_suffix(".json").unlink()
+
+
+def damaged_record(file: Path) -> None:
+    record = file.with_suffix(".json")
+    record.write_bytes(record.read_bytes().replace(b'"n_rows":150', b'"n_rows":151'))
+
+
+def anothers_record(file: Path) -> None:
+    other = next(path for path in file.parent.glob("*.json") if path.stem != file.stem)
+    file.with_suffix(".json").write_bytes(other.read_bytes())
+
+
 @pytest.mark.parametrize(
-    "damage", [truncate, empty, garbage, fewer_rows, other_columns, no_key, malformed_key], ids=lambda f: f.__name__
+    "damage",
+    [
+        truncate,
+        empty,
+        garbage,
+        fewer_rows,
+        other_columns,
+        no_key,
+        malformed_key,
+        no_record,
+        damaged_record,
+        anothers_record,
+    ],
+    ids=lambda f: f.__name__,
 )
-def test_a_file_that_cannot_be_trusted_is_reported_and_written_anew(
+def test_a_sidecar_that_cannot_be_trusted_is_written_anew_when_it_is_read(
     location: Location, version: SetVersion, damage: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = target()
     ensure_scores(location, version, [one])
     file = file_of(location, version, one)
-    good = file.read_bytes()
+    good = [path.read_bytes() for path in sidecar(file)]
     damage(file)
     with caplog.at_level(logging.WARNING):
-        work = ensure_scores(location, version, [one])
-    assert "ignoring a score sidecar" in caplog.text
-    assert file.name in caplog.text
-    assert (work.n_computed, work.n_cached) == (1, 1)
-    assert file.read_bytes() == good
+        table = read_scores(ScoreSidecars(location), version.segments[0], one)
+    np.testing.assert_allclose(
+        table["score"].to_numpy(), plain_projections(version.segments[0], one).sum(axis=1), atol=1e-6
+    )
+    assert [path.read_bytes() for path in sidecar(file)] == good
+    if damage is not no_record:  # which is no damage: the sidecar does not exist
+        assert "computing scores again" in caplog.text
+        assert file.stem in caplog.text
+
+
+@pytest.mark.parametrize("damage", [truncate, garbage, fewer_rows], ids=lambda f: f.__name__)
+def test_a_damaged_sidecar_is_not_found_any_more(location: Location, version: SetVersion, damage: Any) -> None:
+    one = target()
+    ensure_scores(location, version, [one])
+    file = file_of(location, version, one)
+    damage(file)
+    sidecars = ScoreSidecars(location)
+    with pytest.raises(CorruptChunkError):
+        sidecars.read(version.segments[0], one)
+    assert not sidecars.exists(version.segments[0], one)
+    assert not any(path.exists() for path in sidecar(file))
 
 
 def test_another_keys_file_under_this_name_is_not_believed(location: Location, version: SetVersion) -> None:
     ensure_scores(location, version, [target(1), target(2)])
-    file_of(location, version, target(1)).write_bytes(file_of(location, version, target(2)).read_bytes())
-    assert not ScoreSidecars(location).exists(version.segments[0], target(1))
+    file, other = (file_of(location, version, target(i)) for i in (1, 2))
+    file.write_bytes(other.read_bytes())
+    path = file.with_suffix(".json")
+    record = SidecarRecord.from_json_bytes(path.read_bytes(), "the record")
+    path.write_bytes(record.model_copy(update={"size_bytes": file.stat().st_size}).to_json_bytes())
     with pytest.raises(CorruptChunkError, match="holds other scores than its name says"):
         ScoreSidecars(location).read(version.segments[0], target(1))
+
+
+def test_the_record_holds_the_digest_of_the_file(location: Location, version: SetVersion) -> None:
+    one = target(layers=(0, 2), metric=Metric.COSINE)
+    ensure_scores(location, version, [one])
+    file = file_of(location, version, one)
+    record = SidecarRecord.from_json_bytes(file.with_suffix(".json").read_bytes(), "the record")
+    assert record.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert record.size_bytes == file.stat().st_size
+    assert (record.n_rows, record.n_layers) == (150, 2)
+    assert record.score_key == ScoreSidecars.key(version.segments[0], one)
+    assert record.file.path == file.name
+
+
+def test_many_are_asked_for_without_opening_any(
+    location: Location, version: SetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets = [target(i) for i in range(20)]
+    ensure_scores(location, version, targets[:15])
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("a file was looked at by itself")
+
+    monkeypatch.setattr(Location, "open_read", refuse)
+    monkeypatch.setattr(Location, "read_bytes", refuse)
+    monkeypatch.setattr(Location, "is_file", refuse)
+    segment = version.segments[0]
+    assert ScoreSidecars(location).existing([(segment, t) for t in targets]) == [True] * 15 + [False] * 5
+
+
+def test_of_two_writers_the_first_stays(location: Location, version: SetVersion) -> None:
+    segment, one = version.segments[0], target()
+    first = SegmentScores(np.ones(150), np.ones((150, 3), np.float32))
+    sidecars = ScoreSidecars(location)
+    late = sidecars.open_writer(segment, one)
+    late.append(SegmentScores(np.zeros(150), np.zeros((150, 3), np.float32)))
+    sidecars.write(segment, one, first)
+    late.close()
+    assert sidecars.read(segment, one)["score"].to_pylist() == [1.0] * 150
+    assert files(location) == sidecar(file_of(location, version, one))
 
 
 def flip_a_score(file: Path) -> None:
@@ -260,7 +352,7 @@ def test_interruption_keeps_whole_sidecars_only(location: Location, version: Set
 
     with pytest.raises(KeyboardInterrupt):
         ensure_scores(location, version, [target()], interrupt)
-    assert files(location) == [file_of(location, version, target(), segment=0)]
+    assert files(location) == sidecar(file_of(location, version, target(), segment=0))
     work = ensure_scores(location, version, [target()])
     assert (work.n_computed, work.n_cached) == (1, 1)
 
