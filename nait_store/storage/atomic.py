@@ -66,6 +66,16 @@ def replace_local(target: Path, data: bytes | memoryview) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    sync_folder(target.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, durably: a synced file in a folder whose name is lost is lost too."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -79,7 +89,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def _write_temporary(target: Path, data: bytes | memoryview) -> Path:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     temporary = target.parent / temporary_name()
     try:
         with temporary.open("wb") as handle:

@@ -136,6 +136,8 @@ class Backend:
         if self.kind(path) is None:
             return
         for found, info in sorted(self.fs.find(path, detail=True).items()):
+            if str(found) == path:  # a file, not a folder
+                continue
             written = next((info[key] for key in ("LastModified", "mtime", "created") if key in info), None)
             yield StoredFile(str(found)[len(path) :].lstrip("/"), int(info["size"]), _as_time(written))
 
@@ -258,6 +260,10 @@ class MemoryBackend(Backend):
 
     can_create = True
     _lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def open_read(self, path: str) -> BinaryIO:
+        """Open what the file is now; fsspec would give the one object that everybody else has open too."""
+        return io.BytesIO(self.read(path))
 
     def create(self, path: str, data: bytes) -> None:
         """Create a file whole if it is absent, else raise ``FileExistsError``."""

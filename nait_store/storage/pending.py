@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import BinaryIO, Self
 
 from nait_store.errors import ReadOnlyError, StorageError
-from nait_store.storage.atomic import temporary_name
+from nait_store.storage.atomic import make_folder, sync_folder, temporary_name
 from nait_store.storage.location import Location
 
 
@@ -57,7 +57,7 @@ class PendingFile:
                 self._temporary = Path(name)
                 self.handle: BinaryIO = os.fdopen(descriptor, "wb")
             else:
-                target.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(target.parent)
                 self._temporary = target.parent / temporary_name()
                 self.handle = self._temporary.open("wb")
 
@@ -83,6 +83,8 @@ class PendingFile:
                         os.fsync(self.handle.fileno())
                     self.handle.close()
                     self._temporary.replace(self._target)
+                    if self._durable:
+                        sync_folder(self._target.parent)
         except BaseException:
             self.discard()
             raise
@@ -101,6 +103,8 @@ class PendingFile:
             yield
         except OSError as error:
             url = self._location.url_of(self._path)
+            if self._target is None:  # the pieces lie here until they are uploaded
+                url = f"{tempfile.gettempdir()} (TMPDIR), where {url} is put together"
             if isinstance(error, PermissionError) or error.errno == errno.EROFS:
                 raise ReadOnlyError(
                     f"no permission to write {url}", next_step="check who owns the folder and its mode"
