@@ -26,9 +26,15 @@ class Redirects:
         The store's root.
     set_name
         The set.
+
+    Attributes
+    ----------
+    set_name
+        As given.
     """
 
     def __init__(self, location: Location, set_name: str) -> None:
+        self.set_name = set_name
         self._location = location
         self._folder = layout.redirects_folder(Kind.SET, set_name)
         self._records: dict[str, RedirectRecord] = {}
