@@ -79,7 +79,9 @@ def describe(event: ProgressEvent) -> str:
         if event.tokens:
             parts.append(f"{rate(event.tokens / seconds)} tokens/s")
     if event.bytes_done:
-        parts.append(size(event.bytes_done))
-    if seconds > 0 and event.total and 0 < event.done < event.total:
-        parts.append(f"ETA {duration(seconds / event.done * (event.total - event.done))}")
+        parts.append(size(event.bytes_done) + (f"/{size(event.bytes_total)}" if event.bytes_total else ""))
+    # bytes take the time where their total is known
+    done_share, all_of_it = (event.bytes_done, event.bytes_total) if event.bytes_total else (event.done, event.total)
+    if seconds > 0 and all_of_it and 0 < done_share < all_of_it:
+        parts.append(f"ETA {duration(seconds / done_share * (all_of_it - done_share))}")
     return "  ".join(parts)

@@ -22,6 +22,8 @@ class ProgressEvent:
         Tokens that went through the model so far.
     bytes_done
         Bytes written (ingest) or read (score, verify) so far.
+    bytes_total
+        Bytes in all, where known.
     elapsed_seconds
         Since the stage began.
     """
@@ -31,6 +33,7 @@ class ProgressEvent:
     total: int | None = None
     tokens: int = 0
     bytes_done: int = 0
+    bytes_total: int | None = None
     elapsed_seconds: float = 0.0
 
 

@@ -29,7 +29,8 @@ class LabelKind(StrEnum):
     TAG = "tag"
 
 
-_FOLDERS = {LabelKind.ALIAS: "aliases", LabelKind.TAG: "tags"}
+LABEL_FOLDERS = {LabelKind.ALIAS: "aliases", LabelKind.TAG: "tags"}
+"""Where the labels of each kind lie, below their item."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Labels:
     def of(self, name: str) -> list[Label]:
         """Every alias and tag of one item that names a version now, sorted by name."""
         found = []
-        for kind, folder in _FOLDERS.items():
+        for kind, folder in LABEL_FOLDERS.items():
             for label in self._location.names(layout.labels_folder(self._kind, name, folder)):
                 record = self._latest(name, kind, label)
                 if record is not None and record.version is not None:
@@ -86,7 +87,7 @@ class Labels:
         """Every alias and tag that one item ever had, removed ones included, sorted by name."""
         found = [
             (kind, label)
-            for kind, folder in _FOLDERS.items()
+            for kind, folder in LABEL_FOLDERS.items()
             for label in self._location.names(layout.labels_folder(self._kind, name, folder))
         ]
         return sorted(found, key=lambda one: (one[1], one[0]))
@@ -165,7 +166,7 @@ class Labels:
         choose: Callable[[LabelRecord | None], int | None],
         reason: str,
     ) -> LabelRecord:
-        folder = f"{layout.labels_folder(self._kind, name, _FOLDERS[kind])}/{label}"
+        folder = f"{layout.labels_folder(self._kind, name, LABEL_FOLDERS[kind])}/{label}"
         for _ in range(_ATTEMPTS):
             current = self._latest(name, kind, label)
             number = (current.number if current else 0) + 1
@@ -183,7 +184,7 @@ class Labels:
         )
 
     def _numbers(self, name: str, kind: LabelKind, label: str) -> list[int]:
-        names = self._location.names(f"{layout.labels_folder(self._kind, name, _FOLDERS[kind])}/{label}")
+        names = self._location.names(f"{layout.labels_folder(self._kind, name, LABEL_FOLDERS[kind])}/{label}")
         return sorted(int(match[1]) for entry in names if (match := _DOCUMENT.match(entry)))
 
     def _latest(self, name: str, kind: LabelKind, label: str) -> LabelRecord | None:
@@ -191,7 +192,7 @@ class Labels:
         return self._read(name, kind, label, numbers[-1]) if numbers else None
 
     def _read(self, name: str, kind: LabelKind, label: str, number: int) -> LabelRecord:
-        path = f"{layout.labels_folder(self._kind, name, _FOLDERS[kind])}/{label}/{number}.json"
+        path = f"{layout.labels_folder(self._kind, name, LABEL_FOLDERS[kind])}/{label}/{number}.json"
         return LabelRecord.from_json_bytes(self._location.read_bytes(path), self._location.url_of(path))
 
 
