@@ -23,7 +23,7 @@ from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRe
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
-from nait_store.schemas.selection import SelectionManifest, SelectionRecord
+from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 
 DOCUMENTS: dict[str, type[Record]] = {
@@ -40,6 +40,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "profile-version": ProfileManifest,
     "selection": SelectionRecord,
     "selection-version": SelectionManifest,
+    "selection-redirect": SelectionRedirect,
     "version-deleted": DeletionRecord,
     "version-collected": CollectionRecord,
     "label": LabelRecord,

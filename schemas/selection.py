@@ -50,3 +50,16 @@ class SelectionManifest(Document):
     record_sha256: Sha256
     message: str = ""
     provenance: Provenance
+
+
+class SelectionRedirect(Document):
+    """``redirects/<payload>.json``: another payload stands for this one, without samples that were purged."""
+
+    payload: Ulid
+    """The payload that is gone."""
+    replacement: Ulid
+    record_sha256: Sha256
+    """Of the replacement's ``selection.json``."""
+    n_removed: int = Field(ge=1)
+    """Samples that it has less than the payload it replaces."""
+    provenance: Provenance

@@ -14,15 +14,13 @@ from nait_store.errors import CorruptChunkError, NaitStoreError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.schemas.selection import SELECTION_SCHEMA, SelectionManifest, SelectionRecord
 from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.payloads import RECORD_FILE, TABLE_FILE, current_payload
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
 from nait_store.storage.verify import Finding, verify_payload
 from nait_store.storage.versions import VersionLog
-
-_TABLE_FILE = "selection.parquet"
-_RECORD_FILE = "selection.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class SavedSelection:
         """
         for file in self.record.files:
             check_file(self._location, self._folder, file, hashed=True)
-        data = self._location.read_bytes(f"{self._folder}/{_TABLE_FILE}")
+        data = self._location.read_bytes(f"{self._folder}/{TABLE_FILE}")
         return pq.read_table(io.BytesIO(data), schema=SELECTION_SCHEMA)
 
     def selection(self) -> Selection:
@@ -127,7 +125,7 @@ class SavedSelections:
         folder = layout.payload_folder(Kind.SELECTION, name, payload)
         buffer = io.BytesIO()
         pq.write_table(selection.rows.cast(SELECTION_SCHEMA), buffer)
-        file = write_payload_file(self._location, folder, _TABLE_FILE, buffer.getvalue())
+        file = write_payload_file(self._location, folder, TABLE_FILE, buffer.getvalue())
         record = SelectionRecord(
             name=name,
             set_ref=selection.set_ref,
@@ -144,7 +142,7 @@ class SavedSelections:
             provenance=current_provenance(),
         )
         data = record.to_json_bytes()
-        self._location.write_bytes(f"{folder}/{_RECORD_FILE}", data)
+        self._location.write_bytes(f"{folder}/{RECORD_FILE}", data)
         number = self._commit(name, payload, sha256_bytes(data), message)
         return SavedSelection(record, number, self._location, folder)
 
@@ -162,10 +160,11 @@ class SavedSelections:
             reference = parse_reference(reference, Kind.SELECTION)
         number = self._log.resolve(reference)
         manifest = self._log.read(reference.name, number)
-        folder = layout.payload_folder(Kind.SELECTION, reference.name, manifest.payload)
-        path = f"{folder}/{_RECORD_FILE}"
+        payload, record_sha256 = current_payload(self._location, manifest)
+        folder = layout.payload_folder(Kind.SELECTION, reference.name, payload)
+        path = f"{folder}/{RECORD_FILE}"
         data = self._location.read_bytes(path)
-        if sha256_bytes(data) != manifest.record_sha256:
+        if sha256_bytes(data) != record_sha256:
             raise CorruptChunkError(
                 f"{self._location.url_of(path)} differs from its recorded SHA-256", next_step="run 'nait-store verify'"
             )
@@ -191,7 +190,7 @@ class SavedSelections:
                         saved._folder,
                         saved.record.files,
                         hashed=not quick,
-                        ignore=frozenset({_RECORD_FILE}),
+                        ignore=frozenset({RECORD_FILE}),
                     )
                     findings += damaged
                     if not quick and not damaged and saved.rows().num_rows != saved.record.n_selected:
