@@ -163,6 +163,7 @@ class ActivationSets:
         """
         redirects = self.redirects(name)
         records = [self._replacement(redirects, record) for record in segments]
+        yielding = {new.segment_id for new, old in zip(records, segments, strict=True) if old.segment_id in yielding}
         additions = additions_of(records, yielding, redirects.blank_rows)
 
         def append(current: SetVersion | None, next_ordinal: int) -> Change | None:
