@@ -31,6 +31,7 @@ from nait_store.schemas.capture import Feature
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes
 from nait_store.storage.location import Location
+from nait_store.storage.object_cache import object_cache
 
 ALL_ROWS = slice(None)
 
@@ -94,6 +95,7 @@ class SegmentReader:
         self._files = {file.path: file for file in record.files}
         self._layer_index = {layer: i for i, layer in enumerate(record.layers)}
         self._arrays: dict[Feature, _Array] = {}
+        self._cache = None if location.is_local or location.protocol == "memory" else object_cache()
 
     def __repr__(self) -> str:
         return f"SegmentReader({self.record.set_name!r}, {self.record.segment_id}, n_rows={self.n_rows})"
@@ -124,6 +126,11 @@ class SegmentReader:
         if self.ref is None:
             raise InvalidInputError(f"segment {self.segment_id} has no ordinal: it was not opened through a version")
         return self.ref.ordinal
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading waits for a network, so that many chunks should be asked for at once."""
+        return self._cache is not None
 
     @property
     def record_sha256(self) -> str:
@@ -170,7 +177,7 @@ class SegmentReader:
                 out[low - start : high - start, position] = chunk[low - span.start : high - span.start]
         return out
 
-    def chunk(self, feature: Feature, layer: int, block: int) -> NDArray[Any]:
+    def chunk(self, feature: Feature, layer: int, block: int, *, keep: bool = True) -> NDArray[Any]:
         """One layer of one block of rows: the unit of reading.
 
         Parameters
@@ -181,6 +188,9 @@ class SegmentReader:
             Zero-based decoder layer (not a position along the axis).
         block
             Index into :meth:`blocks`.
+        keep
+            Whether a remote store's chunk goes into the local cache; one pass over more than the cache holds would
+            only turn over what others put there.
 
         Returns
         -------
@@ -204,7 +214,7 @@ class SegmentReader:
             return values
         path = chunk_path(feature, block, index)
         n_bytes = array.grid.chunk_rows * self.record.n_neurons * array.grid.dtype.itemsize
-        raw = self._map(path, n_bytes) if self._location.is_local else self._fetch(path, n_bytes)
+        raw = self._map(path, n_bytes) if self._location.is_local else self._fetch(path, n_bytes, keep=keep)
         self._check_digest(path, raw)
         return raw.view(array.grid.dtype).reshape(array.grid.chunk_rows, self.record.n_neurons)[:n_rows]
 
@@ -266,7 +276,7 @@ class SegmentReader:
         """
         if self._verify:
             check_file(self._location, self._folder, self._files[SAMPLES_FILE], hashed=True)
-        table = read_samples(self._location, f"{self._folder}/{SAMPLES_FILE}", columns)
+        table = read_samples(self._location, f"{self._folder}/{SAMPLES_FILE}", columns, data=self._cached(SAMPLES_FILE))
         if table.num_rows != self.n_rows:
             raise CorruptChunkError(
                 f"{self._url(SAMPLES_FILE)} has {table.num_rows:,} rows, its segment has {self.n_rows:,}"
@@ -275,7 +285,16 @@ class SegmentReader:
 
     def samples_schema(self) -> pa.Schema:
         """Columns of :meth:`samples`, without reading them."""
-        return read_samples_schema(self._location, f"{self._folder}/{SAMPLES_FILE}")
+        path = f"{self._folder}/{SAMPLES_FILE}"
+        return read_samples_schema(self._location, path, data=self._cached(SAMPLES_FILE))
+
+    def samples_path(self) -> str:
+        """Where other readers find ``samples.parquet``: a path, or its URL where the local cache does not keep it."""
+        if self._cached(SAMPLES_FILE) is not None and self._cache is not None:
+            kept = self._cache.path(self._files[SAMPLES_FILE])
+            if kept is not None:
+                return str(kept)
+        return self._url(SAMPLES_FILE)
 
     def check_array(self, feature: Feature) -> None:
         """Check that a feature's Zarr metadata agrees with the segment's record.
@@ -367,12 +386,24 @@ class SegmentReader:
             next_step="check permissions and the limits on open files and memory maps (ulimit -n)",
         )
 
-    def _fetch(self, path: str, n_bytes: int) -> NDArray[np.uint8]:
-        data = self._read(path)
+    def _fetch(self, path: str, n_bytes: int, *, keep: bool = True) -> NDArray[np.uint8]:
+        data = self._cached(path, keep=keep)
+        if data is None:
+            data = np.frombuffer(self._read(path), np.uint8)
         self._check_size(path, len(data), n_bytes)
-        return np.frombuffer(data, np.uint8)
+        return data
+
+    def _cached(self, path: str, *, keep: bool = True) -> NDArray[np.uint8] | None:
+        """A file of a remote store by way of the local cache."""
+        listed = self._files.get(path)
+        if self._cache is None or listed is None:
+            return None
+        return self._cache.read(self._location, self._folder, listed, keep=keep)
 
     def _read(self, path: str) -> bytes:
+        cached = self._cached(path)
+        if cached is not None:
+            return cached.tobytes()
         try:
             return self._location.read_bytes(f"{self._folder}/{path}")
         except NotFoundError as error:

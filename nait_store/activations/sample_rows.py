@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.schemas.samples import (
@@ -54,14 +56,16 @@ def samples_parquet(rows: Sequence[SampleRow]) -> tuple[memoryview, dict[str, Fi
         "record": [row.record for row in rows],
     }
     for name, kind in types.items():
-        columns[USER_FIELD_PREFIX + name] = [_column_value(row.fields, name, kind) for row in rows]
+        columns[USER_FIELD_PREFIX + name] = [column_value(row.fields, name, kind) for row in rows]
     table = pa.Table.from_pydict(columns, schema=schema)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", row_group_size=_ROW_GROUP_ROWS)
     return memoryview(sink.getvalue()), types
 
 
-def read_samples(location: Location, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+def read_samples(
+    location: Location, path: str, columns: Sequence[str] | None = None, *, data: NDArray[np.uint8] | None = None
+) -> pa.Table:
     """Read sample rows.
 
     Parameters
@@ -70,26 +74,28 @@ def read_samples(location: Location, path: str, columns: Sequence[str] | None = 
         The Parquet file.
     columns
         Column names as stored; all of them if omitted.
+    data
+        The file's bytes, where they are at hand.
 
     Raises
     ------
     CorruptChunkError
         The file is missing or is not the Parquet that it should be.
     """
-    with _opened(location, path) as file:
+    with _opened(location, path, data) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 
-def read_samples_schema(location: Location, path: str) -> pa.Schema:
-    """Read the columns of a ``samples.parquet``; errors as for :func:`read_samples`."""
-    with _opened(location, path) as file:
+def read_samples_schema(location: Location, path: str, *, data: NDArray[np.uint8] | None = None) -> pa.Schema:
+    """Read the columns of a ``samples.parquet``; arguments and errors as for :func:`read_samples`."""
+    with _opened(location, path, data) as file:
         return file.schema_arrow
 
 
 @contextlib.contextmanager
-def _opened(location: Location, path: str) -> Iterator[pq.ParquetFile]:
+def _opened(location: Location, path: str, data: NDArray[np.uint8] | None) -> Iterator[pq.ParquetFile]:
     try:
-        with location.open_read(path) as handle:
+        with location.open_read(path) if data is None else pa.BufferReader(pa.py_buffer(data)) as handle:
             yield pq.ParquetFile(handle)
     except NotFoundError as error:
         raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
@@ -100,7 +106,8 @@ def _opened(location: Location, path: str) -> Iterator[pq.ParquetFile]:
         ) from error
 
 
-def _column_value(fields: Mapping[str, Any], name: str, kind: FieldType) -> Any:
+def column_value(fields: Mapping[str, Any], name: str, kind: FieldType) -> Any:
+    """Value of a record's field in a column of this type; None where the record has none."""
     value = fields.get(name)
     if value is None:
         return None

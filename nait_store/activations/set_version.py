@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from types import MappingProxyType
 
@@ -18,6 +19,7 @@ from nait_store.schemas.capture import Feature
 from nait_store.schemas.samples import SAMPLE_FIELDS
 from nait_store.storage.location import Location
 
+_OPENED_AT_ONCE = 16  # over a network, where each waits for an answer
 _BASE_COLUMNS = tuple(f.name for f in SAMPLE_FIELDS)
 
 
@@ -92,7 +94,10 @@ class SetVersion:
     @cached_property
     def segments(self) -> list[SegmentReader]:
         """A reader of every segment, by ascending ordinal."""
-        return [self.segment(ref) for ref in self.refs]
+        if self._location.is_local or len(self.refs) < 2:
+            return [self.segment(ref) for ref in self.refs]
+        with ThreadPoolExecutor(min(_OPENED_AT_ONCE, len(self.refs)), thread_name_prefix="nait-open") as pool:
+            return list(pool.map(self.segment, self.refs))
 
     def segment(self, ref: SegmentRef) -> SegmentReader:
         """Open one of the version's segments."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,6 +29,8 @@ _SQL_TYPES: dict[FieldType, str] = {
 }
 _TRAILING = ("n_tokens", "n_content_tokens", "truncated", "content_hash", "source_uri", "source_index")
 _HIDDEN_LISTED = 500
+_PARTS_LISTED = 16
+_FETCHED_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -107,13 +110,18 @@ class SampleRelation:
             whole = [s for s in group.segments if s.ordinal not in hidden]
             if whole:
                 yield group, whole, ""
-            for segment in group.segments:
-                if segment.ordinal in hidden:
-                    yield group, [segment], _not_in(hidden[segment.ordinal])
+            partly = [s for s in group.segments if s.ordinal in hidden]
+            if len(partly) > _PARTS_LISTED:
+                # Thousands of branches would take longer to plan than to run.
+                rows = np.concatenate([(s.ordinal << ROW_BITS) | hidden[s.ordinal] for s in partly])
+                yield group, partly, f"{_row_id(partly)} NOT IN (SELECT unnest({rows.tolist()}::BIGINT[]))"
+                continue
+            for segment in partly:
+                yield group, [segment], _not_in(hidden[segment.ordinal])
 
     def _select(self, group: _Group, segments: Sequence[SegmentReader], condition: str) -> str:
         stored = set(group.fields)
-        row_id = f"(({_ordinal(segments)}) << {ROW_BITS}) | p.row_index"
+        row_id = _row_id(segments)
         items = ["p.sample_id"]
         for column in self.user_columns:
             if column.user_field in stored:
@@ -125,7 +133,7 @@ class SampleRelation:
                 value = f"CAST(NULL AS {column.sql_type})"
             items.append(f"{value} AS {_quote(column.name)}")
         items += [f"p.{name}" for name in _TRAILING] + [f"{row_id} AS row_id", "p.record"]
-        files = ", ".join(_text(self._path(segment)) for segment in segments)
+        files = ", ".join(_text(_without_wildcards(path)) for path in self._paths(segments))
         alias = "p"
         if group.positions is not None:
             names = (_quote(name) for name in _unambiguous(group.positions))
@@ -148,6 +156,12 @@ class SampleRelation:
         types |= {column.name: column.sql_type for column in self.user_columns}
         items = ", ".join(f"CAST(NULL AS {types[name]}) AS {_quote(name)}" for name in self.columns)
         return f"SELECT {items} WHERE false"
+
+    def _paths(self, segments: Sequence[SegmentReader]) -> list[str]:
+        if len(segments) < 2 or not segments[0].is_remote:
+            return [segment.samples_path() for segment in segments]
+        with ThreadPoolExecutor(min(_FETCHED_AT_ONCE, len(segments)), thread_name_prefix="nait-samples") as pool:
+            return list(pool.map(SegmentReader.samples_path, segments))
 
     def _group(self) -> list[_Group]:
         groups: dict[object, _Group] = {}
@@ -181,10 +195,6 @@ class SampleRelation:
                 next_step="run 'nait-store verify' to see what else is damaged",
             ) from error
 
-    def _path(self, segment: SegmentReader) -> str:
-        path = f"{layout.segment_folder(self._version.name, segment.segment_id)}/{_SAMPLES_FILE}"
-        return _without_wildcards(self._location.url_of(path))
-
 
 def _user_columns(stored: Sequence[str], groups: Sequence[Mapping[str, FieldType]]) -> tuple[UserColumn, ...]:
     taken = {"sample_id", "row_id", "record", *_TRAILING}
@@ -207,6 +217,10 @@ def _unambiguous(stored: Sequence[str]) -> list[str]:
     """Names for the columns of a file of which some differ in case only."""
     lowered = [name.lower() for name in stored]
     return [f"{i}:{name}" if lowered.count(name.lower()) > 1 else name for i, name in enumerate(stored)]
+
+
+def _row_id(segments: Sequence[SegmentReader]) -> str:
+    return f"((({_ordinal(segments)}) << {ROW_BITS}) | p.row_index)"
 
 
 def _ordinal(segments: Sequence[SegmentReader]) -> str:

@@ -19,9 +19,12 @@ from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
 from nait_store.scoring.kernels import Kernels, default_kernels, padded
 from nait_store.scoring.targets import ScoringTarget
+from nait_store.storage.object_cache import object_cache
 
 THREADS_VARIABLE = "NAIT_STORE_THREADS"
 _READ_AHEAD = 4  # chunks handed to each thread in advance, so that none waits while results are collected
+_KEPT_SHARE = 0.5  # of the local cache: larger passes leave it alone
+_REMOTE_THREADS = 16  # each waits for the network most of the time; that many chunks are in memory at most
 
 Pairs = Sequence[tuple[SegmentReader, Sequence[ScoringTarget]]]
 
@@ -94,7 +97,8 @@ def scan(
         A chunk is missing or truncated.
     """
     passes = _passes(pairs)
-    return _scan(passes, progress, n_threads or thread_count(), kernels)
+    remote = any(work.segment.is_remote for work in passes)
+    return _scan(passes, progress, n_threads or max(thread_count(), _REMOTE_THREADS if remote else 1), kernels)
 
 
 def score_segments(
@@ -175,6 +179,8 @@ class _Pass:
     segment: SegmentReader
     feature: Feature
     plan: _Plan
+    keep: bool
+    """Whether chunks of a remote store go into the local cache."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +197,7 @@ class _Range:
 
 def _passes(pairs: Pairs) -> list[_Pass]:
     plans: dict[tuple[int, ...], _Plan] = {}
+    keep = _fits_cache(pairs)
     passes = []
     for segment, targets in pairs:
         by_feature: dict[Feature, list[ScoringTarget]] = {}
@@ -201,8 +208,13 @@ def _passes(pairs: Pairs) -> list[_Pass]:
             key = tuple(id(target) for target in group)
             if key not in plans:  # segments of a set share it: it holds a copy of every direction
                 plans[key] = _plan(group)
-            passes.append(_Pass(segment, feature, plans[key]))
+            passes.append(_Pass(segment, feature, plans[key], keep))
     return passes
+
+
+def _fits_cache(pairs: Pairs) -> bool:
+    n_bytes = sum(segment.record.size_bytes for segment, _ in pairs if segment.is_remote)
+    return not n_bytes or n_bytes <= _KEPT_SHARE * object_cache().limit_bytes
 
 
 def _check(segment: SegmentReader, target: ScoringTarget) -> None:
@@ -270,7 +282,8 @@ def _scan(
                 with np.errstate(over="ignore"):  # beyond float32: infinite in the column of single terms only
                     scores = SegmentScores(projections.sum(axis=1), projections.astype(np.float32))
                 yield ScoredRows(ready.work.segment, target, ready.rows, scores)
-            progress(ProgressEvent("score", done, total, 0, bytes_done, time.monotonic() - started))
+            elapsed = time.monotonic() - started
+            progress(ProgressEvent("score", done, total, bytes_done=bytes_done, elapsed_seconds=elapsed))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -307,7 +320,7 @@ def _score_chunk(
     kernels: Kernels,
 ) -> int:
     """Compute one layer's terms of one block of rows; returns the bytes read."""
-    chunk = work.segment.chunk(work.feature, plan.layer, block)  # [rows, J]
+    chunk = work.segment.chunk(work.feature, plan.layer, block, keep=work.keep)  # [rows, J]
     dots = kernels.project(chunk, plan.vectors)
     lengths: list[NDArray[np.float64]] = []  # ‖A − o‖ of every distinct offset o, then ‖A‖
     if len(plan.offsets):

@@ -135,7 +135,7 @@ def test_rows_that_equal_their_offset_score_zero_under_cosine(location: Location
 
 def test_zero_rows_score_zero_under_cosine(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     version = build_set(location, "zero", 4)
-    monkeypatch.setattr(SegmentReader, "chunk", lambda self, *_: np.zeros((4, 8), np.float16))
+    monkeypatch.setattr(SegmentReader, "chunk", lambda self, *_, keep: np.zeros((4, 8), np.float16))
     monkeypatch.setattr(SegmentReader, "norms", lambda self, *_: np.zeros((4, 2), np.float32))
     ((_, _, found),) = score_segments([(version.segments[0], [random_target(metric=Metric.COSINE)])])
     assert (found.scores == 0).all()
@@ -145,9 +145,9 @@ def test_each_chunk_is_read_once_for_all_targets(version: SetVersion, monkeypatc
     read = SegmentReader.chunk
     calls: list[tuple[Any, ...]] = []
 
-    def counted(self: SegmentReader, feature: Feature, layer: int, block: int) -> NDArray[Any]:
+    def counted(self: SegmentReader, feature: Feature, layer: int, block: int, *, keep: bool) -> NDArray[Any]:
         calls.append((self.segment_id, feature, layer, block))
-        return read(self, feature, layer, block)
+        return read(self, feature, layer, block, keep=keep)
 
     monkeypatch.setattr(SegmentReader, "chunk", counted)
     targets = [target(i, metric=m, offset=o) for i, (m, o) in enumerate(KINDS)]
@@ -159,9 +159,9 @@ def test_layers_and_features_nobody_asks_for_are_not_read(version: SetVersion, m
     read = SegmentReader.chunk
     seen = set()
 
-    def noted(self: SegmentReader, feature: Feature, layer: int, block: int) -> NDArray[Any]:
+    def noted(self: SegmentReader, feature: Feature, layer: int, block: int, *, keep: bool) -> NDArray[Any]:
         seen.add((feature, layer))
-        return read(self, feature, layer, block)
+        return read(self, feature, layer, block, keep=keep)
 
     monkeypatch.setattr(SegmentReader, "chunk", noted)
     list(scan([(version.segments[0], [target(layers=(2,), feature=Feature.DRIFT)])]))
@@ -218,10 +218,10 @@ def test_only_a_bounded_number_of_chunks_is_read_ahead(location: Location, monke
     read = SegmentReader.chunk
     n_read = 0
 
-    def counted(self: SegmentReader, *place: Any) -> NDArray[Any]:
+    def counted(self: SegmentReader, *place: Any, keep: bool) -> NDArray[Any]:
         nonlocal n_read
         n_read += 1
-        return read(self, *place)
+        return read(self, *place, keep=keep)
 
     monkeypatch.setattr(SegmentReader, "chunk", counted)
     running = scan([(version.segments[0], [random_target()])], n_threads=2)
