@@ -73,11 +73,18 @@ class SampleRow:
     fields: Mapping[str, Any] = field(default_factory=dict)
 
 
-def field_types(rows: Sequence[SampleRow]) -> dict[str, FieldType]:
-    """Infer one column type per user field over a segment's rows; mixed scalars become ``json``, null is any type."""
-    types: dict[str, FieldType] = {}
-    for row in rows:
-        for name, value in row.fields.items():
+class FieldTypes:
+    """Infers one column type per user field, record by record; mixed scalars become ``json``, null is any type."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, FieldType] = {}
+        self._names: dict[str, None] = {}
+
+    def add(self, fields: Mapping[str, Any]) -> None:
+        """Take one record's fields into account."""
+        types = self._types
+        for name, value in fields.items():
+            self._names.setdefault(name)
             if value is None:
                 continue
             seen = _value_type(value)
@@ -86,10 +93,18 @@ def field_types(rows: Sequence[SampleRow]) -> dict[str, FieldType]:
                 types[name] = seen
             elif known != seen:
                 types[name] = "double" if {known, seen} == {"int64", "double"} else "json"
+
+    def types(self) -> dict[str, FieldType]:
+        """Types found so far; fields that were always null are strings."""
+        return {**self._types, **{name: "string" for name in self._names if name not in self._types}}
+
+
+def field_types(rows: Sequence[SampleRow]) -> dict[str, FieldType]:
+    """:class:`FieldTypes` over a segment's rows."""
+    found = FieldTypes()
     for row in rows:
-        for name in row.fields:
-            types.setdefault(name, "string")
-    return types
+        found.add(row.fields)
+    return found.types()
 
 
 def samples_schema(types: Mapping[str, FieldType]) -> pa.Schema:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from nait_store.errors import FormatError, NaitStoreError, NotFoundError
+from nait_store.errors import ConflictError, FormatError, NaitStoreError, NotFoundError
 from nait_store.schemas.activation_set import Heartbeat
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import now
@@ -18,6 +20,7 @@ from nait_store.storage.provenance import now
 HEARTBEAT_FILE = "heartbeat.json"
 HEARTBEAT_SECONDS = 10.0
 STALE_SECONDS = 60.0
+_PATIENCE_SECONDS = 30.0
 
 
 class BeatingHeart:
@@ -67,6 +70,39 @@ def job(location: Location, folder: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(NaitStoreError):  # a stale heartbeat does no harm
             location.delete(folder)
+
+
+@contextlib.contextmanager
+def sole_job(location: Location, jobs_folder: str, job_id: str, what: str) -> Iterator[None]:
+    """As :func:`job`, while no other job of the folder is alive: each shows its sign of life first and then looks.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    jobs_folder, job_id
+        Folder of all jobs of a set, and the name of this one.
+    what
+        What it works on, for the message.
+
+    Raises
+    ------
+    ConflictError
+        Others were at work for half a minute.
+    """
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        with job(location, f"{jobs_folder}/{job_id}"):
+            others = [name for name in location.names(jobs_folder) if name != job_id]
+            if not any(is_alive(location, f"{jobs_folder}/{name}") for name in others):
+                yield
+                return
+        if time.monotonic() > deadline:
+            raise ConflictError(
+                f"another compaction, purge, repair or restore of {what} is at work",
+                next_step="wait until it has ended and run the same command again",
+            )
+        time.sleep(random.uniform(0.1, 0.6))
 
 
 def is_alive(location: Location, folder: str) -> bool:
