@@ -9,6 +9,7 @@ import typer
 from nait_store.cli import views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers, parse_list, parse_pairs
+from nait_store.cli.stopping import stoppable
 from nait_store.store.options import IngestOptions
 
 
@@ -93,7 +94,7 @@ def ingest(
     """Run records through a model, append their activations.
 
     Samples that the set holds already are skipped before the forward pass: the same command again costs little,
-    and resumes what was interrupted.
+    and resumes what was interrupted. Ctrl-C commits what was captured; a second one stops at once.
     """
     console: Console = context.obj
     options = IngestOptions(
@@ -116,7 +117,7 @@ def ingest(
         trust_remote_code=trust_remote_code,
         message=message,
     )
-    with console.progress() as progress:
+    with console.progress() as progress, stoppable(quiet=console.quiet or console.as_json):
         store = open_store(console, progress)
         report = store.ingest(
             sources,

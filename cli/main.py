@@ -1,7 +1,7 @@
 """Entry point: arguments in, exit code out; every error becomes one message and one code.
 
 Exit codes: 0 done, 1 unexpected, 2 usage, 3–11 by kind of error (docs/errors.md), 130 interrupted,
-141 the reader of the output went away.
+141 the reader of the output went away, 143 an ingest was terminated.
 """
 
 from __future__ import annotations

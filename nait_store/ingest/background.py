@@ -62,10 +62,14 @@ class BackgroundWriter:
 
     def abort(self) -> None:
         """Drop what is not flushed yet."""
-        self._aborted.set()
-        self._ending.set()
+        self.abandon()
         self._thread.join()
         self._sink.discard()
+
+    def abandon(self) -> None:
+        """Return at once; the thread drops what is not flushed when it gets to it, unless the process ends first."""
+        self._aborted.set()
+        self._ending.set()
 
     def _work(self) -> None:
         try:
@@ -81,5 +85,6 @@ class BackgroundWriter:
                 rejected = self._sink.append([sample.row() for sample in batch.samples], batch.features)
                 if rejected:
                     self._rejected(rejected)
+            self._sink.discard()
         except BaseException as error:
             self._error = error

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any, TypeVar
 
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.sample_keys import KnownSample, KnownSamples
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
 from nait_store.activations.writer import RejectedSample
-from nait_store.capture.readers import open_sources
 from nait_store.capture.rendering import UnpreparedSample
 from nait_store.capture.source_records import place, printable
 from nait_store.errors import IngestInterrupted, InvalidInputError
-from nait_store.ingest.adoption import AbandonedIngest, find_abandoned
+from nait_store.ingest.adoption import (
+    AbandonedIngest,
+    changed_sources,
+    commit_abandoned,
+    find_abandoned,
+    find_sources,
+    still_abandoned,
+    usable_keys,
+)
 from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
-from nait_store.ingest.journal import IngestJournal, write_outcome
+from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
 from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
 from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import (
@@ -39,6 +46,8 @@ from nait_store.storage.provenance import current_provenance, new_ulid
 
 __all__ = ["CaptureSource", "IngestReport", "IngestRequest", "ingest"]
 
+T = TypeVar("T")
+
 
 def ingest(
     location: Location,
@@ -49,8 +58,9 @@ def ingest(
 ) -> IngestReport:
     """Capture the samples that a set does not hold yet and append them as its next version.
 
-    Running the same request again adds nothing; running it after a crash or Ctrl-C goes on from the last flushed
-    segment. Several ingests may run into one set at once.
+    Running the same request again adds nothing; running it after a crash goes on from the last flushed segment.
+    Ctrl-C stops it in good order: what was captured by then is flushed and committed. A second Ctrl-C stops it at
+    once, and what was flushed is kept for the next run. Several ingests may run into one set at once.
 
     Parameters
     ----------
@@ -75,6 +85,8 @@ def ingest(
     InvalidInputError
         The set's name, or a record under ``on_error="stop"``, or all records. Nothing is committed; segments that
         were flushed by then are kept for the next run.
+    NotFoundError
+        A source does not exist. What interrupted ingests had captured from it is committed, and the message says so.
     ConflictError
         A sample id stands for two contents.
     IncompatibleError
@@ -82,7 +94,7 @@ def ingest(
     StorageError
         The disk cannot hold what is expected, or was full; what was flushed is kept.
     IngestInterrupted
-        Ctrl-C; what was captured is kept.
+        Ctrl-C; says which version holds what was captured.
     """
     check_name(request.set_name, Kind.SET)
     location.require_writable()
@@ -92,7 +104,7 @@ def ingest(
     try:
         return job.run()
     except KeyboardInterrupt:
-        raise job.interrupted() from None
+        raise job.stopped_at_once() from None
     finally:
         job.rejects.close()
 
@@ -118,52 +130,64 @@ class _Job:
         self._n_tokens = 0
         self._began = time.monotonic()
         self._adopted: list[AbandonedIngest] = []
-        self._n_kept = 0
+        self._n_flushed = 0
         self._sink: SegmentSink | None = None
+        self._stopping = False
 
     def run(self) -> IngestReport:
         name = self._request.set_name
-        sources = self._request.opened or open_sources(self._request.sources)
+        sources = self._request.opened or find_sources(self._sets, name, self._request.sources)
         wanted = self._set_record()
         existing = self._sets.record(name)
         if existing is not None:
             require_same_identity(existing, wanted)
         version = self._sets.open(name) if self._sets.numbers(name) else None
         self._adopted, warnings = find_abandoned(
-            self._location,
+            self._sets,
             name,
             features=self._features,
             layers=self._capture.layers,
             capture_id=wanted.capture_id,
         )
-        self._warnings += warnings
+        self._warnings += warnings + changed_sources(self._adopted, sources)
         stream = self._open_stream(sources, version)
         estimate = estimate_size(self._location, self._capture, self._request, [source.uri for source in sources])
         self._announce(estimate)
         require_space(estimate, stream.n_set_samples, self._location.url)
         batches = self._captured(stream, estimate.n_records)
         with contextlib.closing(batches):
-            held, interrupted = hold_back(batches)
+            held, self._stopping = hold_back(batches)
             if not held:
-                if interrupted:
-                    raise KeyboardInterrupt
                 return self._commit(None, [], stream, version)
-            plan = self._plan(sources, wanted, self._dtype(held, version))
-            with IngestJournal(self._location, plan) as journal:
-                rest = iter(()) if interrupted else batches
+            journal = IngestJournal(self._location, self._plan(sources, wanted, self._dtype(held, version)))
+            with contextlib.ExitStack() as life:
+                self._insist(lambda: life.enter_context(journal))
+                rest = iter(()) if self._stopping else batches
                 segments = self._write(journal, wanted, held, rest, stream, estimate.n_records)
-                if interrupted:
-                    raise KeyboardInterrupt
                 return self._commit(journal, segments, stream, version)
 
-    def interrupted(self) -> IngestInterrupted:
-        """Say what Ctrl-C left."""
-        adopted = sum(record.n_rows for ingest in self._adopted for record in ingest.segments)
-        earlier = f", and {adopted:,} of earlier runs" if adopted else ""
+    def stopped_at_once(self) -> IngestInterrupted:
+        """Say what the last Ctrl-C left, where nothing was committed."""
+        kept = self._n_flushed + sum(ingest.n_samples for ingest in self._adopted)
+        if not kept:
+            return IngestInterrupted(
+                "interrupted before anything was captured; the store is as it was",
+                next_step="run the same command again",
+            )
         return IngestInterrupted(
-            f"interrupted; {self._n_kept:,} samples that were captured are kept{earlier}",
-            next_step="run the same command again: it goes on from there and commits them",
+            f"stopped at once; {kept:,} samples are flushed and kept",
+            next_step="run the same command again: it commits what is in no version yet, and goes on from there",
         )
+
+    def _insist(self, work: Callable[[], T]) -> T:
+        """Do what has to be done after Ctrl-C as well: the first one has it done again, the second one ends it."""
+        try:
+            return work()
+        except KeyboardInterrupt:
+            if self._stopping:
+                raise
+            self._stopping = True
+            return work()
 
     def _set_record(self) -> SetRecord:
         identity = self._capture.identity
@@ -179,7 +203,7 @@ class _Job:
     def _open_stream(self, sources: Sequence[SourceFile], version: SetVersion | None) -> SampleStream:
         adopted = [record for ingest in self._adopted for record in ingest.segments]
         readers = [SegmentReader(self._location, record) for record in adopted]
-        keys = [self._sets.keys(reader) for reader in readers]
+        keys = [usable_keys(self._sets, self._request.set_name, reader) for reader in readers]
         if version is not None:
             keys = self._sets.visible_keys(version) + keys
             readers = version.segments + readers
@@ -274,7 +298,7 @@ class _Job:
         def acknowledge(record: SegmentRecord) -> None:
             self._sets.create(wanted)
             journal.acknowledge(record)
-            self._n_kept += record.n_rows
+            self._n_flushed += record.n_rows
 
         self._sink = sink = SegmentSink(
             self._location,
@@ -287,19 +311,21 @@ class _Job:
             expected_rows=None if n_records is None else max(1, n_records - stream.n_known),
         )
         writer = BackgroundWriter(sink, self._reject_stored)
-        interrupted = False
         try:
             try:
                 for batch in _draining(held, batches):
                     writer.put(batch)
             except KeyboardInterrupt:
-                interrupted = True
-            writer.finish()
+                if self._stopping:
+                    raise
+                self._stopping = True
+            self._insist(writer.finish)
+        except KeyboardInterrupt:
+            writer.abandon()
+            raise
         except BaseException:
             writer.abort()
             raise
-        if interrupted:
-            raise KeyboardInterrupt
         return sink.segments
 
     def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
@@ -313,8 +339,31 @@ class _Job:
         stream: SampleStream,
         version: SetVersion | None,
     ) -> IngestReport:
+        if self._stopping and not segments and not self._adopted:
+            raise KeyboardInterrupt
+        report = self._insist(lambda: self._commit_once(journal, segments, stream, version))
+        if self._stopping:
+            raise self._interrupted(report)
+        return report
+
+    def _interrupted(self, report: IngestReport) -> IngestInterrupted:
+        n_held = self._sets.open(report.set_ref).n_samples
+        earlier = f" and {report.resumed_samples:,} of earlier runs" if report.resumed_samples else ""
+        return IngestInterrupted(
+            f"interrupted; {report.set_ref} holds {n_held:,} samples, with the {report.n_added:,} "
+            f"that were captured now{earlier}",
+            next_step="run the same command again: it goes on from there",
+        )
+
+    def _commit_once(
+        self,
+        journal: IngestJournal | None,
+        segments: Sequence[SegmentRecord],
+        stream: SampleStream,
+        version: SetVersion | None,
+    ) -> IngestReport:
         name = self._request.set_name
-        adopted = [record for ingest in self._adopted for record in ingest.segments]
+        adopted = still_abandoned(self._sets, name, self._adopted)
         if not segments and not adopted and version is None:
             self._write_rejects(None)
             raise InvalidInputError(
@@ -322,19 +371,17 @@ class _Job:
                 f"the first: {self._first_reason()}",
                 next_step="see 'nait-store ingest --help' for the layouts that are detected, or name fields with --map",
             )
-        ingest_ids = [ingest.ingest_id for ingest in self._adopted] + ([journal.ingest_id] if journal else [])
+        rejects_path = self._write_rejects(journal)
         if segments or adopted:
-            version = self._sets.commit(
+            version = commit_abandoned(
+                self._sets,
                 name,
-                [*adopted, *segments],
-                ingest_ids=ingest_ids,
+                adopted,
+                segments=segments,
+                ingest_ids=[journal.ingest_id] if journal else [],
                 message=self._request.message,
-                yielding=frozenset(record.segment_id for record in adopted),
             )
         assert version is not None
-        for ingest in self._adopted:
-            if ingest.complete:
-                write_outcome(self._location, name, ingest.ingest_id, version.number)
         if journal is not None:
             journal.finish(version.number)
         return IngestReport(
@@ -344,12 +391,12 @@ class _Job:
             n_duplicates=stream.n_duplicates,
             n_rejected=len(self.rejects),
             rejected=self.rejects.first,
-            rejects_path=self._write_rejects(journal),
+            rejects_path=rejects_path,
             n_tokens=self._n_tokens,
             n_truncated=sum(record.n_truncated for record in segments),
             bytes_written=sum(record.size_bytes for record in segments),
             elapsed_seconds=time.monotonic() - self._began,
-            resumed_samples=sum(record.n_rows for record in adopted),
+            resumed_samples=sum(ingest.n_samples for ingest in adopted),
             warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings])),
         )
 
@@ -357,7 +404,7 @@ class _Job:
         if self._request.rejects_path is None and journal is None:
             return None  # an ingest that added nothing leaves nothing in the store
         ingest_id = journal.ingest_id if journal else ""
-        default = f"{layout.ingest_folder(self._request.set_name, ingest_id)}/rejects.jsonl"
+        default = f"{layout.ingest_folder(self._request.set_name, ingest_id)}/{REJECTS_FILE}"
         return self.rejects.write(self._location, default, self._request.rejects_path)
 
     def _first_reason(self) -> str:

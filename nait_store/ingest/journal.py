@@ -6,15 +6,18 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
-from nait_store.errors import AlreadyExistsError, NaitStoreError
+from nait_store.errors import AlreadyExistsError, NaitStoreError, NotFoundError
 from nait_store.schemas.activation_set import FlushRecord, IngestOutcome, IngestPlan, SegmentRecord
+from nait_store.schemas.record import FileDigest
 from nait_store.storage import layout
+from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.heartbeat import HEARTBEAT_FILE, BeatingHeart
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
 
 PLAN_FILE = "plan.json"
 OUTCOME_FILE = "outcome.json"
+REJECTS_FILE = "rejects.jsonl"
 FLUSHED_FOLDER = "flushed"
 
 
@@ -96,8 +99,14 @@ class IngestJournal:
 
 
 def write_outcome(location: Location, set_name: str, ingest_id: str, version: int | None) -> None:
-    """Record that an ingest is over; harmless where that is recorded already."""
-    outcome = IngestOutcome(ingest_id=ingest_id, version=version, provenance=current_provenance())
-    path = f"{layout.ingest_folder(set_name, ingest_id)}/{OUTCOME_FILE}"
+    """Record that an ingest is over, with the digest of what it left out; harmless where that is recorded already."""
+    folder = layout.ingest_folder(set_name, ingest_id)
+    try:
+        rejects = location.read_bytes(f"{folder}/{REJECTS_FILE}")
+    except NotFoundError:
+        digest = None
+    else:
+        digest = FileDigest(path=REJECTS_FILE, size_bytes=len(rejects), sha256=sha256_bytes(rejects))
+    outcome = IngestOutcome(ingest_id=ingest_id, version=version, rejects=digest, provenance=current_provenance())
     with contextlib.suppress(AlreadyExistsError):
-        location.create_bytes(path, outcome.to_json_bytes())
+        location.create_bytes(f"{folder}/{OUTCOME_FILE}", outcome.to_json_bytes())

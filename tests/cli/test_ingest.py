@@ -6,12 +6,13 @@ import errno
 import json
 import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from nait_store.storage import location as location_module
+from nait_store.storage import backend as backend_module
 
 TO_NEW = ("--set", "new", "--model", "./model")
 
@@ -179,14 +180,14 @@ def test_full_disk(
     cli: Any, store: Path, fake_model: Any, write_jsonl: Any, snapshot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = committed(snapshot(store))
-    real = location_module.replace_local
+    real = backend_module.replace_local
 
     def refuse(target: Path, data: Any) -> None:
         if "/segments/" in str(target):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(target, data)
 
-    monkeypatch.setattr(location_module, "replace_local", refuse)
+    monkeypatch.setattr(backend_module, "replace_local", refuse)
     run = cli("ingest", write_jsonl("a.jsonl"), "--set", "pool", "--model", "m")
     assert run.code == 10
     assert "No space left" in run.err
@@ -194,26 +195,38 @@ def test_full_disk(
     assert committed(snapshot(store)) == before
 
 
-def test_interrupted_ingest_is_kept_and_resumed(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_ingest_commits_what_it_captured_and_goes_on(
+    cli: Any, store: Path, fake_model: Any, write_jsonl: Any, number: int, code: int
+) -> None:
     name = write_jsonl("a.jsonl", n=64)
 
-    def interrupt(n_captured: int) -> None:
+    def stop(n_captured: int) -> None:
         if n_captured >= 32:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
 
-    fake_model.on_batch = interrupt
+    fake_model.on_batch = stop
     run = cli("ingest", name, *TO_NEW)
-    assert run.code == 130
+    assert run.code == code
     assert run.out == ""
-    assert "32" in run.err
-    assert "\n  → " in run.err
+    assert "error: interrupted; new@1 holds 32 samples, with the 32 that were captured now\n  → run the same" in run.err
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     fake_model.on_batch = None
     captured_before = fake_model.n_captured
     again = cli("ingest", name, *TO_NEW, "--json").json
     assert fake_model.n_captured - captured_before == 32
-    assert again["resumed_samples"] == 32
+    assert (again["set_ref"], again["n_added"], again["n_known"]) == ("new@2", 32, 32)
     shown = cli("sets", "show", "new", "--json").json
     assert shown["summary"]["n_samples"] == 64
+
+
+def test_sigterm_before_anything_is_captured(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    fake_model.on_batch = lambda _: os.kill(os.getpid(), signal.SIGTERM)
+    run = cli("ingest", write_jsonl("a.jsonl", n=64), *TO_NEW, "--json")
+    assert run.code == 143
+    assert json.loads(run.err)["error"]["exit_code"] == 143
+    assert "the store is as it was" in run.err
+    assert cli("sets", "show", "new").code == 3
 
 
 def test_a_second_ingest_computes_nothing(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:

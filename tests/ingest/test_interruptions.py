@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -17,13 +18,16 @@ import pytest
 
 from nait_store.activations.verify import Severity, verify_set
 from nait_store.activations.versions import ActivationSets
+from nait_store.activations.writer import SegmentWriter
 from nait_store.errors import ConflictError, IngestInterrupted, InvalidInputError, NaitStoreError, StorageError
-from nait_store.ingest.adoption import find_abandoned, is_alive
+from nait_store.ingest.adoption import find_abandoned
+from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.job import ingest
 from nait_store.ingest.journal import IngestJournal
 from nait_store.ingest.requests import FlushPolicy, IngestReport, IngestRequest
-from nait_store.schemas.activation_set import IngestHeartbeat, IngestPlan
+from nait_store.schemas.activation_set import Heartbeat, IngestOutcome, IngestPlan
 from nait_store.schemas.capture import Feature, StoredDtype
+from nait_store.storage.heartbeat import is_alive
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid, now
 from nait_store.testing.fake_capture import FakeCapture
@@ -53,11 +57,36 @@ def _flushed_rows(location: Location) -> int:
     return sum(json.loads(location.read_bytes(path))["n_rows"] for path in paths)
 
 
+def _read_outcomes(location: Location) -> list[IngestOutcome]:
+    paths = [path for path, _ in location.walk("activations/pool/ingests") if path.endswith("/outcome.json")]
+    return [IngestOutcome.from_json_bytes(location.read_bytes(path), path) for path in paths]
+
+
+def _outcomes(location: Location) -> list[int | None]:
+    return [outcome.version for outcome in _read_outcomes(location)]
+
+
+def _die(location: Location, source: str, at: int) -> None:
+    """Leave what an ingest leaves that is killed when it has flushed ``at`` samples."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ActivationSets, "commit", _interrupt)
+        with pytest.raises(IngestInterrupted, match="stopped at once"):
+            _ingest(location, source, limit=at)
+
+
+def _interrupt(*args: object, **options: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _sample_ids(location: Location) -> list[str]:
+    return sorted(ActivationSets(location).open("pool").sample_ids())
+
+
 def _healthy(location: Location, n: int = _N) -> bool:
     sets = ActivationSets(location)
     errors = [f for f in verify_set(sets, "pool") if f.severity is Severity.ERROR]
     assert errors == []
-    assert sorted(sets.open("pool").sample_ids()) == sorted(f"r{i}" for i in range(n))
+    assert _sample_ids(location) == sorted(f"r{i}" for i in range(n))
     return True
 
 
@@ -72,32 +101,35 @@ def _raise_at(n_samples: int, error: BaseException) -> FakeCapture:
 # --- Ctrl-C ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [0, 4, 20, 36])
-def test_ctrl_c_keeps_everything_captured_and_the_same_command_goes_on(
+@pytest.mark.parametrize("at", [4, 20, 36])
+def test_ctrl_c_commits_what_was_captured_and_the_same_command_goes_on(
     location: Location, source: str, at: int
 ) -> None:
-    with pytest.raises(IngestInterrupted, match=f"{at} samples that were captured are kept") as caught:
+    with pytest.raises(IngestInterrupted, match=f"pool@1 holds {at} samples, with the {at} .*captured now") as caught:
         _ingest(location, source, _raise_at(at, KeyboardInterrupt()))
     assert caught.value.exit_code == 130
     assert caught.value.next_step is not None
     assert "run the same command again" in caught.value.next_step
-    assert ActivationSets(location).names() == []
-    assert _flushed_rows(location) == at
+    assert _healthy(location, at)
+    assert _outcomes(location) == [1]
 
     capture = FakeCapture(batch_samples=4)
     report = _ingest(location, source, capture)
     assert capture.n_captured == _N - at
-    assert (report.set_ref, report.n_added, report.resumed_samples) == ("pool@1", _N - at, at)
+    assert (report.set_ref, report.n_added, report.n_known, report.resumed_samples) == ("pool@2", _N - at, at, 0)
     assert _healthy(location)
 
 
-def test_ctrl_c_twice_in_a_row_accumulates(location: Location, source: str) -> None:
-    for kept in (12, 8):
-        with pytest.raises(IngestInterrupted):
-            _ingest(location, source, _raise_at(kept, KeyboardInterrupt()))
-    report = _ingest(location, source)
-    assert (report.n_added, report.resumed_samples) == (20, 20)
-    assert _healthy(location)
+@pytest.mark.parametrize("filled", [False, True])
+def test_ctrl_c_before_anything_was_captured_leaves_nothing(
+    location: Location, source: str, tmp_path: Path, filled: bool
+) -> None:
+    if filled:
+        _ingest(location, _write(tmp_path / "other.jsonl", first=100))
+    before = [path for path, _ in location.walk()]
+    with pytest.raises(IngestInterrupted, match="before anything was captured; the store is as it was"):
+        _ingest(location, source, _raise_at(0, KeyboardInterrupt()))
+    assert [path for path, _ in location.walk()] == before
 
 
 def test_a_real_signal_in_the_middle_of_writing_is_met(tmp_path: Path, source: str) -> None:
@@ -108,34 +140,116 @@ def test_a_real_signal_in_the_middle_of_writing_is_met(tmp_path: Path, source: s
     with pytest.raises(IngestInterrupted):
         _ingest(location, source, capture)
     timer.join()
-    assert _flushed_rows(location) == capture.n_captured
+    assert _healthy(location, capture.n_captured)
+    assert _ingest(location, source).n_added == _N - capture.n_captured
+    assert _healthy(location)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_ctrl_c_during_the_commit_lets_it_finish(
+    location: Location, source: str, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    real = ActivationSets.commit
+    calls = []
+
+    def interrupt_once(self: ActivationSets, *args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1 and when == "before":
+            raise KeyboardInterrupt
+        version = real(self, *args, **options)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        return version
+
+    monkeypatch.setattr(ActivationSets, "commit", interrupt_once)
+    with pytest.raises(IngestInterrupted, match=f"pool@1 holds {_N} samples"):
+        _ingest(location, source)
+    assert len(calls) == 2
+    assert _outcomes(location) == [1]
+    assert _healthy(location)
+
+
+def test_a_second_ctrl_c_during_the_commit_loses_nothing(
+    location: Location, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ActivationSets, "commit", _interrupt)
+    with pytest.raises(IngestInterrupted, match=f"stopped at once; {_N} samples are flushed and kept"):
+        _ingest(location, source)
+    monkeypatch.undo()
+    capture = FakeCapture()
+    report = _ingest(location, source, capture)
+    assert (report.set_ref, capture.n_captured, report.resumed_samples) == ("pool@1", 0, _N)
+    assert _healthy(location)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_what_is_being_written(
+    location: Location, source: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writes = threading.Event()  # set: writing goes on
+    writing = threading.Event()
+    real = SegmentWriter.close
+
+    def wait(self: SegmentWriter) -> Any:
+        if len(acknowledged) >= 2:
+            writing.set()
+            assert writes.wait(30)
+        acknowledged.append(1)
+        return real(self)
+
+    def second_ctrl_c(self: BackgroundWriter) -> None:
+        assert writing.wait(30)
+        raise KeyboardInterrupt
+
+    acknowledged: list[int] = []
+    monkeypatch.setattr(SegmentWriter, "close", wait)
+    monkeypatch.setattr(BackgroundWriter, "finish", second_ctrl_c)
+    monkeypatch.setattr("nait_store.ingest.probe.PROBE_SAMPLES", 4)
+    try:
+        with pytest.raises(IngestInterrupted, match="stopped at once; 16 samples are flushed and kept"):
+            _ingest(location, source, _raise_at(24, KeyboardInterrupt()))
+    finally:
+        writes.set()
+    for thread in threading.enumerate():
+        if thread.name == "segment-writer":
+            thread.join(30)
+    monkeypatch.undo()
     report = _ingest(location, source)
+    assert report.resumed_samples >= 16  # what the thread was writing when we left may be there too
     assert report.n_added + report.resumed_samples == _N
     assert _healthy(location)
 
 
-def test_ctrl_c_during_the_commit_keeps_everything(
+def test_ctrl_c_commits_what_an_earlier_ingest_had_flushed_too(location: Location, source: str) -> None:
+    _die(location, source, 12)
+    with pytest.raises(IngestInterrupted, match=r"holds 16 samples, with the 4 .*captured now and 12 of earlier"):
+        _ingest(location, source, _raise_at(4, KeyboardInterrupt()))
+    assert _healthy(location, 16)
+    assert _outcomes(location) == [1, 1]
+    report = _ingest(location, source)
+    assert (report.n_added, report.resumed_samples) == (24, 0)
+
+
+def test_rejects_are_written_before_the_outcome_that_holds_their_digest(
     location: Location, source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*args: object, **options: object) -> None:
-        raise KeyboardInterrupt
+    capture = FakeCapture(batch_samples=4, poison={"r3": float("nan")})
+    order: list[str] = []
+    for name in ("write_bytes", "create_bytes"):
+        real = getattr(Location, name)
 
-    monkeypatch.setattr(ActivationSets, "commit", interrupt)
-    with pytest.raises(IngestInterrupted, match=f"{_N} samples"):
-        _ingest(location, source)
-    monkeypatch.undo()
-    report = _ingest(location, source)
-    assert (report.n_added, report.resumed_samples) == (0, _N)
-    assert _healthy(location)
+        def write(self: Location, path: str, data: Any, real: Any = real) -> None:
+            order.append(path.rsplit("/", 1)[-1])
+            real(self, path, data)
 
-
-def test_with_nothing_to_read_but_flushed_segments_they_are_committed(location: Location, source: str) -> None:
-    with pytest.raises(IngestInterrupted):
-        _ingest(location, source, _raise_at(36, KeyboardInterrupt()))
-    report = _ingest(location, source, limit=36)
-    assert (report.set_ref, report.n_added, report.n_known, report.resumed_samples) == ("pool@1", 0, 36, 36)
-    again = _ingest(location, source, limit=36)
-    assert (again.set_ref, again.resumed_samples) == ("pool@1", 0)
+        monkeypatch.setattr(Location, name, write)
+    _ingest(location, source, capture)
+    assert order.index("rejects.jsonl") < order.index("outcome.json")
+    (outcome,) = _read_outcomes(location)
+    (path,) = [path for path, _ in location.walk() if path.endswith("/rejects.jsonl")]
+    assert outcome.rejects is not None
+    assert outcome.rejects.path == "rejects.jsonl"
+    assert outcome.rejects.sha256 == hashlib.sha256(location.read_bytes(path)).hexdigest()
+    assert json.loads(location.read_bytes(path))["sample_id"] == "r3"
 
 
 # --- errors ----------------------------------------------------------------------------------------------------
@@ -267,7 +381,7 @@ def _plan() -> IngestPlan:
 
 
 def _beat(location: Location, *, age_seconds: float, host: str, pid: int) -> bool:
-    beat = IngestHeartbeat(ingest_id=new_ulid(), at=now() - timedelta(seconds=age_seconds), host=host, pid=pid)
+    beat = Heartbeat(at=now() - timedelta(seconds=age_seconds), host=host, pid=pid)
     location.write_bytes("ingests/x/heartbeat.json", beat.to_json_bytes())
     return is_alive(location, "ingests/x")
 
@@ -292,7 +406,11 @@ def test_a_live_ingest_is_not_robbed(location: Location, source: str) -> None:
                     break
                 time.sleep(0.01)
             found, _ = find_abandoned(
-                location, "pool", features=[Feature.MEAN], layers=[0, 1], capture_id=fake_identity().capture_id
+                ActivationSets(location),
+                "pool",
+                features=[Feature.MEAN],
+                layers=[0, 1],
+                capture_id=fake_identity().capture_id,
             )
             seen.append((_flushed_rows(location) >= 8, found))
 
@@ -304,7 +422,7 @@ def test_a_live_ingest_is_not_robbed(location: Location, source: str) -> None:
 
 
 def test_the_heartbeat_is_renewed_while_the_ingest_lives(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nait_store.ingest.journal.HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr("nait_store.storage.heartbeat.HEARTBEAT_SECONDS", 0.01)
     plan = _plan()
     path = f"activations/pool/ingests/{plan.ingest_id}/heartbeat.json"
     with IngestJournal(location, plan):
@@ -317,8 +435,7 @@ def test_the_heartbeat_is_renewed_while_the_ingest_lives(location: Location, mon
 
 
 def test_a_dead_ingest_of_other_features_is_left_alone(location: Location, source: str) -> None:
-    with pytest.raises(IngestInterrupted):
-        _ingest(location, source, _raise_at(36, KeyboardInterrupt()))
+    _die(location, source, 36)
     both = (Feature.MEAN, Feature.DRIFT)
     capture = FakeCapture(batch_samples=4, features=both)
     report = _ingest(location, source, capture, features=both)
@@ -327,14 +444,13 @@ def test_a_dead_ingest_of_other_features_is_left_alone(location: Location, sourc
 
 
 def test_a_damaged_segment_of_a_dead_ingest_is_named_and_captured_again(location: Location, source: str) -> None:
-    with pytest.raises(IngestInterrupted):
-        _ingest(location, source, _raise_at(36, KeyboardInterrupt()))
+    _die(location, source, 36)
     (path, *_) = [path for path, _ in location.walk() if path.endswith("segment.json")]
     location.write_bytes(path, b"damaged")
     report = _ingest(location, source)
     assert any("cannot be used" in warning and path in warning for warning in report.warnings)
     assert report.n_added == 4 + 8
-    assert _healthy(location)
+    assert _sample_ids(location) == sorted(f"r{i}" for i in range(_N))
 
 
 def test_errors_of_the_writer_thread_reach_the_caller(
