@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.refs import Kind
-from nait_store.schemas.activation_set import RedirectRecord, SegmentRef
+from nait_store.schemas.activation_set import Operation, RedirectRecord, SegmentRef
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 
@@ -38,6 +38,13 @@ class Redirects:
         self._location = location
         self._folder = layout.redirects_folder(Kind.SET, set_name)
         self._records: dict[str, RedirectRecord] = {}
+
+    @classmethod
+    def of(cls, location: Location, set_name: str, records: Iterable[RedirectRecord]) -> Redirects:
+        """These records, read already."""
+        redirects = cls(location, set_name)
+        redirects._records = {record.segment_id: record for record in records}
+        return redirects
 
     def refresh(self) -> None:
         """Read the records that came since."""
@@ -75,6 +82,17 @@ class Redirects:
         if last is None:
             last = next((record for record in self._records.values() if record.replacement == segment_id), None)
         return None if last is None else np.array(last.blank_rows, dtype=np.int64)
+
+    def purged_rows(self, segment_id: str) -> frozenset[int]:
+        """Rows of a segment that purges have blanked, in it or in what stands for it; damaged rows are none."""
+        purged: set[int] = set()
+        known: frozenset[int] = frozenset()
+        while (record := self._records.get(segment_id)) is not None:
+            if record.operation is Operation.PURGE:
+                purged |= set(record.blank_rows) - known
+            known = frozenset(record.blank_rows)
+            segment_id = record.replacement
+        return frozenset(purged)
 
     def follow_all(self, refs: Iterable[SegmentRef]) -> tuple[SegmentRef, ...]:
         """:meth:`follow` each."""

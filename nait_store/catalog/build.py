@@ -101,6 +101,13 @@ class Catalog:
         _fill(connection, rows.tables)
         return CatalogState("" if rows.problems else fingerprint, tuple(rows.problems))
 
+    def discard(self) -> None:
+        """Delete the index wherever this machine keeps it; the next look builds it anew from the manifests."""
+        for path in self._candidates(list_store(self._location)):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                _log_of(path).unlink(missing_ok=True)
+
     def _candidates(self, listing: Listing) -> list[Path]:
         """Return places for the file, best first."""
         if self._path is not None:
