@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
-from nait_store.cli import views
+from nait_store.cli import history_views, views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store
 
-app = typer.Typer(help="List and describe activation sets.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="List, describe and change activation sets.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("list")
@@ -38,7 +40,173 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
 ) -> None:
-    """List the versions of a set: when, by whom, how many samples."""
+    """List the versions of a set: what made each, when, by whom, deleted ones too."""
     console: Console = context.obj
-    manifests = open_store(console).sets.history(name)
-    console.result(manifests, views.set_history(manifests))
+    versions = open_store(console).sets.history(name)
+    console.result(versions, history_views.set_history(versions))
+
+
+@app.command("diff")
+def diff(
+    context: typer.Context,
+    first: Annotated[str, typer.Argument(metavar="FIRST", show_default=False, help="pool@1.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", show_default=False, help="pool@2, or another set.")],
+    ids: Annotated[
+        bool,
+        typer.Option("--ids", help="Write every id: CSV, or with --json JSON lines.", show_default=False),
+    ] = False,
+) -> None:
+    """Say which samples were added, removed or changed from one version to another."""
+    console: Console = context.obj
+    found = open_store(console).sets.diff(first, second)
+    if ids:
+        for line in history_views.diff_ids(found, as_json=console.as_json):
+            sys.stdout.write(f"{line}\n")
+    else:
+        console.result(history_views.diff_value(found), history_views.set_diff(found))
+
+
+@app.command("delete-samples")
+def delete_samples(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
+    where: Annotated[
+        str | None, typer.Option(metavar="SQL", help="Delete the samples for which this holds, e.g. \"source = 'x'\".")
+    ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Delete these: one id a line (- for standard input), or a .jsonl, .csv or .parquet file with a "
+            "column sample_id.",
+        ),
+    ] = None,
+    ignore_missing: Annotated[
+        bool, typer.Option("--ignore-missing", help="Pass over ids that the set does not have.", show_default=False)
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Go ahead even if no sample is left.", show_default=False)
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.", show_default=False)
+    ] = False,
+    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+) -> None:
+    """Commit a version without some samples; earlier versions keep them."""
+    console: Console = context.obj
+    store = open_store(console)
+    report = store.sets.delete_samples(
+        name,
+        where=where,
+        ids=None if ids is None else _ids(ids),
+        ignore_missing=ignore_missing,
+        allow_empty=everything,
+        message=message,
+        dry_run=dry_run,
+    )
+    lines = history_views.deleted_samples(report, console)
+    if dry_run:
+        console.result(report, lines)
+    else:
+        console.summary(report, lines)
+
+
+@app.command("restore")
+def restore(
+    context: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="pool@3; a deleted one too.")],
+    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+) -> None:
+    """Commit a version that equals an old one."""
+    console: Console = context.obj
+    report = open_store(console).sets.restore(reference, message=message)
+    console.summary(report, history_views.restored_version(report))
+
+
+@app.command("delete")
+def delete(
+    context: typer.Context,
+    reference: Annotated[
+        str, typer.Argument(metavar="SET", show_default=False, help="pool@3, or pool: all of its versions.")
+    ],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also where aliases, selections or profiles need it; tags protect.", show_default=False
+        ),
+    ] = False,
+) -> None:
+    """Put a version, or a whole set, out of sight; it can be brought back until gc takes it."""
+    console: Console = context.obj
+    report = open_store(console).sets.delete(reference, reason=reason, force=force)
+    console.summary(report, history_views.deleted_versions(report))
+
+
+@app.command("undelete")
+def undelete(
+    context: typer.Context,
+    reference: Annotated[
+        str, typer.Argument(metavar="SET", show_default=False, help="pool@3, or pool: all that gc has not taken.")
+    ],
+) -> None:
+    """Bring back what was deleted."""
+    console: Console = context.obj
+    references = open_store(console).sets.undelete(reference)
+    console.summary({"undeleted": references}, history_views.undeleted_versions(reference, references))
+
+
+@app.command("tag")
+def tag(
+    context: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="pool@3.")],
+    label: Annotated[str, typer.Argument(metavar="TAG", show_default=False, help="Its name: pool@TAG.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
+) -> None:
+    """Name a version for good, and keep it from gc and deletion."""
+    console: Console = context.obj
+    summary = open_store(console).sets.tag(reference, label, reason=reason)
+    console.summary(summary, history_views.label(summary))
+
+
+@app.command("untag")
+def untag(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
+    label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False, help="Tag or alias.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
+) -> None:
+    """Take a tag or an alias away."""
+    console: Console = context.obj
+    summary = open_store(console).sets.untag(name, label, reason=reason)
+    console.summary(summary, history_views.label(summary))
+
+
+@app.command("alias")
+def alias(
+    context: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="pool@3.")],
+    label: Annotated[str, typer.Argument(metavar="ALIAS", show_default=False, help="Its name: pool@ALIAS.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
+) -> None:
+    """Name a version, or move the name to another."""
+    console: Console = context.obj
+    summary = open_store(console).sets.alias(reference, label, reason=reason)
+    console.summary(summary, history_views.label(summary))
+
+
+@app.command("tags")
+def tags(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
+) -> None:
+    """List the tags and aliases of a set, with every move."""
+    console: Console = context.obj
+    summaries = open_store(console).sets.labels(name)
+    console.result(summaries, history_views.labels(summaries, name, console))
+
+
+def _ids(file: str) -> Iterable[str]:
+    from nait_store.store.id_files import read_id_lines, read_ids
+
+    return read_id_lines(sys.stdin.buffer, "standard input") if file == "-" else read_ids(file)

@@ -14,7 +14,6 @@ from nait_store.cli.tables import Table, pairs
 if TYPE_CHECKING:
     from nait_store.ingest.requests import IngestEstimate, IngestReport
     from nait_store.registry.profiles import Profile
-    from nait_store.schemas.activation_set import SetManifest
     from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport
@@ -116,26 +115,6 @@ def set_details(details: SetDetails) -> Iterator[Block]:
             ("message", details.message),
         ]
     )
-
-
-def set_history(manifests: Sequence[SetManifest]) -> Iterator[Block]:
-    """One line a version."""
-    rows = []
-    before = 0
-    for manifest in manifests:
-        rows.append(
-            (
-                f"{manifest.set_name}@{manifest.number}",
-                manifest.n_samples,
-                f"{manifest.n_samples - before:+,}",
-                manifest.operation,
-                f"{manifest.provenance.created_at:%Y-%m-%d %H:%M:%S}",
-                manifest.provenance.author,
-                manifest.message,
-            )
-        )
-        before = manifest.n_samples
-    yield Table(("version", "samples", "change", "by", "time (UTC)", "author", "message"), rows)
 
 
 def built_profile(profile: Profile, created: bool, console: Console) -> list[str]:

@@ -100,11 +100,10 @@ class Labels:
                 return Label(kind, record)
         return None
 
-    def history(self, name: str, label: str) -> list[LabelRecord]:
-        """Every move of an alias, or placing and removal of a tag, oldest first."""
-        return [
-            self._read(name, kind, label, number) for kind in LabelKind for number in self._numbers(name, kind, label)
-        ]
+    def history(self, name: str, label: str, kind: LabelKind | None = None) -> list[LabelRecord]:
+        """Every move of an alias, or placing and removal of a tag, oldest first; of both kinds if none is given."""
+        kinds = list(LabelKind) if kind is None else [kind]
+        return [self._read(name, kind, label, number) for kind in kinds for number in self._numbers(name, kind, label)]
 
     def put(self, kind: LabelKind, name: str, label: str, version: int, reason: str = "") -> Label:
         """Name a version.

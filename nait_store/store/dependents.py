@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.storage.labels import LabelKind, Labels
 
 if TYPE_CHECKING:
+    from nait_store.storage.location import Location
     from nait_store.store.facade import Store
 
 
@@ -55,8 +57,8 @@ class Dependents:
 
     def __init__(self, store: Store) -> None:
         self._location = store.location
-        self._found: dict[tuple[Kind, str, int], list[Dependent]] = defaultdict(list)
-        self._labelled: set[tuple[Kind, str]] = set()
+        self._needed: dict[tuple[Kind, str, int], list[Dependent]] = defaultdict(list)
+        self._labels: dict[tuple[Kind, str], dict[int, list[Dependent]]] = {}
         for name in store.selections.names():
             for manifest in store.selections.manifests(name):
                 self._add_selection(store, Reference(Kind.SELECTION, name, version=manifest.number))
@@ -65,46 +67,26 @@ class Dependents:
                 self._add_profile(store, Reference(Kind.PROFILE, name, version=number))
 
     def of(self, kind: Kind, name: str, number: int) -> list[Dependent]:
-        """Everything that needs this version: labels first, then selections, then profiles."""
-        if (kind, name) not in self._labelled:
-            self._labelled.add((kind, name))
-            self._add_labels(kind, name)
-        found = self._found.get((kind, name, number), [])
-        return sorted(found, key=lambda one: (":" in one.reference, not one.tag))
-
-    def _add_labels(self, kind: Kind, name: str) -> None:
-        for label in Labels(self._location, kind).of(name):
-            reference = f"{name}@{label.name}"
-            reason = f": {label.record.reason}" if label.record.reason else ""
-            self._found[kind, name, label.version].append(
-                Dependent(
-                    reference,
-                    f"{label.kind}{reason}",
-                    tag=label.kind is LabelKind.TAG,
-                    remedy=f"take the {label.kind} away with 'nait-store sets untag {reference}'"
-                    if kind is Kind.SET
-                    else f"take the {label.kind} away",
-                )
-            )
+        """Everything that needs this version: tags first, then aliases, selections, profiles."""
+        if (kind, name) not in self._labels:
+            self._labels[kind, name] = labels_of(self._location, kind, name)
+        return [*self._labels[kind, name].get(number, ()), *self._needed.get((kind, name, number), ())]
 
     def _add_selection(self, store: Store, reference: Reference) -> None:
         record = store.selections.open(reference).record
-        self._need(Kind.SET, record.set_ref, Dependent(
-            reference.qualified, "was selected from it",
-            remedy="add --force: its ids and scores stay, but it can no longer be exported",
-        ))  # fmt: skip
+        remedy = "add --force: the selection keeps its ids and scores, but can no longer be exported"
+        self._need(Kind.SET, record.set_ref, Dependent(reference.qualified, "was selected from it", remedy=remedy))
         if record.profile_ref is not None:
             self._need(Kind.PROFILE, record.profile_ref, Dependent(reference.qualified, "was selected by it"))
 
     def _add_profile(self, store: Store, reference: Reference) -> None:
         record = store.profiles.open(reference).record
-        roles = {"was built from it": record.source, "was built against it": record.background}
-        for why, source in roles.items():
+        remedy = "add --force: the profile stays, but cannot be built again"
+        for why, source in (("was built from it", record.source), ("was built against it", record.background)):
             if source is not None:
-                dependent = Dependent(
-                    reference.qualified, why, remedy="add --force: the profile stays, but it cannot be built again"
+                self._needed[Kind.SET, source.set_name, source.version].append(
+                    Dependent(reference.qualified, why, remedy=remedy)
                 )
-                self._found[Kind.SET, source.set_name, source.version].append(dependent)
 
     def _need(self, kind: Kind, text: str, dependent: Dependent) -> None:
         try:
@@ -112,7 +94,7 @@ class Dependents:
         except InvalidInputError:  # nothing of such a name can be in this store
             return
         if needed.version is not None:
-            self._found[kind, needed.name, needed.version].append(dependent)
+            self._needed[kind, needed.name, needed.version].append(dependent)
 
 
 def dependents(store: Store, kind: Kind, name: str, number: int) -> list[Dependent]:
@@ -136,3 +118,34 @@ def dependents(store: Store, kind: Kind, name: str, number: int) -> list[Depende
         A profile or selection cannot be read, so that what it needs is unknown.
     """
     return Dependents(store).of(kind, name, number)
+
+
+def labels_of(location: Location, kind: Kind, name: str) -> dict[int, list[Dependent]]:
+    """The tags, then the aliases, of every version of an item."""
+    found: dict[int, list[Dependent]] = defaultdict(list)
+    for label in sorted(Labels(location, kind).of(name), key=lambda label: label.kind is LabelKind.ALIAS):
+        tag = label.kind is LabelKind.TAG
+        reason = f": {label.record.reason}" if label.record.reason else ""
+        remedy = f"take the {label.kind} away"
+        if kind is Kind.SET:
+            remedy += f" with 'nait-store sets untag {name} {label.name}'" + ("" if tag else ", or add --force")
+        found[label.version].append(Dependent(f"{name}@{label.name}", f"{label.kind}{reason}", tag=tag, remedy=remedy))
+    return found
+
+
+def require_unneeded(references: Sequence[str], found: Sequence[Dependent]) -> None:
+    """Refuse to take versions away from those who need them.
+
+    Raises
+    ------
+    InvalidInputError
+        Naming each dependent, and what to do about it.
+    """
+    if not found:
+        return
+    named = ", ".join(map(str, found[:8])) + (f" and {len(found) - 8:,} more" if len(found) > 8 else "")
+    versions = references[0] if len(references) == 1 else f"{references[0]} … {references[-1]}"
+    raise InvalidInputError(
+        f"{versions} cannot be deleted, because of {named}",
+        next_step="; ".join(dict.fromkeys(one.remedy for one in found[:8])),
+    )

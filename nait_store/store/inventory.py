@@ -1,4 +1,4 @@
-"""What a store holds: its sets and profiles, listed, opened, described, built."""
+"""What a store holds: its sets described; its profiles listed, opened, built."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Unpack
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 
 if TYPE_CHECKING:
-    from nait_store.activations.versions import ActivationSets, SetVersion
+    from nait_store.activations.versions import SetVersion
     from nait_store.registry.profiles import Profile, ProfileRegistry
-    from nait_store.schemas.activation_set import SetManifest
     from nait_store.schemas.profile import ProfileManifest
-    from nait_store.storage.location import Location
     from nait_store.store.facade import Store
     from nait_store.store.options import BuildOptions
 
@@ -103,47 +101,6 @@ class SetDetails:
     message: str
     author: str
     warnings: tuple[str, ...]
-
-
-class Sets:
-    """The activation sets of a store.
-
-    Parameters
-    ----------
-    location
-        The store's root.
-    """
-
-    def __init__(self, location: Location) -> None:
-        self._location = location
-
-    @cached_property
-    def versions(self) -> ActivationSets:
-        """The versions themselves, for reading arrays."""
-        from nait_store.activations.versions import ActivationSets
-
-        return ActivationSets(self._location)
-
-    def names(self) -> list[str]:
-        """Sorted names."""
-        return self.versions.names()
-
-    def open(self, reference: Reference | str) -> SetVersion:
-        """Open a version; NotFoundError suggests near names."""
-        return self.versions.open(reference)
-
-    def list(self) -> list[SetSummary]:
-        """Summaries of the latest version of every set."""
-        return [summarise(self.open(name)) for name in self.names()]
-
-    def show(self, reference: Reference | str) -> SetDetails:
-        """Describe a version."""
-        return describe(self.open(reference), self.versions.numbers(self.open(reference).name))
-
-    def history(self, name: str) -> Sequence[SetManifest]:
-        """Versions of a set, oldest first; NotFoundError for an unknown name."""
-        self.open(Reference(Kind.SET, check_name(name, Kind.SET)))
-        return self.versions.manifests(name)
 
 
 class Profiles:

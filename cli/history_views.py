@@ -1,0 +1,193 @@
+"""How the history of sets looks to people: values in, lines and tables out."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from nait_store.cli.console import Console, as_json
+from nait_store.cli.quantities import count, numbers
+from nait_store.cli.tables import Table, cell, pairs
+from nait_store.cli.views import Block
+
+if TYPE_CHECKING:
+    from nait_store.store.set_history import (
+        DeletedSamples,
+        DeletedVersions,
+        LabelSummary,
+        RestoredVersion,
+        SetDiff,
+        VersionSummary,
+    )
+
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def set_history(versions: Sequence[VersionSummary]) -> Iterator[Block]:
+    """One line a version; columns that would be empty are left out."""
+    rows = [
+        {
+            "version": one.reference,
+            "samples": one.n_samples,
+            "change": None if one.change is None else f"{one.change:+,}",
+            "by": one.operation,
+            "what": one.what,
+            "labels": ", ".join([*(f"tag {tag}" for tag in one.tags), *(f"alias {alias}" for alias in one.aliases)]),
+            "time (UTC)": None if one.created_at is None else f"{one.created_at:{_TIME}}",
+            "author": one.author,
+            "message": one.message,
+            "deleted": _deletion(one),
+        }
+        for one in versions
+        if not one.collected
+    ]
+    optional = {name for name in ("what", "labels", "deleted") if not any(row[name] for row in rows)}
+    if rows:
+        columns = [name for name in rows[0] if name not in optional]
+        yield Table(columns, [[row[name] for name in columns] for row in rows])
+    collected = [one.number for one in versions if one.collected]
+    if collected:
+        yield f"gc has taken {'version' if len(collected) == 1 else 'versions'} {numbers(tuple(collected))}"
+
+
+def set_diff(diff: SetDiff) -> Iterator[Block]:
+    """Counts, the first few ids, and what else differs."""
+    if diff.same_samples:
+        yield f"{diff.first} and {diff.second} have the same {count(diff.n_kept, 'sample')}"
+    else:
+        yield (
+            f"{diff.first} → {diff.second}: {diff.n_added:,} added, {diff.n_removed:,} removed, "
+            f"{diff.n_changed:,} changed, {diff.n_kept:,} the same"
+        )
+    found = [
+        ("added", _first(diff.added, diff.n_added)),
+        ("removed", _first(diff.removed, diff.n_removed)),
+        ("changed", _first(diff.changed, diff.n_changed)),
+        ("features", _signed(diff.features_added, diff.features_removed)),
+        ("layers", _signed(_ranges(diff.layers_added), _ranges(diff.layers_removed))),
+        ("segments", _signed(_number(diff.n_segments_added), _number(diff.n_segments_removed))),
+        ("capture", None if diff.same_capture else "differs: see 'nait-store sets show' of both"),
+    ]
+    if any(value for _, value in found):
+        yield pairs(found)
+
+
+def diff_value(diff: SetDiff) -> dict[str, Any]:
+    """JSON form, without the places of the samples."""
+    fields = (field.name for field in dataclasses.fields(diff) if field.name != "samples")
+    return {name: as_json(getattr(diff, name)) for name in fields} | {"same_samples": diff.same_samples}
+
+
+def diff_ids(diff: SetDiff, *, as_json: bool) -> Iterator[str]:
+    """Every differing sample as a line of CSV under a header, or as a JSON line."""
+    if as_json:
+        for change, sample_id in diff.ids():
+            yield json.dumps({"change": change.value, "sample_id": sample_id}, ensure_ascii=False)
+        return
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="")
+    yield "change,sample_id"
+    for change, sample_id in diff.ids():
+        writer.writerow((change.value, sample_id))
+        yield buffer.getvalue()
+        buffer.seek(0)
+        buffer.truncate()
+
+
+def deleted_samples(report: DeletedSamples, console: Console) -> list[str]:
+    """``pool@3: 12 samples deleted, 188 left``."""
+    missing = f"; {report.n_missing:,} of the ids are not there" if report.n_missing else ""
+    if not report.n_deleted:
+        return [f"{report.set_ref} has none of these samples: nothing was deleted{missing}"]
+    shown = _first(report.sample_ids, report.n_deleted)
+    if report.dry_run:
+        lines = [
+            f"{count(report.n_deleted, 'sample')} of {report.set_ref} would be deleted, {report.n_left:,} left"
+            f"{missing}",
+            f"  {shown}",
+        ]
+        if not report.n_left:
+            lines.append("no sample would be left: that needs --all")
+        return lines
+    return [
+        f"{report.set_ref}: {count(report.n_deleted, 'sample')} deleted, {report.n_left:,} left{missing}",
+        console.hint(f"sets diff {report.from_ref} {report.set_ref}"),
+    ]
+
+
+def restored_version(report: RestoredVersion) -> list[str]:
+    """What a restore made."""
+    if not report.created:
+        return [f"{report.set_ref} equals {report.restored} already: nothing was done"]
+    return [f"{report.set_ref}: {count(report.n_samples, 'sample')}, as in {report.restored}"]
+
+
+def deleted_versions(report: DeletedVersions) -> list[str]:
+    """What was put out of sight, and the way back."""
+    name = report.deleted[0].partition("@")[0]
+    shown = ", ".join(report.deleted) if len(report.deleted) <= 8 else f"{len(report.deleted):,} versions of {name}"
+    back = report.deleted[0] if len(report.deleted) == 1 else name
+    left = f"{len(report.left):,} left" if report.left else "none is left"
+    return [f"deleted {shown}; {left}", f"until gc takes it: nait-store sets undelete {back}"]
+
+
+def undeleted_versions(asked: str, references: Sequence[str]) -> list[str]:
+    """What came back."""
+    if not references:
+        return [f"{asked} is not deleted: nothing was done"]
+    return [f"{', '.join(references)} {'is' if len(references) == 1 else 'are'} back"]
+
+
+def label(summary: LabelSummary) -> list[str]:
+    """Where a label is now."""
+    if summary.version is None:
+        return [f"{summary.kind} {summary.label} was taken away"]
+    name = summary.version.partition("@")[0]
+    lines = [f"{name}@{summary.label} is {summary.version}"]
+    if summary.kind == "tag":
+        lines.append(f"it keeps {summary.version} from gc and deletion")
+    return lines
+
+
+def labels(summaries: Sequence[LabelSummary], name: str, console: Console) -> Iterator[Block]:
+    """One line a move, the present one of each label first."""
+    if not summaries:
+        yield f"set {name} has no alias and no tag"
+        yield console.hint(f"sets tag {name}@1 NAME --reason TEXT")
+        return
+    rows = []
+    for one in summaries:
+        for place, move in enumerate(reversed(one.moves)):
+            state = ("now" if move.version else "taken away") if place == 0 else ("before" if move.version else "away")
+            rows.append(
+                (one.label, one.kind, move.version or "", state, f"{move.moved_at:{_TIME}}", move.author, move.reason)
+            )
+    yield Table(("label", "kind", "version", "state", "time (UTC)", "author", "reason"), rows)
+
+
+def _deletion(one: VersionSummary) -> str:
+    if one.deleted is None:
+        return ""
+    why = f": {one.deleted.reason}" if one.deleted.reason else ""
+    return f"{one.deleted.deleted_at:{_TIME}} by {one.deleted.author}{why}"
+
+
+def _first(ids: Sequence[str], n: int) -> str:
+    shown = ", ".join(map(cell, ids))
+    return f"{shown}, … ({n:,} in all)" if n > len(ids) else shown
+
+
+def _signed(added: Sequence[str], removed: Sequence[str]) -> str:
+    return ", ".join([*(f"+{one}" for one in added), *(f"-{one}" for one in removed)])
+
+
+def _ranges(layers: tuple[int, ...]) -> list[str]:
+    return [numbers(layers)] if layers else []
+
+
+def _number(n: int) -> list[str]:
+    return [f"{n:,}"] if n else []
