@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from nait_store.cli import demo, doctor, ingest, init, profile, score, select, sets, sql, verify
+from nait_store.cli import compact, demo, doctor, gc, ingest, init, profile, score, select, sets, sql, verify
 from nait_store.cli.console import Console
 
 _EPILOG = (
@@ -18,7 +18,7 @@ _EPILOG = (
 )
 
 # rich_markup_mode=None: drawing the help with rich would double the time that --help takes.
-_ORDER = ("init", "ingest", "sets", "profile", "sql", "select", "score", "verify", "doctor", "demo")
+_ORDER = ("init", "ingest", "sets", "profile", "sql", "select", "score", "verify", "gc", "doctor", "demo")
 
 
 class _Commands(typer.core.TyperGroup):
@@ -44,12 +44,14 @@ app = typer.Typer(
 
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
+sets.app.command("compact")(compact.compact)
 app.add_typer(sets.app, name="sets")
 app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("verify")(verify.verify)
+app.command("gc")(gc.gc)
 app.command("doctor")(doctor.doctor)
 app.command("demo", short_help="Show the whole story on a small model and data.")(demo.demo)
 
