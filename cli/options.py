@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from nait_store.cli.console import Console
     from nait_store.progress import ProgressListener
     from nait_store.store.facade import Store
+
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+_POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
 def open_store(console: Console, progress: ProgressListener | None = None) -> Store:
@@ -37,6 +41,15 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
             raise InvalidInputError(f"--layers {text!r}: no model has that many layers", next_step="count from 0")
         layers.update(range(int(first), int(last or first) + 1))
     return tuple(sorted(layers))
+
+
+def parse_bytes(option: str, text: str) -> int:
+    """``"1GB"`` → 1,000,000,000; ``"512 MiB"`` → 536,870,912; a bare number is bytes."""
+    match = _SIZE.fullmatch(text.strip())
+    n_bytes = 0 if match is None else int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2].lower()])
+    if n_bytes < 1:
+        raise InvalidInputError(f"{option} {text!r} is not a size", next_step=f"write e.g. {option} 500MB")
+    return n_bytes
 
 
 def parse_list(text: str) -> tuple[str, ...]:

@@ -266,9 +266,9 @@ class _Compaction:
             contents=self._contents(current, everything),
             message=message,
             details={
-                "n_merged": sum(len(merge.sources) for merge in self._merges),
-                "n_written": len(added),
-                "n_dropped_rows": sum(merge.n_dropped for merge in self._merges),
+                "segments": sum(len(merge.sources) for merge in self._merges),
+                "into": len(added),
+                "dropped_rows": sum(merge.n_dropped for merge in self._merges),
             },
             refs=everything,
             tombstones={ordinal: hidden[ordinal] for ordinal in sorted(hidden)},

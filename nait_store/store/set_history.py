@@ -272,6 +272,10 @@ def in_words(manifest: SetManifest) -> str:
         n = details["n_deleted"]
         which = f" where {details['where']}" if "where" in details else ", listed by id"
         return f"{n:,} sample{'' if n == 1 else 's'}{which}"
+    if manifest.operation is Operation.COMPACT and {"segments", "into", "dropped_rows"} <= details.keys():
+        n = details["dropped_rows"]
+        dropped = f" without {n:,} hidden row{'' if n == 1 else 's'}" if n else ""
+        return f"{details['segments']:,} segments into {details['into']:,}{dropped}"
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in details.items())
 
 
