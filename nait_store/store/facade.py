@@ -82,7 +82,7 @@ class Store:
     @classmethod
     def open(cls, url: str | None = None, *, create: bool = False, progress: ProgressListener | None = None) -> Store:
         """Open a store, or create it; see :func:`nait_store.open`."""
-        location = Location(url or os.environ.get("NAIT_STORE") or DEFAULT_URL)
+        location = store_location(url)
         if location.is_file(""):
             raise InvalidInputError(
                 f"{location.url} is a file, a store is a folder", next_step="name another folder with --store"
@@ -299,11 +299,19 @@ class Store:
         version = self.sets.open(selection.set_ref)
         return export(self.location, version, selection, target, format=chosen, clean=options.get("clean", False))
 
-    def verify(self, *, quick: bool = False) -> VerifyReport:
-        """Compare every file with its record; ``quick`` compares sizes and leaves the hashing out."""
+    def verify(self, *, quick: bool = False, set: str | None = None) -> VerifyReport:  # noqa: A002
+        """Compare every file with its record.
+
+        Parameters
+        ----------
+        quick
+            Read the documents and compare sizes, and leave the hashing of everything else out.
+        set
+            Verify this set only.
+        """
         from nait_store.store.integrity import verify
 
-        return verify(self, quick=quick)
+        return verify(self.location, quick=quick, set_name=set, progress=self.progress)
 
     def purge(
         self,
@@ -402,6 +410,11 @@ class Store:
         from nait_store.store.doctor import examine
 
         return examine(self)
+
+
+def store_location(url: str | None = None) -> Location:
+    """Root of the store at ``url``, of the one that ``NAIT_STORE`` names, or of the default one."""
+    return Location(url or os.environ.get("NAIT_STORE") or DEFAULT_URL)
 
 
 def _create(location: Location) -> bool:
