@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from nait_store.activations.appending import KnownKeys, additions_of, append_change
 from nait_store.activations.changes import Change, manifest_of
+from nait_store.activations.chunks import SEGMENT_FILE
 from nait_store.activations.reader import SegmentReader, read_segment_record
 from nait_store.activations.redirects import Redirects
 from nait_store.activations.sample_keys import SegmentKeys
 from nait_store.activations.set_version import SetVersion
-from nait_store.errors import AlreadyExistsError, IncompatibleError, NotFoundError
+from nait_store.errors import AlreadyExistsError, ConflictError, IncompatibleError, NotFoundError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.schemas.activation_set import Operation, SegmentRecord, SegmentRef, SetManifest, SetRecord
 from nait_store.storage import layout
 from nait_store.storage.location import Location
-from nait_store.storage.versions import VersionLog
+from nait_store.storage.versions import VersionLog, VersionNumbers
 
 __all__ = ["ActivationSets", "SetVersion"]
+
+_ATTEMPTS_BESIDE_GC = 2
+_QUICK_SECONDS = 60.0
 
 Propose = Callable[[SetVersion | None, int], Change | None]
 """Given the current version (None at first) and the next ordinal, the change to commit, or None for none."""
@@ -203,14 +208,19 @@ class ActivationSets:
         Raises
         ------
         ConflictError
-            Other writers kept winning for five minutes.
+            Other writers kept winning for five minutes; or gc took what the change was made of.
         """
         current: SetVersion | None = None
+        collected: tuple[int, ...] = ()
+        proposed_at = 0.0
 
         def manifest(latest: int | None, number: int) -> SetManifest | None:
-            nonlocal current
+            nonlocal current, collected, proposed_at
+            proposed_at = time.time()  # which goes on while the machine sleeps
+            listing = self.log.listing(name)
+            collected = listing.collected
             current = None if latest is None else self._open(name, latest)
-            next_ordinal = self._next_ordinal(name, latest)
+            next_ordinal = self._next_ordinal(name, latest, listing)
             change = propose(current, next_ordinal)
             if change is None:
                 return None
@@ -221,8 +231,21 @@ class ActivationSets:
             if written is not None and (current is None or written != current.manifest.tombstones):
                 self.location.delete(f"{layout.item_folder(Kind.SET, name)}/{written.path}")
 
-        committed = self.log.commit_next(name, manifest, lost)
-        return current if committed is None else self._open(name, committed.number)
+        for _ in range(_ATTEMPTS_BESIDE_GC):
+            committed = self.log.commit_next(name, manifest, lost)
+            if committed is None:
+                return current
+            quick = time.time() - proposed_at < _QUICK_SECONDS
+            unmarked = quick and self.log.listing(name).collected == collected
+            version = self._open_committed(name, committed.number)
+            if version is not None and (unmarked or self._is_whole(version)):
+                return version
+            # Versions were deleted and collected between our look and our commit. gc marks what it takes, looks at the
+            # versions and then deletes; we commit and then look for marks: one of the two sees the other.
+            self.log.delete(name, committed.number, "gc took what it refers to before it was committed")
+        raise ConflictError(
+            f"gc took what the next version of set {name!r} would refer to", next_step="run the same command again"
+        )
 
     def visible_keys(self, version: SetVersion) -> list[SegmentKeys]:
         """Keys of the visible samples of every segment of a version, in the order of its ``refs``."""
@@ -252,9 +275,24 @@ class ActivationSets:
         last = redirects.follow(ref)
         return record if last is ref else read_segment_record(self.location, record.set_name, last)
 
-    def _next_ordinal(self, name: str, latest: int | None) -> int:
+    def _open_committed(self, name: str, number: int) -> SetVersion | None:
+        try:
+            return self._open(name, number)
+        except NotFoundError:  # its base, or the set
+            if self.record(name) is None:
+                raise
+            return None
+
+    def _is_whole(self, version: SetVersion) -> bool:
+        """Whether what a version refers to is there."""
+        paths = [f"{layout.segment_folder(version.name, ref.segment_id)}/{SEGMENT_FILE}" for ref in version.refs]
+        if version.manifest.tombstones is not None:
+            paths.append(f"{layout.item_folder(Kind.SET, version.name)}/{version.manifest.tombstones.path}")
+        return all(self.location.is_file(path) for path in paths)
+
+    def _next_ordinal(self, name: str, latest: int | None, listing: VersionNumbers) -> int:
         """Lowest ordinal never used: deleted versions may have used more than the latest visible one."""
-        documents = self.log.listing(name).documents
+        documents = listing.documents
         return max(
             (self.log.read(name, n).next_ordinal for n in {latest, documents[-1] if documents else None} if n),
             default=0,

@@ -82,9 +82,7 @@ class SetGarbage:
         FormatError
             A document cannot be read, so that it is not known what it refers to.
         """
-        live_since = self._references.look().live_since
-        versions = Versions.of(self._location, Kind.SET, self._name)
-        due, held = roots.due(Kind.SET, self._name, versions, live_since)
+        due, held = self._due(roots)
         self._reasons = due
         references = self._references.look(frozenset(due))
         garbage = list(self._found(references))
@@ -95,9 +93,7 @@ class SetGarbage:
         """Collect what is still due and delete what is still garbage; yields each thing as it is gone."""
         self._bring_back_what_was_undone()
         if plan.due:
-            live_since = self._references.look().live_since
-            versions = Versions.of(self._location, Kind.SET, self._name)
-            still, _ = roots().due(Kind.SET, self._name, versions, live_since)
+            still, _ = self._due(roots())
             for number in plan.due:
                 if number in still:
                     self._references.log.collect(self._name, number)
@@ -109,6 +105,15 @@ class SetGarbage:
         """As in the plan, after :meth:`take`."""
         kept = self._references.look().digests
         return kept, plan.doomed_digests - kept
+
+    def _due(self, roots: Roots) -> tuple[dict[int, str], list[Held]]:
+        references = self._references.look()
+        versions = Versions.of(self._location, Kind.SET, self._name)
+        due, held = roots.due(Kind.SET, self._name, versions, references.live_since)
+        if references.live_jobs:
+            why = "a compaction, restore, purge or repair of the set is running"
+            return {}, [*held, *(Held(f"{self._name}@{number}", why) for number in due)]
+        return due, held
 
     def _found(self, references: References) -> Iterator[Garbage]:
         segments = layout.segment_folder(self._name)
@@ -153,6 +158,10 @@ class SetGarbage:
             return self._why_set(references)
         if ulid_time(name) is None:
             return None
+        # A restore shows its sign of life and then looks whether its version is marked as collected; we mark first
+        # and then look. So whatever it may be about to refer to waits for another run.
+        if references.live_jobs and kind in (GarbageKind.SEGMENT, GarbageKind.TOMBSTONES, GarbageKind.REDIRECT):
+            return None
         why = {
             GarbageKind.SEGMENT: self._why_segment,
             GarbageKind.TOMBSTONES: self._why_tombstones,
@@ -163,7 +172,7 @@ class SetGarbage:
         return why(name, path, references)
 
     def _why_version(self, number: int, references: References) -> str | None:
-        if number not in references.gone or number not in references.numbers.documents:
+        if number not in references.gone or number not in references.numbers.documents or references.live_jobs:
             return None
         if number in self._reasons:
             return self._reasons[number]

@@ -80,7 +80,8 @@ class References:
     tombstones
         Paths of the tombstone files of kept versions, relative to the set's folder.
     documents
-        Version documents that a kept version needs, its own and its base's.
+        Version documents that a kept version needs, its own and its base's; and those which tell that something was
+        committed that an ingest without an outcome acknowledged, so that nobody adopts it again.
     digests, doomed_digests
         SHA-256 of the ``segment.json`` of what is read in the place of the segments above.
     """
@@ -162,6 +163,9 @@ class SetReferences:
         kept = {n: m for n in numbers.documents if n not in gone and (m := self._kept_manifest(n)) is not None}
         lost = {n: m for n in numbers.documents if n in gone and (m := self._lost_manifest(n)) is not None}
         bases = {m.base: self._base(m.base) for m in kept.values() if m.base is not None}
+        journals = {ingest_id: _completed(ingest_id, journal, kept, lost) for ingest_id, journal in journals.items()}
+        pending = {ref.segment_id for journal in journals.values() for ref in journal.flushed}
+        needed = {n for n, m in lost.items() if any(ref.segment_id in pending for ref in m.segments)}
         redirects = self._redirects
         replaced = {record.segment_id: record.replacement for record in redirects.records}
         refs: dict[str, SegmentRef] = {}
@@ -186,7 +190,7 @@ class SetReferences:
             doomed_segments={s: n for ref, (n, _) in lost_refs.items() for s in chain(replaced, ref)},
             tombstones=frozenset(m.tombstones.path for m in kept.values() if m.tombstones is not None),
             doomed_tombstones={m.tombstones.path: n for n, m in lost.items() if m.tombstones is not None},
-            documents=frozenset({*kept, *bases}),
+            documents=frozenset({*kept, *bases, *needed}),
             digests=digests,
             doomed_digests=frozenset(lost_digests) - digests,
         )
@@ -293,3 +297,15 @@ class SetReferences:
         # The other machine's clock may be slow: the time at which its heartbeat was stored counts as well.
         stored = [file.modified_at for file in self._location.files(folder) if file.path == path]
         return any(time is not None and (now() - time).total_seconds() <= STALE_SECONDS for time in stored)
+
+
+def _completed(
+    ingest_id: str, journal: Journal, kept: Mapping[int, SetManifest], lost: Mapping[int, SetManifest]
+) -> Journal:
+    """An ingest that died between its commit and its outcome is over, and the version protects what it flushed."""
+    if journal.state is JournalState.PENDING:
+        for manifests in (kept, lost):
+            for number, manifest in manifests.items():
+                if ingest_id in manifest.ingest_ids:
+                    return Journal(JournalState.FINISHED, version=number)
+    return journal
