@@ -69,6 +69,12 @@ class Backend:
         """Spell a path as users would write it."""
         return str(self.fs.unstrip_protocol(root))
 
+    def join(self, root: str, path: str) -> str:
+        """Return the absolute path of ``path`` below ``root``."""
+        if not path:
+            return root
+        return f"{root}/{path}" if root else f"{self.fs.root_marker}{path}"
+
     def check_writable(self, root: str) -> None:  # noqa: ARG002
         """Raise ReadOnlyError where commits below ``root`` could be lost."""
         if not self.can_create:

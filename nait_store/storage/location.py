@@ -248,7 +248,7 @@ class Location:
                 yield StoredFile(full, file.size_bytes, file.modified_at)
 
     def _absolute(self, path: str) -> str:
-        return f"{self._root}/{path}" if path else self._root
+        return self._backend.join(self._root, path)
 
     def _refuse_if_read_only(self) -> None:
         if self._read_only is not None:

@@ -1,7 +1,7 @@
 """Stores on S3 and what speaks like it, through s3fs.
 
-Listings are never cached, deletions are checked, and create-if-absent is a PUT with ``If-None-Match: *``. Every
-request goes through ``S3FileSystem._call_s3``. Credentials come from the usual environment alone.
+Listings are never cached, deletions are checked, and create-if-absent is a PUT with ``If-None-Match: *``.
+Credentials come from the usual environment alone.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CREATOR = "nait-creator"  # user metadata that tells the creator of an object w
 _PART_BYTES = 16 << 20
 _MOST_PARTS = 9_000  # S3 allows 10,000
 _UPLOADS = 4
-_DELETE_BATCH = 1_000
+_PAGE_KEYS = 1_000  # the most that S3 lists, or deletes, at once
 _CONNECTIONS = 64
 _READ_AHEAD_BYTES = 1 << 20
 _CREATE_ATTEMPTS = 6
@@ -174,9 +174,13 @@ class S3Backend(Backend):
         handle: BinaryIO = io.BufferedReader(reader, _READ_AHEAD_BYTES)
         return handle
 
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Write an object whole, over whatever was there."""
+        self.fs.pipe_file(path, bytes(data), chunksize=_part_bytes(len(data)), max_concurrency=_UPLOADS)
+
     def write_file(self, path: str, source: Path) -> None:
         """Upload a local file, a few parts at a time."""
-        part_bytes = max(_PART_BYTES, -(-source.stat().st_size // _MOST_PARTS))
+        part_bytes = _part_bytes(source.stat().st_size)
         self.fs.put_file(str(source), path, chunksize=part_bytes, max_concurrency=_UPLOADS)
 
     def create(self, path: str, data: bytes) -> None:
@@ -188,15 +192,14 @@ class S3Backend(Backend):
         creator = uuid.uuid4().hex
         for attempt in range(_CREATE_ATTEMPTS):
             try:
-                self.fs.pipe_file(path, data, mode="create", Metadata={_CREATOR: creator})
+                self.fs.pipe_file(
+                    path, data, chunksize=_part_bytes(len(data)), mode="create", Metadata={_CREATOR: creator}
+                )
                 return
             except self.failures as error:
                 refused = isinstance(error, FileExistsError) or _code_of(error)[1] in (409, 412)
-                try:
-                    found = self._head(path)
-                except self.failures:
-                    raise error from None
-                if found is not None and found.get("Metadata", {}).get(_CREATOR) == creator:
+                found = self._creator_of(path)
+                if found == creator:
                     return
                 if not refused:
                     raise
@@ -204,6 +207,14 @@ class S3Backend(Backend):
                     raise FileExistsError(path) from error
             time.sleep(0.05 * 2**attempt)  # refused, but nothing is there: somebody deleted it meanwhile
         raise OSError(errno.EBUSY, "others create and delete it at the same time", path)
+
+    def _creator_of(self, path: str) -> str | None:
+        """Who created an object; empty if it does not tell or must not be asked, None if it is not there."""
+        try:
+            found = self._head(path)
+        except self.failures:
+            return ""
+        return None if found is None else str(found.get("Metadata", {}).get(_CREATOR, ""))
 
     def kind(self, path: str) -> str | None:
         """``"file"``, ``"folder"`` or None."""
@@ -243,7 +254,7 @@ class S3Backend(Backend):
     def delete(self, path: str) -> None:
         """Delete an object and everything below the prefix; nothing happens where there is none."""
         own = [self._key(path)] if self._key(path) else []
-        for page in self._pages(self._prefix(path), MaxKeys=_DELETE_BATCH - 1):
+        for page in self._pages(self._prefix(path), MaxKeys=_PAGE_KEYS - 1):
             self._delete_keys(own + [each["Key"] for each in page.get("Contents", ())])
             own = []
 
@@ -308,6 +319,7 @@ class S3Backend(Backend):
         return found
 
     def _pages(self, prefix: str, **arguments: Any) -> Iterator[dict[str, Any]]:
+        arguments.setdefault("MaxKeys", _PAGE_KEYS)
         while True:
             page = self._call("list_objects_v2", Prefix=prefix, **arguments)
             yield page
@@ -329,6 +341,10 @@ def split_url(url: str) -> tuple[str, str]:
     path = url.partition("://")[2].strip("/")
     bucket, _, _ = fs.split_path(path)
     return str(bucket), path
+
+
+def _part_bytes(size_bytes: int) -> int:
+    return max(_PART_BYTES, -(-size_bytes // _MOST_PARTS))
 
 
 def _code_of(error: BaseException | None) -> tuple[str, int]:
