@@ -124,8 +124,15 @@ class SetPurge:
                 self._progress(n + 1, len(hits))
         self._delete_unreferenced(census, job_id)
         self._rewrite_rejects()
-        version = self._sets.advance(self._name, lambda current, _: self._change(current, reason))
-        if version is not None and version.manifest.operation is Operation.PURGE:
+        change: Change | None = None
+
+        def propose(current: SetVersion | None, _next_ordinal: int) -> Change | None:
+            nonlocal change
+            change = self._change(current, reason)
+            return change
+
+        version = self._sets.advance(self._name, propose)
+        if version is not None and change is not None:
             self._tally.versions.append(version.reference)
 
     def _hits(self, census: SegmentCensus) -> Iterator[_Hit]:

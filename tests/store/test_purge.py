@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import nait_store
+from nait_store.activations.versions import ActivationSets
 from nait_store.errors import ConflictError, InvalidInputError, NotFoundError
 from nait_store.ingest.job import ingest
 from nait_store.ingest.requests import FlushPolicy, IngestRequest
@@ -59,12 +59,8 @@ class _DeadError(Exception):
     pass
 
 
-def _die_after(n: int) -> Callable[[int], None]:
-    def die(n_captured: int) -> None:
-        if n_captured >= n:
-            raise _DeadError
-
-    return die
+def _die(*_arguments: object, **_options: object) -> None:
+    raise _DeadError
 
 
 def _selection(ids: list[str], set_ref: str = "pool@1") -> Selection:
@@ -98,8 +94,10 @@ def store(url: str, tmp_path: Path) -> nait_store.Store:
     made.score("pool", "math")
     made.sets.versions.log.delete("pool", 2)
     made.selections.save("best", _selection(["r2", "secret-1", "r0"]))
-    with pytest.raises(_DeadError):
-        _ingest(location, tmp_path / "c.jsonl", on_batch=_die_after(6))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ActivationSets, "commit", _die)  # everything is flushed by then
+        with pytest.raises(_DeadError):
+            _ingest(location, tmp_path / "c.jsonl")
     made.sql("SELECT * FROM samples('pool')").fetchall()
     assert _holders(location), "the test would prove nothing"
     return made
@@ -175,7 +173,7 @@ def test_kept_scores_move_to_the_replacement(store: nait_store.Store) -> None:
     after = dict(store.sql("SELECT sample_id, score FROM alignment('pool@1', 'math')").fetchall())
     assert after == {sample_id: score for sample_id, score in before.items() if sample_id not in GONE}
     work, _ = store.score("pool", "math")
-    assert work.n_segments_scored == 0
+    assert work.n_computed == 0
     live = {ref.record_sha256 for n in (1, 2) for ref in store.sets.versions.version("pool", n).refs}
     assert {record.segment_sha256 for record in sidecar_records(store.location)} <= live
 
