@@ -103,9 +103,9 @@ class Record(BaseModel):
             ) from error
 
 
-_DIGEST_PREFIX = b'{"_sha256":"'
-_DIGEST_SPAN = slice(len(_DIGEST_PREFIX), len(_DIGEST_PREFIX) + 64)
-_NO_DIGEST = b"0" * 64
+DIGEST_PREFIX = b'{"_sha256":"'
+DIGEST_SPAN = slice(len(DIGEST_PREFIX), len(DIGEST_PREFIX) + 64)
+NO_DIGEST = b"0" * 64
 
 
 def document_bytes(fields: Mapping[str, Any]) -> bytes:
@@ -117,9 +117,9 @@ def document_bytes(fields: Mapping[str, Any]) -> bytes:
         Plain JSON values by names that begin with a lower-case letter; ``_sha256`` among them is replaced.
     """
     # "_" sorts before every lower-case letter, so the digest's place is always the same.
-    data = canonical_json({**fields, "_sha256": _NO_DIGEST.decode()}) + b"\n"
+    data = canonical_json({**fields, "_sha256": NO_DIGEST.decode()}) + b"\n"
     digest = hashlib.sha256(data).hexdigest().encode()
-    return data[: _DIGEST_SPAN.start] + digest + data[_DIGEST_SPAN.stop :]
+    return data[: DIGEST_SPAN.start] + digest + data[DIGEST_SPAN.stop :]
 
 
 class Document(Record):
@@ -151,12 +151,12 @@ class Document(Record):
         FormatError
             It is whole, but not this document.
         """
-        undigested = data[: _DIGEST_SPAN.start] + _NO_DIGEST + data[_DIGEST_SPAN.stop :]
-        if not data.startswith(_DIGEST_PREFIX):
+        undigested = data[: DIGEST_SPAN.start] + NO_DIGEST + data[DIGEST_SPAN.stop :]
+        if not data.startswith(DIGEST_PREFIX):
             raise CorruptChunkError(
                 f"{where} is not a document of a store, or its beginning is damaged", next_step=_LOOK_FURTHER
             )
-        if hashlib.sha256(undigested).hexdigest().encode() != data[_DIGEST_SPAN]:
+        if hashlib.sha256(undigested).hexdigest().encode() != data[DIGEST_SPAN]:
             raise CorruptChunkError(f"{where} differs from the SHA-256 that it holds", next_step=_LOOK_FURTHER)
         return super().from_json_bytes(data, where)
 
