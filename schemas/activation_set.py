@@ -167,6 +167,10 @@ class IngestPlan(Document):
     features: tuple[Feature, ...]
     layers: tuple[int, ...]
     dtype: StoredDtype
+    identity: CaptureIdentity | None = None
+    """With the two numbers below, all that ``set.json`` says, so that a lost one can be made again."""
+    n_neurons: int | None = Field(default=None, ge=1)
+    n_model_layers: int | None = Field(default=None, ge=1)
     command: str = ""
     provenance: Provenance
 

@@ -282,6 +282,9 @@ class _Job:
             features=self._features,
             layers=tuple(self._capture.layers),
             dtype=dtype,
+            identity=wanted.identity,
+            n_neurons=wanted.n_neurons,
+            n_model_layers=wanted.n_model_layers,
             command=self._request.command,
             provenance=current_provenance(),
         )

@@ -75,6 +75,8 @@ class IngestRequest:
         Field that holds the sample id; else ids are made of the content.
     on_error
         ``"stop"`` at a record that cannot be used, or ``"skip"`` it and report.
+    only
+        Ids of the samples to take, where others are not wanted: a repair captures what was lost, and nothing else.
     limit
         Take the first so many usable, distinct samples of the input.
     message
@@ -96,6 +98,7 @@ class IngestRequest:
     field_map: FieldMap | None = None
     id_field: str | None = None
     on_error: OnError = "stop"
+    only: frozenset[str] | None = None
     limit: int | None = None
     message: str = ""
     rejects_path: str | None = None

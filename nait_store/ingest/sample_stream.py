@@ -87,7 +87,7 @@ class SampleStream:
             for record in read_records(source.uri, on_error=self._request.on_error, rejects=self._rejects.add_record):
                 self.n_read += 1
                 sample = self._understand(record)
-                if sample is None or not self._is_first(record, sample, number):
+                if sample is None or not self._is_wanted(sample) or not self._is_first(record, sample, number):
                     continue
                 batch.append((record, sample))
                 if self._request.limit is not None and len(self._seen) >= self._request.limit:
@@ -107,6 +107,9 @@ class SampleStream:
                 raise
             self._reject(record, error.what.removeprefix(f"{record.where}: "), None)
             return None
+
+    def _is_wanted(self, sample: Sample) -> bool:
+        return self._request.only is None or sample.sample_id in self._request.only
 
     def _is_first(self, record: SourceRecord, sample: Sample, source_number: int) -> bool:
         key, content = sample_key(sample.sample_id), content_key(sample.content_hash)
