@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -13,9 +12,11 @@ import pytest
 
 from nait_store.demo import files
 from tests.docs.pages import PAGES, REPOSITORY, Snippet, blocks, snippets
+from tests.warm_processes import warm_environment
 
 LANGUAGES = {"console", "python", "sh", "text", "json", "sql", "toml", "mermaid"}
 RUNNABLE = [page for page in PAGES if snippets(page)]
+COLD = {"format.md"}  # one page, with an ingest in it, in processes that import everything for themselves
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -24,15 +25,19 @@ def name_of(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", RUNNABLE, ids=name_of)
-def test_commands_run(page: Path, tmp_path: Path) -> None:
-    """One shell per page: the demo's pool.jsonl, maths.jsonl and model/ lie in its folder, and no store is set."""
+def test_commands_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """One shell per page: the demo's pool.jsonl, maths.jsonl and model/ lie in its folder, and no store is set.
+
+    A page that names s3://my-bucket finds an empty one.
+    """
+    if any("s3://my-bucket" in snippet.code for snippet in snippets(page)):
+        request.getfixturevalue("object_store").create_bucket("my-bucket")
     files.copy_inputs(tmp_path)
     script = ["set -euo pipefail"]
     for snippet in snippets(page):
         script += [f"echo '>>> {page.name}:{snippet.line}' >&2", spell(snippet, tmp_path)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("NAIT_STORE")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment["OMP_NUM_THREADS"] = "1"
+    programs = Path(sys.executable).parent if page.name in COLD else request.getfixturevalue("programs")
+    environment = warm_environment(programs)
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
