@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         VersionSummary,
     )
 
+_SHOWN_IDS = 3
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -122,7 +123,7 @@ def deleted_samples(report: DeletedSamples, console: Console) -> list[str]:
 def restored_version(report: RestoredVersion) -> list[str]:
     """What a restore made."""
     if not report.created:
-        return [f"{report.set_ref} equals {report.restored} already: nothing was done"]
+        return [f"{report.set_ref} has the samples of {report.restored} already: nothing was done"]
     return [f"{report.set_ref}: {count(report.n_samples, 'sample')}, as in {report.restored}"]
 
 
@@ -177,8 +178,8 @@ def _deletion(one: VersionSummary) -> str:
 
 
 def _first(ids: Sequence[str], n: int) -> str:
-    shown = ", ".join(map(cell, ids))
-    return f"{shown}, … ({n:,} in all)" if n > len(ids) else shown
+    shown = ", ".join(map(cell, ids[:_SHOWN_IDS]))
+    return f"{shown}, … ({n:,} in all)" if n > _SHOWN_IDS else shown
 
 
 def _signed(added: Sequence[str], removed: Sequence[str]) -> str:

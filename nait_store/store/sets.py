@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from nait_store.errors import ConflictError, InvalidInputError
+from nait_store.errors import ConflictError, InvalidInputError, NotFoundError, did_you_mean
 from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.storage.labels import LabelKind
 from nait_store.store.inventory import SetDetails, SetSummary, describe, summarise
@@ -292,7 +292,11 @@ class Sets:
         found = labels.find(parsed.name, label)
         if found is None:
             self._require_used(parsed)
-        kind = LabelKind.TAG if found is None else found.kind
+            raise NotFoundError(
+                f"set {parsed.name!r} has no alias or tag {label!r}",
+                next_step=did_you_mean(label, [known.name for known in labels.of(parsed.name)]),
+            )
+        kind = found.kind
         labels.remove(kind, parsed.name, label, reason)
         return label_summary(parsed.name, kind, label, labels.history(parsed.name, label, kind))
 
