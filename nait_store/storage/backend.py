@@ -248,7 +248,9 @@ class LocalBackend(Backend):
         except (IsADirectoryError, PermissionError):  # macOS says the latter of folders
             if not Path(path).is_dir():
                 raise
-            shutil.rmtree(path)
+            while Path(path).exists():
+                with contextlib.suppress(FileNotFoundError):  # somebody else deletes it at the same time
+                    shutil.rmtree(path)
         except NotADirectoryError:
             return
 

@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from nait_store.errors import (
-    InvalidInputError,
-    StorageError,
-)
+from nait_store.errors import InvalidInputError, ReadOnlyError, StorageError
 from nait_store.storage import atomic
 from nait_store.storage.location import Location
 
@@ -29,6 +27,62 @@ def test_a_full_disk_is_a_storage_error_that_says_what_to_do(tmp_path: Path, mon
         Location(str(tmp_path)).write_bytes("x", b"1")
     assert caught.value.next_step is not None
     assert "free some disk space" in caught.value.next_step
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_missing_permission_to_write_says_whom_to_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(target: Path, data: bytes) -> Path:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(atomic, "_write_temporary", refuse)
+    location = Location(str(tmp_path))
+    for write in (location.write_bytes, location.create_bytes):
+        with pytest.raises(ReadOnlyError, match="no permission") as caught:
+            write("x", b"1")
+        assert caught.value.next_step == "check who owns the folder and its mode"
+
+
+def test_missing_permission_to_delete_or_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    location = Location(str(tmp_path))
+    location.write_bytes("d/x", b"1")
+    monkeypatch.setattr(os, "unlink", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
+    with pytest.raises(ReadOnlyError, match="no permission to delete"):
+        location.delete("d/x")
+    with pytest.raises(ReadOnlyError, match="no permission to list"):
+        location.names("d")
+
+
+def test_two_may_delete_the_same_folder_at_the_same_time(tmp_path: Path) -> None:
+    location = Location(str(tmp_path))
+    for number in range(300):
+        (tmp_path / "d" / str(number % 7)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "d" / str(number % 7) / str(number)).touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: location.delete("d"), range(4)))
+    assert not location.exists("d")
+
+
+def test_a_folder_that_vanishes_while_it_is_walked_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = Location(str(tmp_path))
+    for path in ("a/x", "b/y", "c"):
+        location.write_bytes(path, b"1")
+    scandir = os.scandir
+
+    def vanish(folder: str) -> object:
+        if str(folder).endswith("/a"):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", vanish)
+    assert [path for path, _ in location.walk()] == ["b/y", "c"]
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_temporary(
