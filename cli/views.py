@@ -274,20 +274,23 @@ def selection_preview(store: Store, outcome: SelectOutcome, console: Console) ->
 def verify_report(report: VerifyReport, *, quiet: bool) -> Iterator[Block]:
     """What verification found."""
     if report.findings:
-        yield Table(("severity", "path", "finding"), [(f.severity.value, f.path, f.problem) for f in report.findings])
+        rows = [(f.severity.value, f.path, f.place, f.problem) for f in report.findings]
+        yield Table(("severity", "path", "place", "finding"), rows)
     looked = ", ".join(
         (
             count(report.n_sets, "set"),
             count(report.n_profiles, "profile"),
             count(report.n_selections, "selection"),
+            f"{count(report.n_files, 'file')} {'compared by size' if report.quick else 'hashed'}",
+            f"{size(report.n_bytes)} read in {duration(report.elapsed_seconds)}",
         )
     )
-    how = "sizes compared" if report.quick else "every file hashed"
     if not report.ok:
-        yield f"{count(len(report.errors), 'file')} damaged; looked at {looked}, {how}"
-        yield "  → put the named files back from a copy, or ingest and build again what they hold"
+        n_files = len({finding.path for finding in report.errors})
+        yield f"{count(n_files, 'file')} damaged or lost; looked at {looked}"
+        yield "  → 'nait-store repair' drops what is lost and makes caches anew; or put the files back from a copy"
     elif not quiet:
-        yield f"the store is sound: {looked}, {how}"
+        yield f"the store is sound: {looked}"
 
 
 def doctor_report(report: DoctorReport) -> Iterator[Block]:

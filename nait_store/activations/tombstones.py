@@ -71,6 +71,11 @@ def read_tombstones(location: Location, name: str, ref: TombstoneRef | None) -> 
         raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
     if sha256_bytes(data) != ref.sha256:
         raise CorruptChunkError(f"{location.url_of(path)} differs from the SHA-256 in the set's manifest")
+    return tombstones_of(data)
+
+
+def tombstones_of(data: bytes) -> dict[int, NDArray[np.int64]]:
+    """Parse the bytes of a tombstone file."""
     table = pq.read_table(pa.BufferReader(data))
     ordinals = table.column("segment_ordinal").to_numpy()
     rows = table.column("row_index").to_numpy()

@@ -1,5 +1,8 @@
 """The DuckDB index over a store's manifests: built into a new file, swapped in whole, never changed in place.
 
+Beside it lies a record with its digest and what it describes: a file that is damaged, or of another store, or of
+another time, is never given to DuckDB, which could take the process down over it; it is built again.
+
 A read-write handle on a DuckDB file locks out every other process and a read-only one locks out writers, so no
 handle is kept: a build closes its file before ``os.replace`` moves it to its place, and readers copy the few rows
 and detach. Losing the file loses nothing; two processes that build at once both swap in whole files.
@@ -10,6 +13,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.resources
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -20,13 +24,17 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from nait_store.catalog.documents import Row
 from nait_store.catalog.listing import Listing, list_store
-from nait_store.catalog.rows import TABLES, CatalogRows, Row
+from nait_store.catalog.record import CatalogRecord, read_record, swap_in
+from nait_store.catalog.rows import TABLES, CatalogRows, Earlier
 from nait_store.storage import layout
+from nait_store.storage.atomic import TEMPORARY_PREFIX
 from nait_store.storage.cache_folder import cache_folder
 from nait_store.storage.location import Location
 
-_INFO = "catalog_info"
+logger = logging.getLogger(__name__)
+
 _BROKEN = (duckdb.Error, OSError, RuntimeError, ValueError)
 """What a damaged, foreign or locked catalog file may raise; the manifests still have every answer."""
 
@@ -90,7 +98,6 @@ class Catalog:
             return state
         if state is None:
             connection.execute(definition()).fetchall()
-            connection.execute(f"DROP TABLE {_INFO}").fetchall()
         fresh = self._fresh_file(listing)
         if fresh is not None:
             with suppress(*_BROKEN):
@@ -125,41 +132,49 @@ class Catalog:
     def _fresh_file(self, listing: Listing) -> Path | None:
         wanted = (listing.store_id, listing.fingerprint, definition_sha256())
         for path in self._candidates(listing):
-            with suppress(*_BROKEN), _attached(path) as connection:
-                found = connection.execute(f"SELECT * FROM catalog.{_INFO}").fetchall()
-                if found == [wanted]:
+            record = read_record(path)
+            if record is not None and (record.store_id, record.fingerprint, record.definition_sha256) == wanted:
+                if record.describes(path):
                     return path
+                logger.info("the catalog %s is damaged and is built again", path)
         return None
 
-    def _earlier(self, listing: Listing) -> dict[str, list[Row]] | None:
-        """Rows of an outdated index of the same store, for what is immutable in them."""
+    def _earlier(self, listing: Listing) -> Earlier | None:
+        """An outdated index of the same store, for what is immutable in it."""
         for path in self._candidates(listing):
-            with suppress(*_BROKEN), _attached(path) as connection:
-                found = connection.execute(f"SELECT store_id, definition_sha256 FROM catalog.{_INFO}").fetchall()
-                if listing.store_id and found == [(listing.store_id, definition_sha256())]:
-                    return {
+            record = read_record(path)
+            known = (listing.store_id, definition_sha256())
+            if not listing.store_id or record is None or (record.store_id, record.definition_sha256) != known:
+                continue
+            if record.describes(path):
+                with suppress(*_BROKEN), _attached(path) as connection:
+                    tables = {
                         table: connection.sql(f"SELECT * FROM catalog.{table}").to_arrow_table().to_pylist()
                         for table in TABLES
                     }
+                    return Earlier(tables, record.redirects)
         return None
 
     def _build(self, listing: Listing, rows: CatalogRows) -> Path | None:
-        fingerprint = "" if rows.problems else listing.fingerprint
+        about = CatalogRecord(
+            store_id=listing.store_id,
+            fingerprint="" if rows.problems else listing.fingerprint,
+            definition_sha256=definition_sha256(),
+            redirects=dict(listing.redirects),
+        )
         for path in self._candidates(listing):
-            temporary = path.parent / f".tmp-{os.getpid()}-{uuid.uuid4().hex[:12]}.duckdb"
+            temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}.duckdb"
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with duckdb.connect(temporary) as connection:
                     connection.execute(definition()).fetchall()
                     _fill(connection, rows.tables)
-                    connection.execute(
-                        f"INSERT INTO {_INFO} VALUES (?, ?, ?)", [listing.store_id, fingerprint, definition_sha256()]
-                    ).fetchall()
                     connection.execute("CHECKPOINT").fetchall()
                 # A log that a crash left beside the old file would be replayed over the new one.
                 _log_of(path).unlink(missing_ok=True)
-                temporary.replace(path)
-            except _BROKEN:
+                swap_in(path, temporary, about)
+            except _BROKEN as error:
+                logger.info("the catalog cannot be kept at %s: %s", path, error)
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
                     _log_of(temporary).unlink(missing_ok=True)

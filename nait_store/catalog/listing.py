@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 from nait_store.errors import FormatError, NotFoundError
 from nait_store.refs import Kind
@@ -12,57 +14,110 @@ from nait_store.schemas.record import json_digest
 from nait_store.schemas.store_record import StoreRecord
 from nait_store.storage import layout
 from nait_store.storage.location import Location
+from nait_store.storage.versions import VersionNumbers
 
-_DOCUMENT = re.compile(r"([1-9][0-9]*)\.json\Z")
+P = ParamSpec("P")
+R = TypeVar("R")
+_PAGE_FILES = 1000  # of one listing request of an object store
+_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Names of every version document of a store.
+    """Names of every document that decides what versions a store shows.
 
     Attributes
     ----------
     store_id
         Of ``store.json``; empty where there is none.
     documents
-        Kind → name → sorted file names in its ``versions/`` folder.
+        Kind → name → sorted file names in its ``versions/`` folder, markers of deletions included.
+    redirects
+        Set → sorted file names in its ``redirects/`` folder; sets without any are left out.
     """
 
     store_id: str
     documents: Mapping[Kind, Mapping[str, tuple[str, ...]]]
+    redirects: Mapping[str, tuple[str, ...]]
 
     @property
     def fingerprint(self) -> str:
-        """Digest that changes with every commit to the store; documents are immutable, so names suffice."""
+        """Digest that changes with every commit, deletion, collection, purge and repair.
+
+        Documents are immutable, and markers come and go whole, so names suffice.
+        """
         named = {kind.value: {n: list(d) for n, d in names.items()} for kind, names in self.documents.items()}
-        return json_digest([self.store_id, named])
+        return json_digest([self.store_id, named, {name: list(found) for name, found in self.redirects.items()}])
 
     def numbers(self, kind: Kind) -> dict[str, tuple[int, ...]]:
-        """Name → ascending version numbers, of everything that has a version."""
-        found = {
-            name: tuple(sorted(int(match[1]) for entry in entries if (match := _DOCUMENT.match(entry))))
-            for name, entries in self.documents[kind].items()
-        }
+        """Name → ascending numbers of the visible versions, of everything that has one."""
+        found = {name: VersionNumbers.of(list(entries)).visible for name, entries in self.documents[kind].items()}
         return {name: numbers for name, numbers in found.items() if numbers}
 
 
 def list_store(location: Location) -> Listing:
-    """List every version document of a store: one listing per set, profile and selection.
+    """List every version document and redirect of a store.
+
+    On an object store that takes one request for ``store.json``, one for all profiles and one for all selections while
+    these have less than 1,000 files, one for the names of the sets, and two for each set; many at a time.
 
     Parameters
     ----------
     location
         The store's root.
     """
-    documents = {
-        kind: {
-            name: tuple(entries)
-            for name in location.names(layout.kind_folder(kind))
-            if (entries := location.names(layout.versions_folder(kind, name)))
-        }
-        for kind in Kind
+    if location.is_local or location.protocol == "memory":
+        return _list(location, None)
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="nait-list") as pool:
+        return _list(location, pool)
+
+
+def _list(location: Location, pool: ThreadPoolExecutor | None) -> Listing:
+    store_id = _ask(pool, _store_id, location)
+    names = {
+        kind: _ask(pool, location.names, layout.kind_folder(kind)) for kind in Kind if not pool or kind is Kind.SET
     }
-    return Listing(_store_id(location), documents)
+    small = {kind: _ask(pool, _one_page, location, kind) for kind in Kind if kind not in names}
+    documents: dict[Kind, dict[str, tuple[str, ...]]] = {}
+    asked: dict[Kind, dict[str, Callable[[], list[str]]]] = {}
+    redirects: dict[str, Callable[[], list[str]]] = {}
+    for kind in Kind:
+        page = small[kind]() if kind in small else None
+        if page is not None:
+            documents[kind] = page
+            continue
+        found = names[kind]() if kind in names else location.names(layout.kind_folder(kind))
+        asked[kind] = {name: _ask(pool, location.names, layout.versions_folder(kind, name)) for name in found}
+        if kind is Kind.SET:
+            redirects = {name: _ask(pool, location.names, layout.redirects_folder(kind, name)) for name in found}
+    for kind, waiting in asked.items():
+        documents[kind] = {name: tuple(entries) for name, answer in waiting.items() if (entries := answer())}
+    replaced = {name: tuple(entries) for name, answer in redirects.items() if (entries := answer())}
+    return Listing(store_id(), {kind: documents[kind] for kind in Kind}, replaced)
+
+
+def _ask(
+    pool: ThreadPoolExecutor | None, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs
+) -> Callable[[], R]:
+    """Call a function, in the background where there is a pool; the result is had by calling what is returned."""
+    if pool is not None:
+        return pool.submit(function, *args, **kwargs).result
+    answer = function(*args, **kwargs)
+    return lambda: answer
+
+
+def _one_page(location: Location, kind: Kind) -> dict[str, tuple[str, ...]] | None:
+    """Name → file names in ``versions/``, from one request; None where there are too many files for that."""
+    files = list(itertools.islice(location.files(layout.kind_folder(kind)), _PAGE_FILES))
+    if len(files) == _PAGE_FILES:
+        return None
+    found: dict[str, list[str]] = {}
+    for file in files:
+        folder, _, entry = file.path.rpartition("/")
+        name = folder.removeprefix(f"{layout.kind_folder(kind)}/").removesuffix("/versions")
+        if folder == layout.versions_folder(kind, name):
+            found.setdefault(name, []).append(entry)
+    return {name: tuple(sorted(entries)) for name, entries in sorted(found.items())}
 
 
 def _store_id(location: Location) -> str:

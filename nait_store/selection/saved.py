@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nait_store.errors import CorruptChunkError, NaitStoreError
+from nait_store.errors import CorruptChunkError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.schemas.selection import SELECTION_SCHEMA, SelectionManifest, SelectionRecord
 from nait_store.selection.choosing import Selection, Strategy
@@ -19,7 +19,6 @@ from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
-from nait_store.storage.verify import Finding, verify_payload
 from nait_store.storage.versions import VersionLog
 
 
@@ -170,34 +169,6 @@ class SavedSelections:
             )
         record = SelectionRecord.from_json_bytes(data, self._location.url_of(path))
         return SavedSelection(record, number, self._location, folder)
-
-    def verify(self, *, quick: bool = False) -> list[Finding]:
-        """Compare every version with its records.
-
-        Parameters
-        ----------
-        quick
-            Whether to compare sizes only, instead of hashing every byte.
-        """
-        findings = []
-        for name in self.names():
-            for number in self._log.numbers(name):
-                path = layout.version_document(Kind.SELECTION, name, number)
-                try:
-                    saved = self.open(Reference(Kind.SELECTION, name, version=number))
-                    damaged = verify_payload(
-                        self._location,
-                        saved._folder,
-                        saved.record.files,
-                        hashed=not quick,
-                        ignore=frozenset({RECORD_FILE}),
-                    )
-                    findings += damaged
-                    if not quick and not damaged and saved.rows().num_rows != saved.record.n_selected:
-                        findings.append(Finding(path, "the ranks are not as many as selection.json says"))
-                except NaitStoreError as error:
-                    findings.append(Finding(path, error.what))
-        return findings
 
     def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> int:
         def propose(latest: int | None, number: int) -> SelectionManifest:  # noqa: ARG001

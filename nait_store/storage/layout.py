@@ -6,6 +6,7 @@ from nait_store.refs import Kind
 
 STORE_RECORD = "store.json"
 CATALOG = "catalog.duckdb"
+CATALOG_RECORD = "catalog.duckdb.json"
 SCORES = "scores"
 
 _FOLDERS = {Kind.SET: "activations", Kind.PROFILE: "profiles", Kind.SELECTION: "selections"}

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from nait_store.errors import NaitStoreError
-from nait_store.refs import Kind
+from nait_store.errors import NotFoundError, did_you_mean
+from nait_store.progress import ProgressListener, ignore_progress
+from nait_store.refs import NAME_PATTERN, Kind, check_name
+from nait_store.schemas.scores import SidecarRecord
+from nait_store.schemas.store_record import StoreRecord
 from nait_store.storage import layout
-from nait_store.storage.verify import Finding, Severity, verify_payload
+from nait_store.storage.verify import Finding, Inspection, Severity
 
 if TYPE_CHECKING:
-    from nait_store.store.facade import Store
+    from nait_store.storage.location import Location
 
 
 @dataclass(frozen=True)
@@ -21,11 +27,15 @@ class VerifyReport:
     Attributes
     ----------
     findings
-        Everything worth knowing; paths are relative to the store's root.
+        Everything worth knowing, errors first; paths are relative to the store's root.
     n_sets, n_profiles, n_selections
         What was looked at, every version of it.
     quick
-        Whether sizes were compared only.
+        Whether documents were read, and of other files only the sizes compared.
+    n_files, n_bytes
+        Files that were compared with a record, and bytes that were read for it.
+    elapsed_seconds
+        In all.
     """
 
     findings: tuple[Finding, ...]
@@ -33,6 +43,9 @@ class VerifyReport:
     n_profiles: int
     n_selections: int
     quick: bool
+    n_files: int
+    n_bytes: int
+    elapsed_seconds: float
 
     @property
     def errors(self) -> tuple[Finding, ...]:
@@ -45,44 +58,124 @@ class VerifyReport:
         return not self.errors
 
 
-def verify(store: Store, *, quick: bool = False) -> VerifyReport:
-    """Verify every set, profile and selection of a store.
+class _Part(Protocol):
+    def structure(self) -> None:
+        """Check documents and references."""
+
+    def contents(self) -> None:
+        """Check what is in the files."""
+
+
+def verify(
+    location: Location,
+    *,
+    quick: bool = False,
+    set_name: str | None = None,
+    progress: ProgressListener = ignore_progress,
+) -> VerifyReport:
+    """Verify every file of a store; nothing in it is changed, and it may be in use.
 
     Parameters
     ----------
-    store
-        The store; nothing in it is changed.
+    location
+        The store's root; its ``store.json`` may be damaged.
     quick
-        Whether to compare sizes and leave the hashing out.
+        Whether to read the documents and compare sizes, and leave the hashing out.
+    set_name
+        Verify the folder of this set only.
+    progress
+        Told of files and bytes, stage ``"verify"``.
+
+    Raises
+    ------
+    NotFoundError
+        There is no such set.
+    InvalidInputError
+        ``NAIT_STORE_THREADS`` is no positive number.
+    StorageError
+        The network failed.
     """
-    from nait_store.activations.verify import verify_set
+    from nait_store.scoring.scan import thread_count
 
-    findings: list[Finding] = []
-    set_names, profile_names = store.sets.names(), store.profiles.names()
-    for name in set_names:
-        try:
-            findings += verify_set(store.sets.versions, name, quick=quick, progress=store.progress)
-        except NaitStoreError as error:
-            findings.append(Finding(layout.item_folder(Kind.SET, name), error.what))
-    for name in profile_names:
-        for number in store.profiles.registry.numbers(name):
-            findings += _verify_profile(store, name, number, quick=quick)
-    findings += store.selections.verify(quick=quick)
-    return VerifyReport(tuple(findings), len(set_names), len(profile_names), len(store.selections.names()), quick)
+    began = time.monotonic()
+    folders = [""]
+    if set_name is not None:
+        known = location.names(layout.kind_folder(Kind.SET))
+        if check_name(set_name, Kind.SET) not in known:
+            raise NotFoundError(
+                f"there is no set {set_name!r} in {location.url}", next_step=did_you_mean(set_name, known)
+            )
+        folders = [layout.item_folder(Kind.SET, set_name)]
+    inspection = Inspection(location, folders, quick=quick, n_threads=thread_count(), progress=progress)
+    names = {kind: _names(inspection, kind) for kind in Kind}
+    parts = _parts(inspection, names)
+    if set_name is None:
+        _inspect_root(inspection)
+        _inspect_scores(inspection)
+    for part in parts:
+        part.structure()
+    inspection.compare()
+    for part in parts:
+        part.contents()
+    inspection.report_unlisted()
+    return VerifyReport(
+        findings=inspection.findings,
+        n_sets=len(names[Kind.SET]),
+        n_profiles=len(names[Kind.PROFILE]),
+        n_selections=len(names[Kind.SELECTION]),
+        quick=quick,
+        n_files=inspection.n_files,
+        n_bytes=inspection.n_bytes,
+        elapsed_seconds=time.monotonic() - began,
+    )
 
 
-def _verify_profile(store: Store, name: str, number: int, *, quick: bool) -> list[Finding]:
-    try:
-        profile = store.profiles.open(f"{name}@{number}")
-        damaged = verify_payload(
-            store.location,
-            profile.folder,
-            profile.record.files,
-            hashed=not quick,
-            ignore=frozenset({"profile.json"}),
-        )
-        if not quick and not any(finding.severity is Severity.ERROR for finding in damaged):
-            profile.directions()
-    except NaitStoreError as error:
-        return [Finding(layout.version_document(Kind.PROFILE, name, number), error.what)]
-    return damaged
+def _names(inspection: Inspection, kind: Kind) -> list[str]:
+    """Names of the items; whatever else lies in the folder is reported as unlisted."""
+    folder = layout.kind_folder(kind)
+    return [
+        name
+        for name in inspection.names(folder)
+        if re.match(NAME_PATTERN, name) and not inspection.is_file(f"{folder}/{name}")
+    ]
+
+
+def _parts(inspection: Inspection, names: dict[Kind, list[str]]) -> Sequence[_Part]:
+    from nait_store.activations.verify import SetInspection
+    from nait_store.registry.verify import ProfileInspection
+    from nait_store.selection.verify import SelectionInspection
+
+    return [
+        *(SetInspection(inspection, name) for name in names[Kind.SET]),
+        *(ProfileInspection(inspection, name) for name in names[Kind.PROFILE]),
+        *(SelectionInspection(inspection, name) for name in names[Kind.SELECTION]),
+    ]
+
+
+def _inspect_root(inspection: Inspection) -> None:
+    from nait_store.catalog.verify import inspect_catalog
+
+    inspection.document(layout.STORE_RECORD, StoreRecord)
+    inspect_catalog(inspection)
+
+
+def _inspect_scores(inspection: Inspection) -> None:
+    """Check score sidecars: a cache, so that a lost one is no loss, but one that is believed."""
+    names = inspection.names(layout.SCORES)
+    records = {layout.score_record(key): key for name in names if (key := name.removesuffix(".json")) != name}
+    for path, record in inspection.documents(records, SidecarRecord):
+        sidecar = layout.score_sidecar(records[path])
+        if record is None:
+            inspection.account([sidecar])
+        elif record.key != records[path]:
+            inspection.error(path, "it describes other scores than its name says")
+        elif not inspection.exists(sidecar):
+            inspection.info(sidecar, "it is missing; its scores are computed again when somebody asks for them")
+        else:
+            place = f"scores of {record.n_rows:,} rows"
+            inspection.expect(sidecar, record.sha256, record.size_bytes, place=place)
+    for name in names:
+        key = name.removesuffix(".parquet")
+        if key != name and layout.score_record(key) not in records:
+            inspection.info(layout.score_sidecar(key), "it has no record, so it counts as absent; gc removes it")
+            inspection.account([layout.score_sidecar(key)])

@@ -1,16 +1,6 @@
 -- The catalog: an index over the manifests of a store, always rebuildable from them (docs/sql.md).
 -- The same statements make the tables of catalog.duckdb and of a query session; COMMENT ON is their documentation.
 
-CREATE TABLE catalog_info (
-    store_id VARCHAR NOT NULL,
-    fingerprint VARCHAR NOT NULL,
-    definition_sha256 VARCHAR NOT NULL
-);
-COMMENT ON TABLE catalog_info IS 'Which state of which store this catalog describes; one row';
-COMMENT ON COLUMN catalog_info.store_id IS 'store_id of store.json';
-COMMENT ON COLUMN catalog_info.fingerprint IS 'Digest of the listing of every version document';
-COMMENT ON COLUMN catalog_info.definition_sha256 IS 'Digest of the statements that made the tables';
-
 CREATE TABLE activation_sets (
     activation_set VARCHAR NOT NULL,
     latest_version INTEGER NOT NULL,
@@ -38,7 +28,7 @@ CREATE TABLE activation_sets (
 COMMENT ON TABLE activation_sets IS 'One row per activation set, at its latest version';
 COMMENT ON COLUMN activation_sets.activation_set IS 'Name of the set';
 COMMENT ON COLUMN activation_sets.latest_version IS 'Number of the latest version';
-COMMENT ON COLUMN activation_sets.n_versions IS 'Versions that exist';
+COMMENT ON COLUMN activation_sets.n_versions IS 'Versions that exist, deleted ones not counted';
 COMMENT ON COLUMN activation_sets.n_samples IS 'Visible samples of the latest version';
 COMMENT ON COLUMN activation_sets.n_segments IS 'Segments of the latest version';
 COMMENT ON COLUMN activation_sets.n_tokens IS 'Tokens that went through the model for its segments';
@@ -73,14 +63,14 @@ CREATE TABLE versions (
     author VARCHAR NOT NULL,
     writer VARCHAR NOT NULL
 );
-COMMENT ON TABLE versions IS 'One row per version of every set, profile and selection';
+COMMENT ON TABLE versions IS 'One row per version of every set, profile and selection; deleted ones are left out';
 COMMENT ON COLUMN versions.kind IS 'set, profile or selection';
 COMMENT ON COLUMN versions.name IS 'Name of the set, profile or selection';
 COMMENT ON COLUMN versions.version IS 'Number, from 1';
 COMMENT ON COLUMN versions.reference IS 'How to refer to it: pool@3';
 COMMENT ON COLUMN versions.is_latest IS 'Whether the bare name means this version';
 COMMENT ON COLUMN versions.parent IS 'The version it was made from';
-COMMENT ON COLUMN versions.operation IS 'ingest for sets, build for profiles, save for selections';
+COMMENT ON COLUMN versions.operation IS 'ingest, delete-samples, restore, compact, purge or repair for sets, build for profiles, save for selections';
 COMMENT ON COLUMN versions.message IS 'What its author said about it';
 COMMENT ON COLUMN versions.n_samples IS 'Samples visible in a set, used for a profile, chosen by a selection';
 COMMENT ON COLUMN versions.created_at IS 'When it was committed';

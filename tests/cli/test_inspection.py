@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import nait_store.store.doctor
+from nait_store.schemas.store_record import StoreRecord
 
 
 def test_sets_list(cli: Any, store: Path) -> None:
@@ -73,8 +74,9 @@ def test_verify_of_a_sound_store(cli: Any, store: Path) -> None:
     cli("select", "--from", "pool", "--profile", "math", "--save", "best")
     run = cli("verify")
     assert run.code == 0, run.out
-    assert run.out == "the store is sound: 3 sets, 2 profiles, 1 selection, every file hashed\n"
-    assert "sizes compared" in cli("verify", "--quick").out
+    n_files = sum(path.is_file() for path in store.rglob("*"))
+    assert run.out.startswith(f"the store is sound: 3 sets, 2 profiles, 1 selection, {n_files} files hashed, ")
+    assert f"{n_files} files compared by size" in cli("verify", "--quick").out
     assert cli("verify", "--json").json["ok"] is True
     assert cli("verify", "--quiet").out == ""
 
@@ -99,6 +101,36 @@ def test_verify_finds_a_flipped_bit(cli: Any, store: Path, kind: str) -> None:
     assert str(path.relative_to(store)) in run.out
     assert "\n  → " in run.out
     assert cli("verify", "--json").json["ok"] is False
+
+
+def test_verify_of_one_set_leaves_the_others_alone(cli: Any, store: Path) -> None:
+    next(store.glob("activations/pool/segments/*/samples.parquet")).unlink()
+    assert cli("verify", "--set", "maths").code == 0
+    assert cli("verify", "--set", "pool").code == 9
+    run = cli("verify", "--set", "pol")
+    assert run.code == 3
+    assert "did you mean 'pool'?" in run.err
+
+
+def test_verify_reports_in_json(cli: Any, store: Path) -> None:
+    path = next(store.glob("activations/pool/segments/*/data.zarr/mean/c/0/1/0"))
+    path.write_bytes(bytes(path.stat().st_size))
+    report = cli("verify", "--json").json
+    (finding,) = report["findings"]
+    assert finding["path"] == str(path.relative_to(store))
+    assert finding["severity"] == "error"
+    assert finding["place"].startswith("mean of layer 1, rows 0")
+    assert report["n_files"] == sum(path.is_file() for path in store.rglob("*"))
+    assert report["n_bytes"] == sum(path.stat().st_size for path in store.rglob("*") if path.is_file())
+    assert report["elapsed_seconds"] > 0
+
+
+def test_verify_of_a_damaged_store_json_says_so_like_of_any_file(cli: Any, store: Path) -> None:
+    path = store / "store.json"
+    path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+    run = cli("verify", "--json")
+    assert run.code == 9
+    assert [finding["path"] for finding in run.json["findings"]] == ["store.json"]
 
 
 def test_quick_verify_finds_a_missing_file(cli: Any, store: Path) -> None:
@@ -131,8 +163,9 @@ def test_doctor_without_a_store_names_init(cli: Any, quick_torch: None) -> None:
 
 
 def test_doctor_of_a_store_that_cannot_be_read(cli: Any, store: Path, quick_torch: None) -> None:
-    record = json.loads((store / "store.json").read_text())
-    (store / "store.json").write_text(json.dumps(record | {"format_version": 99}))
+    path = store / "store.json"
+    record = StoreRecord.from_json_bytes(path.read_bytes(), "")
+    path.write_bytes(record.model_copy(update={"format_version": 99}).to_json_bytes())
     run = cli("doctor")
     assert run.code == 1
     assert "PROBLEM  store" in run.out

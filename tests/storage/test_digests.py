@@ -8,7 +8,6 @@ import pytest
 from nait_store.errors import CorruptChunkError
 from nait_store.storage.digests import check_file, sha256_file, write_payload_file
 from nait_store.storage.location import Location
-from nait_store.storage.verify import Severity, verify_payload
 
 
 def test_a_payload_files_record_is_what_hashlib_says(location: Location) -> None:
@@ -38,29 +37,3 @@ def test_a_missing_a_short_and_a_changed_file_are_each_named(location: Location)
     location.delete("p/data.bin")
     with pytest.raises(CorruptChunkError, match=r"p/data\.bin is missing"):
         check_file(location, "p", digest, hashed=False)
-
-
-def test_a_whole_payload_has_no_findings(location: Location) -> None:
-    files = [write_payload_file(location, "p", name, name.encode()) for name in ("a", "b/c")]
-    location.write_bytes("p/record.json", b"{}")
-    seen: list[str] = []
-    findings = verify_payload(
-        location, "p", files, hashed=True, ignore=frozenset({"record.json"}), checked=lambda f: seen.append(f.path)
-    )
-    assert findings == []
-    assert seen == ["a", "b/c"]
-
-
-def test_every_damaged_and_every_unlisted_file_is_a_finding(location: Location) -> None:
-    files = [write_payload_file(location, "p", name, b"data") for name in ("a", "b", "c")]
-    location.write_bytes("p/a", b"dat4")
-    location.delete("p/b")
-    location.write_bytes("p/stray", b"")
-    findings = verify_payload(location, "p", files, hashed=True)
-    assert [(f.path, f.severity) for f in findings] == [
-        ("p/a", Severity.ERROR),
-        ("p/b", Severity.ERROR),
-        ("p/stray", Severity.INFO),
-    ]
-    quick = verify_payload(location, "p", files, hashed=False)
-    assert [f.path for f in quick] == ["p/b", "p/stray"]

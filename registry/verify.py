@@ -1,0 +1,72 @@
+"""Verification of a profile: every version's documents, files and numbers."""
+
+from __future__ import annotations
+
+from nait_store.errors import NaitStoreError
+from nait_store.refs import Kind
+from nait_store.registry.payload import DIRECTIONS_FOLDER, PROFILE_FILE, read_arrays
+from nait_store.schemas.profile import ProfileManifest, ProfileRecord
+from nait_store.storage import layout
+from nait_store.storage.verify import Inspection
+from nait_store.storage.version_checks import inspect_labels, inspect_payloads, inspect_versions
+
+
+class ProfileInspection:
+    """The part of a verification that is about one profile.
+
+    Parameters
+    ----------
+    inspection
+        The whole; it has walked the profile's folder.
+    name
+        The profile.
+    """
+
+    def __init__(self, inspection: Inspection, name: str) -> None:
+        self._inspection = inspection
+        self._name = name
+        self._records: dict[str, ProfileRecord] = {}
+
+    def structure(self) -> None:
+        """Check documents and references, and say what is expected of every other file."""
+        name = self._name
+
+        def problem_of(number: int, manifest: ProfileManifest) -> str | None:
+            same = (manifest.number, manifest.name) == (number, name)
+            return None if same else "the document names another profile or version"
+
+        versions = inspect_versions(self._inspection, Kind.PROFILE, name, ProfileManifest, problem_of)
+        inspect_labels(self._inspection, Kind.PROFILE, name, versions.numbers)
+        self._records = inspect_payloads(
+            self._inspection,
+            layout.payload_folder(Kind.PROFILE, name, "").rstrip("/"),
+            PROFILE_FILE,
+            ProfileRecord,
+            {manifest.payload: manifest.record_sha256 for manifest in versions.kept.values()},
+            files_of=lambda record: record.files,
+            places=lambda record: lambda path: _place(record, path),
+        )
+        for manifest in versions.kept.values():
+            record = self._records.get(manifest.payload)
+            if record is not None and (record.name, record.recipe_sha256) != (name, manifest.recipe_sha256):
+                path = f"{layout.payload_folder(Kind.PROFILE, name, manifest.payload)}/{PROFILE_FILE}"
+                self._inspection.error(path, f"it belongs to another profile than {name}@{manifest.number}")
+
+    def contents(self) -> None:
+        """Check the numbers of files that are what was written; nothing under ``quick``."""
+        if self._inspection.quick:
+            return
+        for payload, record in self._records.items():
+            folder = layout.payload_folder(Kind.PROFILE, self._name, payload)
+            if self._inspection.is_sound(f"{folder}/{file.path}" for file in record.files):
+                try:
+                    read_arrays(self._inspection.location, folder, record)
+                except NaitStoreError as error:
+                    self._inspection.error(f"{folder}/{DIRECTIONS_FOLDER}", error.what)
+
+
+def _place(record: ProfileRecord, path: str) -> str:
+    array = path.removeprefix(f"{DIRECTIONS_FOLDER}/").split("/")[0]
+    if path.endswith("/c/0/0"):
+        return f"{array} of {len(record.layers)} layers"
+    return f"metadata of {array}" if path.endswith("/zarr.json") and array != "zarr.json" else ""
