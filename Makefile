@@ -51,7 +51,7 @@ imports: $(INSTALLED)
 # One file's tests stay in one process, so that what it builds once is built once. The processes share the cores:
 # torch's threads on top would only wait for each other.
 tests: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run_all $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")

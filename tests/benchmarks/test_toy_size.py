@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
-from benchmarks.run_all import names, run_one
+from benchmarks.run_all import FOLDER, names, run_one
+from tests.warm_processes import warm_environment
+
+COLD = "startup"  # the one that is about imports, and the one that shows that run_all's processes start
 
 
-@pytest.mark.parametrize("name", names())
-def test_benchmark_runs_at_toy_size(name: str) -> None:
-    done = run_one(name, ["--toy"])
+@pytest.mark.parametrize("name", [name for name in names() if name != COLD])
+def test_benchmark_runs_at_toy_size(name: str, programs: Path) -> None:
+    command = ["python", "-m", f"benchmarks.{name}", "--toy"]
+    environment = warm_environment(programs)
+    # The command is looked up on our own PATH, not on that of the environment given.
+    command[0] = str(programs / command[0])
+    done = subprocess.run(command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_startup_benchmark_runs_at_toy_size() -> None:
+    done = run_one(COLD, ["--toy"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()

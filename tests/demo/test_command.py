@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from nait_store.cli.demo import STEPS
+from tests.warm_processes import warm_environment
 
 
 class Run(NamedTuple):
@@ -23,24 +22,25 @@ class Run(NamedTuple):
     elsewhere: Path
 
 
-def nait_store(*arguments: str, elsewhere: Path) -> str:
-    environment = os.environ | {"NAIT_STORE": str(elsewhere), "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
-    program = f"import sys; from nait_store.cli.main import main; sys.exit(main({arguments!r}))"
-    command = [sys.executable, "-c", program]
+def nait_store(*arguments: str, elsewhere: Path, programs: Path) -> str:
+    environment = warm_environment(programs) | {"NAIT_STORE": str(elsewhere), "NO_COLOR": "1"}
+    command = [str(programs / "nait-store"), *arguments]
     done = subprocess.run(command, env=environment, cwd=elsewhere.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 @pytest.fixture(scope="module")
-def first(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def first(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> Run:
     folder, elsewhere = tmp_path_factory.mktemp("demo") / "tour", tmp_path_factory.mktemp("home") / "store"
-    return Run(nait_store("demo", "--folder", str(folder), elsewhere=elsewhere), folder, elsewhere)
+    text = nait_store("demo", "--folder", str(folder), elsewhere=elsewhere, programs=programs)
+    return Run(text, folder, elsewhere)
 
 
 @pytest.fixture(scope="module")
-def second(first: Run) -> dict[str, Any]:
-    text = nait_store("demo", "--folder", str(first.folder), "--json", elsewhere=first.elsewhere)
+def second(first: Run, programs: Path) -> dict[str, Any]:
+    folder = str(first.folder)
+    text = nait_store("demo", "--folder", folder, "--json", elsewhere=first.elsewhere, programs=programs)
     return dict(json.loads(text))
 
 
