@@ -21,13 +21,14 @@ from nait_store.progress import ProgressEvent
 from nait_store.refs import Kind
 from nait_store.schemas.activation_set import IngestOutcome, Operation, SegmentRecord, SegmentRef
 from nait_store.schemas.record import FileDigest
-from nait_store.scoring.carrying import CarriedRows, carry_over, sidecar_records
+from nait_store.scoring.carrying import sidecar_records
 from nait_store.scoring.sidecar_files import delete_sidecar
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.object_cache import object_cache
 from nait_store.store.census import SegmentCensus, take_census
 from nait_store.store.exclusive import living_work
+from nait_store.store.moved_scores import move_scores
 
 if TYPE_CHECKING:
     from nait_store.activations.set_version import SetVersion
@@ -154,16 +155,8 @@ class SetPurge:
         replaced = replace_segment(self._sets, self._name, hit.record, blank_rows=hit.rows, operation=Operation.PURGE)
         if replaced is None:
             return
+        move_scores(self._location, replaced, self._sets.redirects(self._name))
         old, new = replaced.old, replaced.new
-        blank = np.zeros(old.n_rows, dtype=bool)
-        rows = self._sets.redirects(self._name).blank_rows(new.segment_id)
-        blank[rows] = True
-        old_digest = old.digest()
-        known = list(sidecar_records(self._location))
-        carry_over(self._location, [CarriedRows(old_digest, np.arange(old.n_rows), blank)], new, known)
-        for sidecar in known:
-            if sidecar.segment_sha256 == old_digest:
-                delete_sidecar(self._location, sidecar.key)
         self._forget_cached(old.files, new.files)
         folder = layout.segment_folder(self._name, old.segment_id)
         self._location.delete(folder)
