@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nait_store.store.inventory import Profiles
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
     from nait_store.store.purging import PurgeReport
+    from nait_store.store.repairing import RepairReport
     from nait_store.store.sets import Sets
 
 DEFAULT_URL = "./.nait-store"
@@ -358,6 +359,60 @@ class Store:
         from nait_store.store.purging import purge
 
         return purge(self, set, ids=ids, where=where, everywhere=everywhere, reason=reason, dry_run=dry_run)
+
+    def repair(
+        self,
+        *,
+        set: str | None = None,  # noqa: A002
+        sources: str | Sequence[str] = (),
+        model: str | None = None,
+        capture: CaptureSource | None = None,
+        dry_run: bool = False,
+        **options: Unpack[IngestOptions],
+    ) -> RepairReport:
+        """Verify everything, mend what can be mended, and leave out what is lost.
+
+        What digests confirm is made again as it was: flipped bits in small files, metadata, norms. Rows of damaged
+        chunks become blank in all versions and are listed; sound rows are kept. Killed at any moment, the same call
+        goes on.
+
+        Parameters
+        ----------
+        set
+            Mend this set only.
+        sources, model
+            Capture the dropped samples again: from where they were read, with the model of the set.
+        capture
+            An open capture session to use instead of loading ``model``.
+        dry_run
+            Whether to look only.
+        **options
+            ``rejects``: the JSON Lines file to which dropped rows are appended, ``repair-rejects.jsonl`` by default.
+            The others are for capturing again; what is not given is as the set was captured.
+
+        Returns
+        -------
+        RepairReport
+            What was mended, what could not be saved, and the damage that is left.
+
+        Raises
+        ------
+        ConflictError
+            An ingest or another job of a damaged set is alive.
+        NotFoundError, InvalidInputError
+            Unknown set; sources without a model.
+        """
+        from nait_store.store.repairing import repair
+
+        return repair(
+            self,
+            set_name=set,
+            sources=(sources,) if isinstance(sources, str) else tuple(sources),
+            model=model,
+            capture=capture,
+            options=options,
+            dry_run=dry_run,
+        )
 
     def refresh(self) -> None:
         """Forget what was read of the store: immutable things may have been purged or repaired."""

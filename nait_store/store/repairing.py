@@ -1,4 +1,4 @@
-"""Repair: what rotted is made again where the digests allow it, what is lost is left out, listed, and captured again."""
+"""Repair: what rotted is made again where digests allow it; what is lost is left out, listed, and captured again."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def repair(
     store: Store,
     *,
     set_name: str | None = None,
-    rejects: str = DEFAULT_REJECTS,
     sources: Sequence[str] = (),
     model: str | None = None,
     capture: CaptureSource | None = None,
-    options: IngestOptions | None = None,
+    options: IngestOptions,
     dry_run: bool = False,
 ) -> RepairReport:
     """Verify everything and mend what can be mended; see :meth:`nait_store.store.facade.Store.repair`."""
+    rejects = options.get("rejects") or DEFAULT_REJECTS
     names = store.sets.versions.log.all_names()
     if set_name is not None and set_name not in names:
         raise NotFoundError(f"there is no set {set_name!r} in {store.url}", next_step=did_you_mean(set_name, names))
@@ -96,23 +96,24 @@ def repair(
         store.location.require_writable()
     log = RepairLog(store.location, dry_run)
     found = verify(store.location, set_name=set_name, progress=store.progress).errors
-    n_recaptured = 0
-    if found:
+    remaining, before = found, None
+    while remaining and remaining != before:
         with contextlib.ExitStack() as jobs:
-            for name in _sets_of(found) if not dry_run else ():
+            for name in _sets_of(remaining) if not dry_run else ():
                 jobs.enter_context(exclusive_job(store.location, name))
-            _mend(store, log, found, rejects)
-        if not dry_run:
-            store.catalog.discard()
-            store.refresh()
+            _mend(store, log, remaining, rejects)
+        if dry_run:
+            break
+        store.catalog.discard()
+        store.refresh()
+        # What a damaged document refers to shows only when it is mended.
+        before, remaining = remaining, verify(store.location, set_name=set_name, progress=store.progress).errors
+    n_recaptured = 0
     if sources and not dry_run:
         n_recaptured = sum(
-            _recapture(store, name, log, sources, model, capture, options or {})
+            _recapture(store, name, log, sources, model, capture, options)
             for name in sorted({*log.dropped_ids, *log.n_unknown})
         )
-    remaining = found
-    if found and not dry_run:
-        remaining = verify(store.location, set_name=set_name, progress=store.progress).errors
     return RepairReport(
         dry_run=dry_run,
         found=found,
@@ -209,7 +210,7 @@ def _recapture(
     from nait_store.store.ingesting import open_capture, plan_request
 
     version = store.sets.open(name)
-    chosen = {**_as_captured(store, version.record), **options}
+    chosen = {**_as_captured(store, version.record), **options, "rejects": None}
     request = plan_request(list(sources), name, [f.value for f in version.features], chosen)  # type: ignore[arg-type]
     ids = log.dropped_ids.get(name, set())
     request = dataclasses.replace(
