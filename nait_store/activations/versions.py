@@ -231,12 +231,12 @@ class ActivationSets:
             if written is not None and (current is None or written != current.manifest.tombstones):
                 self.location.delete(f"{layout.item_folder(Kind.SET, name)}/{written.path}")
 
-        for _ in range(_ATTEMPTS_BESIDE_GC):
+        for attempt in range(_ATTEMPTS_BESIDE_GC):
             committed = self.log.commit_next(name, manifest, lost)
             if committed is None:
                 return current
             quick = time.time() - proposed_at < _QUICK_SECONDS
-            unmarked = quick and self.log.listing(name).collected == collected
+            unmarked = not attempt and quick and self.log.listing(name).collected == collected
             version = self._open_committed(name, committed.number)
             if version is not None and (unmarked or self._is_whole(version)):
                 return version

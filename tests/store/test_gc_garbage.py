@@ -123,7 +123,8 @@ def test_a_set_without_versions_begins_anew_with_another_identity(store: nait_st
     other = fake_identity("other")
     version = build_set(store.location, "pool", 5, identity=other)
     assert (version.number, version.record.capture_id) == (4, other.capture_id)
-    assert collect(store).garbage == ()
+    assert [item.path for item in collect(store).garbage] == ["activations/pool/versions/3.json"]
+    assert store.sets.open("pool").n_samples == 5
 
 
 def test_set_json_stays_while_somebody_may_commit(store: nait_store.Store) -> None:
