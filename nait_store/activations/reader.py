@@ -95,7 +95,7 @@ class SegmentReader:
         self._files = {file.path: file for file in record.files}
         self._layer_index = {layer: i for i, layer in enumerate(record.layers)}
         self._arrays: dict[Feature, _Array] = {}
-        self._cache = None if location.is_local or location.protocol == "memory" else object_cache()
+        self._cache = object_cache() if location.is_remote else None
 
     def __repr__(self) -> str:
         return f"SegmentReader({self.record.set_name!r}, {self.record.segment_id}, n_rows={self.n_rows})"
@@ -130,7 +130,7 @@ class SegmentReader:
     @property
     def is_remote(self) -> bool:
         """Whether reading waits for a network, so that many chunks should be asked for at once."""
-        return self._cache is not None
+        return self._location.is_remote
 
     @property
     def record_sha256(self) -> str:

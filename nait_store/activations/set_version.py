@@ -94,7 +94,7 @@ class SetVersion:
     @cached_property
     def segments(self) -> list[SegmentReader]:
         """A reader of every segment, by ascending ordinal."""
-        if self._location.is_local or len(self.refs) < 2:
+        if not self._location.is_remote or len(self.refs) < 2:
             return [self.segment(ref) for ref in self.refs]
         with ThreadPoolExecutor(min(_OPENED_AT_ONCE, len(self.refs)), thread_name_prefix="nait-open") as pool:
             return list(pool.map(self.segment, self.refs))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +14,13 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
+from nait_store.schemas.record import FileDigest
 from nait_store.schemas.scores import ScoreKey, SidecarRecord, scores_schema
 from nait_store.scoring.scan import SegmentScores
 from nait_store.storage import layout
 from nait_store.storage.digests import HashedFile
 from nait_store.storage.location import Location
+from nait_store.storage.object_cache import object_cache
 from nait_store.storage.pending import PendingFile
 
 KEY_METADATA = b"nait_store.score_key"
@@ -61,7 +65,7 @@ def open_sidecar(location: Location, key: ScoreKey) -> Iterator[tuple[SidecarRec
     record = read_sidecar_record(location, key.key)
     path = layout.score_sidecar(key.key)
     url = location.url_of(path)
-    with location.open_read(path) as handle:
+    with _opened(location, path, record) as handle:
         try:
             size_bytes = handle.seek(0, os.SEEK_END)
             if size_bytes != record.size_bytes:
@@ -86,6 +90,13 @@ def open_sidecar(location: Location, key: ScoreKey) -> Iterator[tuple[SidecarRec
                 f"{url} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
                 next_step=_AGAIN,
             ) from error
+
+
+def _opened(location: Location, path: str, record: SidecarRecord) -> BinaryIO:
+    if not location.is_remote:
+        return location.open_read(path)
+    file = FileDigest(path=path, size_bytes=record.size_bytes, sha256=record.sha256)
+    return io.BytesIO(object_cache().read(location, "", file).data)
 
 
 def delete_sidecar(location: Location, key: str) -> None:

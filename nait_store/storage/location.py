@@ -72,6 +72,11 @@ class Location:
         return Path(self._absolute(path)) if self.is_local else None
 
     @property
+    def is_remote(self) -> bool:
+        """Whether reading waits for a network, so that it pays to ask for much at once and to keep what came."""
+        return not self.is_local and self.protocol != "memory"
+
+    @property
     def can_create_atomically(self) -> bool:
         """Whether an atomic create-if-absent, which every write to a store needs, is known for this filesystem.
 

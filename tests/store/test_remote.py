@@ -119,6 +119,15 @@ def test_a_set_larger_than_half_the_cache_is_scanned_past_it(
     assert [listed[name] for name in kept if "/mean/c/" in listed.get(name, "")] == []
 
 
+def test_scores_are_fetched_once(store: nait_store.Store, url: str, reads: Counter[str]) -> None:
+    store.score("pool", "math")
+    query = "SELECT score FROM alignment('pool', 'math') ORDER BY score DESC"
+    first = nait_store.open(url).sql(query).fetchall()
+    reads.clear()
+    assert nait_store.open(url).sql(query).fetchall() == first
+    assert [path for path in reads if path.endswith(".parquet")] == []
+
+
 def test_the_catalog_of_a_store_on_s3_lies_in_the_users_cache(store: nait_store.Store, tmp_path: Path) -> None:
     assert store.sql("SELECT reference FROM profiles").fetchall() == [("math@1",)]
     assert list((tmp_path / "cache" / "catalogs").glob("*.duckdb"))
