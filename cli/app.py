@@ -9,7 +9,22 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from nait_store.cli import compact, demo, doctor, gc, ingest, init, profile, purge, score, select, sets, sql, verify
+from nait_store.cli import (
+    compact,
+    demo,
+    doctor,
+    gc,
+    ingest,
+    init,
+    profile,
+    purge,
+    repair,
+    score,
+    select,
+    sets,
+    sql,
+    verify,
+)
 from nait_store.cli.console import Console
 
 _EPILOG = (
@@ -18,7 +33,21 @@ _EPILOG = (
 )
 
 # rich_markup_mode=None: drawing the help with rich would double the time that --help takes.
-_ORDER = ("init", "ingest", "sets", "profile", "sql", "select", "score", "verify", "gc", "purge", "doctor", "demo")
+_ORDER = (
+    "init",
+    "ingest",
+    "sets",
+    "profile",
+    "sql",
+    "select",
+    "score",
+    "verify",
+    "repair",
+    "gc",
+    "purge",
+    "doctor",
+    "demo",
+)
 
 
 class _Commands(typer.core.TyperGroup):
@@ -53,6 +82,7 @@ app.command("select")(select.select)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
 app.command("purge")(purge.purge)
+app.command("repair")(repair.repair)
 app.command("doctor")(doctor.doctor)
 app.command("demo", short_help="Show the whole story on a small model and data.")(demo.demo)
 

@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nait_store.errors import InvalidInputError, NaitStoreError, NotFoundError, did_you_mean
+from nait_store.errors import CorruptChunkError, InvalidInputError, NaitStoreError, NotFoundError, did_you_mean
+from nait_store.progress import ProgressListener
 from nait_store.refs import Kind
+from nait_store.schemas.store_record import StoreRecord
 from nait_store.storage import layout
 from nait_store.storage.verify import Finding
 from nait_store.store.census import take_census
@@ -126,6 +128,30 @@ def repair(
         versions=tuple(log.versions),
         remaining=remaining,
     )
+
+
+def open_damaged(url: str | None, progress: ProgressListener | None = None) -> Store:
+    """Open a store for a repair: one flipped bit in its ``store.json`` does not stand in the way.
+
+    Parameters
+    ----------
+    url, progress
+        As for :func:`nait_store.open`.
+    """
+    from nait_store.store.facade import Store, store_location
+
+    try:
+        return Store.open(url, progress=progress)
+    except CorruptChunkError as error:
+        location = store_location(url)
+        mended = unflip_document(location.read_bytes(layout.STORE_RECORD))
+        if mended is None:
+            raise CorruptChunkError(
+                error.what, next_step="put store.json back from a copy of the store: nothing else says what it said"
+            ) from error
+        record = StoreRecord.from_json_bytes(mended, location.url)
+        record.check_readable(location.url)
+        return Store(location, record, progress=progress)
 
 
 def _mend(store: Store, log: RepairLog, found: Sequence[Finding], rejects: str) -> None:
