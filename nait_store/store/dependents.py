@@ -97,29 +97,6 @@ class Dependents:
             self._needed[kind, needed.name, needed.version].append(dependent)
 
 
-def dependents(store: Store, kind: Kind, name: str, number: int) -> list[Dependent]:
-    """Who needs one version; for many versions ask one :class:`Dependents`.
-
-    Parameters
-    ----------
-    store
-        The store.
-    kind, name, number
-        The version.
-
-    Returns
-    -------
-    list of Dependent
-        Aliases and tags on it, visible selections made from it, visible profiles built on it.
-
-    Raises
-    ------
-    FormatError
-        A profile or selection cannot be read, so that what it needs is unknown.
-    """
-    return Dependents(store).of(kind, name, number)
-
-
 def labels_of(location: Location, kind: Kind, name: str) -> dict[int, list[Dependent]]:
     """The tags, then the aliases, of every version of an item."""
     found: dict[int, list[Dependent]] = defaultdict(list)

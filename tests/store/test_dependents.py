@@ -10,7 +10,7 @@ import nait_store
 from nait_store.errors import FormatError
 from nait_store.refs import Kind
 from nait_store.storage.labels import LabelKind, Labels
-from nait_store.store.dependents import Dependents, dependents
+from nait_store.store.dependents import Dependents
 from nait_store.testing.stores import build_set
 
 
@@ -22,7 +22,7 @@ def store(store: nait_store.Store) -> Iterator[nait_store.Store]:
 
 
 def test_a_version_that_nobody_needs(store: nait_store.Store) -> None:
-    assert dependents(store, Kind.SET, "pool", 1) == []
+    assert Dependents(store).of(Kind.SET, "pool", 1) == []
 
 
 def test_labels_are_named_tags_first_with_their_reasons(store: nait_store.Store) -> None:
@@ -30,7 +30,7 @@ def test_labels_are_named_tags_first_with_their_reasons(store: nait_store.Store)
     labels.put(LabelKind.ALIAS, "pool", "prod", 1)
     labels.put(LabelKind.TAG, "pool", "release", 1, "in the paper")
     labels.put(LabelKind.ALIAS, "pool", "next", 2)
-    found = dependents(store, Kind.SET, "pool", 1)
+    found = Dependents(store).of(Kind.SET, "pool", 1)
     assert [(one.reference, one.why, one.tag) for one in found] == [
         ("pool@release", "tag: in the paper", True),
         ("pool@prod", "alias", False),
@@ -41,7 +41,7 @@ def test_a_label_that_was_removed_needs_nothing(store: nait_store.Store) -> None
     labels = Labels(store.location, Kind.SET)
     labels.put(LabelKind.TAG, "pool", "release", 1)
     labels.remove(LabelKind.TAG, "pool", "release")
-    assert dependents(store, Kind.SET, "pool", 1) == []
+    assert Dependents(store).of(Kind.SET, "pool", 1) == []
 
 
 def test_selections_and_profiles_are_named_for_the_version_they_came_from(store: nait_store.Store) -> None:
@@ -59,4 +59,4 @@ def test_a_damaged_profile_is_an_error_because_what_it_needs_is_unknown(store: n
     profile, _ = store.profiles.build("math", source="maths")
     store.location.write_bytes(f"{profile.folder}/profile.json", b"{}")
     with pytest.raises(FormatError):
-        dependents(store, Kind.SET, "pool", 1)
+        Dependents(store).of(Kind.SET, "pool", 1)
