@@ -45,8 +45,8 @@ class CarriedRows:
 def sidecar_records(location: Location) -> Iterator[SidecarRecord]:
     """Yield the record of every score sidecar of a store, by ascending key; damaged ones are left out and logged.
 
-    Reads one small document per sidecar (one for each segment and profile ever scored), sixteen at a time: about
-    20,000 a second on a local disk, one round trip for sixteen on S3. Ask once and keep the answer.
+    Reads one small document per sidecar, and there is one for each segment and profile ever scored: some thousands
+    a second on a local disk, sixteen in one round trip over a network. Ask once and keep the answer.
     """
     keys = [name.removesuffix(".json") for name in location.names(layout.SCORES) if name.endswith(".json")]
 
