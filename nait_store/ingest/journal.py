@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from types import TracebackType
 from typing import Self
 
-from nait_store.errors import AlreadyExistsError, NaitStoreError, NotFoundError
+from nait_store.errors import AlreadyExistsError, IngestInterrupted, NaitStoreError, NotFoundError
 from nait_store.schemas.activation_set import FlushRecord, IngestOutcome, IngestPlan, SegmentRecord
 from nait_store.schemas.record import FileDigest
 from nait_store.storage import layout
@@ -46,6 +47,8 @@ class IngestJournal:
         self._folder = layout.ingest_folder(plan.set_name, plan.ingest_id)
         self._n_flushed = 0
         self._finished = False
+        self._over = False
+        self._lock = threading.Lock()
         self._heart = BeatingHeart(location, self._folder)
 
     @property
@@ -72,6 +75,8 @@ class IngestJournal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._heart.__exit__(kind, error, trace)
+        with self._lock:
+            self._over = True
         if self._finished:
             return
         with contextlib.suppress(NaitStoreError):  # the error that brought us here is the one to report
@@ -81,7 +86,13 @@ class IngestJournal:
                 self._location.delete(self._folder)
 
     def acknowledge(self, record: SegmentRecord) -> None:
-        """Record a flushed segment: from here on its samples are never lost."""
+        """Record a flushed segment: from here on its samples are never lost.
+
+        Raises
+        ------
+        IngestInterrupted
+            The block has been left.
+        """
         flush = FlushRecord(
             ingest_id=self.plan.ingest_id,
             segment_id=record.segment_id,
@@ -89,8 +100,11 @@ class IngestJournal:
             record_sha256=record.digest(),
         )
         path = f"{self._folder}/{FLUSHED_FOLDER}/{record.segment_id}.json"
-        self._location.create_bytes(path, flush.to_json_bytes())
-        self._n_flushed += 1
+        with self._lock:
+            if self._over:  # a writer that was left behind must not write into a journal that may be gone
+                raise IngestInterrupted(f"ingest {self.ingest_id} was stopped")
+            self._location.create_bytes(path, flush.to_json_bytes())
+            self._n_flushed += 1
 
     def finish(self, version: int | None) -> None:
         """Record that the ingest is over."""
