@@ -134,7 +134,7 @@ def test_killed_at_every_step_in_memory() -> None:
 
 
 def test_killed_on_an_object_store(object_store: ObjectStore) -> None:
-    dies_at_every(object_store.new_url, lambda n: [0, n // 4, n // 2, n - 1])
+    dies_at_every(object_store.new_url, lambda n: [0, n // 2, n - 2])
 
 
 def _die_at(number: int) -> Callable[[Step], None]:
