@@ -40,7 +40,7 @@ class Size:
         return 2 * self.n_segments * self.rows * self.n_layers * self.n_neurons
 
 
-FULL, TOY = Size(200, 32, 8, 11008), Size(12, 8, 2, 64)
+FULL, TOY = Size(200, 16, 4, 11008), Size(12, 8, 2, 64)
 
 
 def body(options: Options, report: Report) -> None:

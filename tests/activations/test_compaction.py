@@ -15,7 +15,7 @@ from nait_store.activations.compaction import compact
 from nait_store.activations.replacement import replace_segment
 from nait_store.activations.set_version import SetVersion
 from nait_store.activations.versions import ActivationSets
-from nait_store.errors import ConflictError, CorruptChunkError, NotFoundError, StorageError
+from nait_store.errors import ConflictError, CorruptChunkError, NotFoundError, ReadOnlyError, StorageError
 from nait_store.progress import ProgressEvent
 from nait_store.schemas.activation_set import Operation, SegmentRecord
 from nait_store.schemas.capture import Feature, StoredDtype
@@ -581,6 +581,26 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     with pytest.raises(StorageError, match="GB free"):
         compact(sets, "pool")
     assert segment_names(location) == before
+
+
+def test_ctrl_c_leaves_nothing_behind(location: Location, sets: ActivationSets) -> None:
+    small(sets, 3)
+    before = segment_names(location)
+
+    def interrupt(_: ProgressEvent) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compact(sets, "pool", progress=interrupt)
+    assert sets.numbers("pool") == [1, 2, 3]
+    assert segment_names(location) == before
+    assert location.names(layout.job_folder("pool")) == []
+
+
+def test_a_store_that_cannot_be_written_is_refused(location: Location, sets: ActivationSets) -> None:
+    small(sets, 3)
+    with pytest.raises(ReadOnlyError, match="frozen"):
+        compact(ActivationSets(location.read_only("frozen", "thaw it")), "pool")
 
 
 def test_compaction_works_on_an_object_store(object_store: Any) -> None:
