@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import select
@@ -9,7 +11,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +65,13 @@ def run_forked(work: Callable[[Tell], object], *, kill_after_seconds: float | No
         Kill it this long after it told :data:`STARTED`.
     """
     return Fork(work).wait(kill_after_seconds)
+
+
+def preload(modules: Iterable[str]) -> None:
+    """Import what a child has imported, so that later ones need not."""
+    for name in modules:
+        with contextlib.suppress(Exception):  # those that cannot be imported by name are nobody's to import
+            importlib.import_module(name)
 
 
 class Fork:

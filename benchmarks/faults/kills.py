@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import random
 import shutil
 import sys
@@ -25,7 +24,7 @@ from typing import Any
 
 import nait_store
 from benchmarks.faults import trials
-from benchmarks.faults.forks import Ended, Tell, run_forked
+from benchmarks.faults.forks import Ended, Tell, preload, run_forked
 from benchmarks.faults.trials import BASE, EVERYTHING, NEW, Sources
 from benchmarks.harness import Table
 from nait_store.activations.versions import ActivationSets
@@ -119,9 +118,7 @@ def count_steps(where: Backend) -> tuple[int, float]:
         tell({"steps": len(steps), "seconds": seconds, "modules": sorted(sys.modules)})
 
     found = run_forked(work).result
-    for name in found["modules"]:
-        with contextlib.suppress(Exception):  # those that cannot be imported by name are nobody's to import
-            importlib.import_module(name)
+    preload(found["modules"])
     where.forget("count")
     return found["steps"], found["seconds"]
 
