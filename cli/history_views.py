@@ -90,11 +90,11 @@ def diff_ids(diff: SetDiff, *, as_json: bool) -> Iterator[str]:
             yield json.dumps({"change": change.value, "sample_id": sample_id}, ensure_ascii=False)
         return
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="")
+    writer = csv.writer(buffer)  # its own line end: what occurs in that is quoted in values
     yield "change,sample_id"
     for change, sample_id in diff.ids():
         writer.writerow((change.value, sample_id))
-        yield buffer.getvalue()
+        yield buffer.getvalue().removesuffix("\r\n")
         buffer.seek(0)
         buffer.truncate()
 

@@ -40,7 +40,7 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
 ) -> None:
-    """List the versions of a set: what made each, when, by whom, deleted ones too."""
+    """List the versions of a set and what made each."""
     console: Console = context.obj
     versions = open_store(console).sets.history(name)
     console.result(versions, history_views.set_history(versions))
@@ -56,7 +56,7 @@ def diff(
         typer.Option("--ids", help="Write every id: CSV, or with --json JSON lines.", show_default=False),
     ] = False,
 ) -> None:
-    """Say which samples were added, removed or changed from one version to another."""
+    """Say in which samples two versions differ."""
     console: Console = context.obj
     found = open_store(console).sets.diff(first, second)
     if ids:
@@ -92,7 +92,7 @@ def delete_samples(
     ] = False,
     message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
 ) -> None:
-    """Commit a version without some samples; earlier versions keep them."""
+    """Commit a version without some of the samples."""
     console: Console = context.obj
     store = open_store(console)
     report = store.sets.delete_samples(
@@ -137,7 +137,7 @@ def delete(
         ),
     ] = False,
 ) -> None:
-    """Put a version, or a whole set, out of sight; it can be brought back until gc takes it."""
+    """Hide a version, or a whole set, until gc takes it."""
     console: Console = context.obj
     report = open_store(console).sets.delete(reference, reason=reason, force=force)
     console.summary(report, history_views.deleted_versions(report))
@@ -163,7 +163,7 @@ def tag(
     label: Annotated[str, typer.Argument(metavar="TAG", show_default=False, help="Its name: pool@TAG.")],
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
 ) -> None:
-    """Name a version for good, and keep it from gc and deletion."""
+    """Name a version for good, and protect it."""
     console: Console = context.obj
     summary = open_store(console).sets.tag(reference, label, reason=reason)
     console.summary(summary, history_views.label(summary))

@@ -266,16 +266,19 @@ def history_of(sets: ActivationSets, name: str) -> list[VersionSummary]:
 def in_words(manifest: SetManifest) -> str:
     """What the operation of a version was asked to do: ``12 samples where source = 'x'``, ``restored pool@3``."""
     details = manifest.details
-    if manifest.operation is Operation.RESTORE and "restored" in details:
-        return f"restored {manifest.set_name}@{details['restored']}"
-    if manifest.operation is Operation.DELETE_SAMPLES and "n_deleted" in details:
-        n = details["n_deleted"]
-        which = f" where {details['where']}" if "where" in details else ", listed by id"
-        return f"{n:,} sample{'' if n == 1 else 's'}{which}"
-    if manifest.operation is Operation.COMPACT and {"segments", "into", "dropped_rows"} <= details.keys():
-        n = details["dropped_rows"]
-        dropped = f" without {n:,} hidden row{'' if n == 1 else 's'}" if n else ""
-        return f"{details['segments']:,} segments into {details['into']:,}{dropped}"
+    numbers = {key: value for key, value in details.items() if isinstance(value, int)}
+    match manifest.operation:
+        case Operation.RESTORE if "restored" in numbers:
+            return f"restored {manifest.set_name}@{numbers['restored']}"
+        case Operation.DELETE_SAMPLES if "n_deleted" in numbers:
+            which = f" where {details['where']}" if "where" in details else ", listed by id"
+            return _count(numbers["n_deleted"], "sample") + which
+        case Operation.COMPACT if {"segments", "into"} <= numbers.keys():
+            return f"{_count(numbers['segments'], 'segment')} into {numbers['into']:,}"
+        case Operation.PURGE if "n_purged" in numbers:
+            return f"{_count(numbers['n_purged'], 'sample')} gone for good"
+        case Operation.REPAIR if "n_dropped" in numbers:
+            return f"{_count(numbers['n_dropped'], 'sample')} lost to damage"
     return ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in details.items())
 
 
@@ -326,3 +329,7 @@ def _deletion(sets: ActivationSets, name: str, number: int) -> Deletion | None:
     if record is None:  # undeleted meanwhile
         return None
     return Deletion(record.provenance.author, record.provenance.created_at, record.reason)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun if n == 1 else noun + 's'}"

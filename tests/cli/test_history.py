@@ -9,9 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from nait_store.activations.versions import ActivationSets
+from nait_store.schemas.capture import Feature
+from nait_store.storage.location import Location
+from nait_store.testing.stores import build_segment, fake_row, fake_set_record
 
 Stdin = Callable[[bytes], None]
 CODE = "kind = 'code'"
@@ -402,12 +408,11 @@ def test_no_labels_yet(cli: Any, store: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["tag", "alias"])
-@pytest.mark.parametrize("label", ["3", "latest", "Prod", "a b", "../x", "x" * 65, "", "ü", "a\nb", "a@b"])
-def test_bad_labels(cli: Any, store: Path, snapshot: Any, command: str, label: str) -> None:
+def test_bad_labels(cli: Any, store: Path, snapshot: Any, command: str) -> None:
     before = snapshot(store)
-    run = cli("sets", command, "pool@1", "--", label)
-    assert run.code == 7
-    assert "→" in run.err
+    for label in ("3", "latest", "Prod", "a b", "../x", "x" * 65, "", "ü", "a\nb", "a@b"):
+        run = cli("sets", command, "pool@1", "--", label)
+        assert (run.code, "→" in run.err) == (7, True), label
     assert snapshot(store) == before
 
 
@@ -484,3 +489,45 @@ def read_only(store: Path) -> None:
     record = StoreRecord.from_json_bytes((store / "store.json").read_bytes(), "store.json")
     changed = record.model_copy(update={"writer_features": ("teleportation",)})
     (store / "store.json").write_bytes(changed.to_json_bytes())
+
+
+STRANGE = ["a\nb", "c\rd", 'quo"te, comma', "ü✂\x1b[31m", " space ", "{}"]
+
+
+@pytest.fixture
+def strange(store: Path) -> None:
+    """A set whose ids another program made."""
+    sets = ActivationSets(Location(str(store)))
+    sets.create(fake_set_record("strange", n_layers=1, n_neurons=4))
+    for ids in (["plain"], STRANGE):
+        rows = [fake_row(sample_id, i) for i, sample_id in enumerate(ids)]
+        arrays = {Feature.MEAN: np.ones((len(ids), 1, 4), np.float32)}
+        sets.commit("strange", [build_segment(sets.location, "strange", rows, arrays)], ingest_ids=())
+
+
+def test_strange_ids_survive_the_way_out_and_back(cli: Any, strange: None, folder: Path) -> None:
+    lines = cli("sets", "diff", "strange@1", "strange@2", "--ids", "--json").out
+    assert [json.loads(line)["sample_id"] for line in lines.splitlines()] == STRANGE
+    table = cli("sets", "diff", "strange@1", "strange@2", "--ids").out
+    assert [row["sample_id"] for row in csv.DictReader(io.StringIO(table, newline=""))] == STRANGE
+    for name, text in (("ids.jsonl", lines), ("ids.csv", table)):
+        (folder / name).write_text(text, encoding="utf-8", newline="")
+        run = cli("sets", "delete-samples", "strange", "--ids", name, "--dry-run", "--json")
+        assert run.json["n_deleted"] == len(STRANGE)
+
+
+def test_strange_ids_cannot_act_on_a_terminal(cli: Any, strange: None, stdin: Stdin) -> None:
+    for command in (
+        ("diff", "strange@1", "strange@2"),
+        ("delete-samples", "strange", "--where", "sample_id <> 'plain'", "--dry-run"),
+    ):
+        out = cli("sets", *command).out
+        assert r"a\nb, c\rd, quo" in out
+        assert "\x1b" not in out
+    stdin(b"\x1b[31m\n")
+    assert "\x1b" not in cli("sets", "delete-samples", "strange", "--ids", "-").err
+
+
+def test_ids_of_one_line_each_are_taken_to_the_letter(cli: Any, strange: None, stdin: Stdin) -> None:
+    stdin(f"{STRANGE[4]}\r\n{STRANGE[5]}\n{STRANGE[2]}".encode())
+    assert cli("sets", "delete-samples", "strange", "--ids", "-", "--json").json["n_deleted"] == 3

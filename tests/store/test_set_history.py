@@ -15,6 +15,7 @@ from nait_store.schemas.activation_set import Operation, RedirectRecord
 from nait_store.storage.labels import LabelKind, Labels
 from nait_store.storage.provenance import current_provenance
 from nait_store.storage.versions import VersionLog
+from nait_store.store.set_history import in_words
 from nait_store.testing.stores import build_set
 
 
@@ -238,3 +239,21 @@ def test_an_emptied_set_is_described_scored_and_selected_from(store: nait_store.
         store.profiles.build("nothing", source="pool")
     with pytest.raises(InvalidInputError):
         store.select("pool", profile="math")
+
+
+@pytest.mark.parametrize(
+    ("operation", "details", "words"),
+    [
+        (Operation.INGEST, {}, ""),
+        (Operation.COMPACT, {"segments": 12, "into": 2, "dropped_rows": 3}, "12 segments into 2"),
+        (Operation.PURGE, {"n_purged": 1}, "1 sample gone for good"),
+        (Operation.REPAIR, {"n_dropped": 3000}, "3,000 samples lost to damage"),
+        (Operation.DELETE_SAMPLES, {"n_deleted": 2, "where": "a\nb"}, "2 samples where a\nb"),
+        (Operation.DELETE_SAMPLES, {"n_deleted": "two"}, "n deleted two"),
+        (Operation.RESTORE, {"restored": None}, "restored None"),
+        (Operation.PURGE, {"by_whom": ["me"]}, "by whom ['me']"),
+    ],
+)
+def test_details_in_words(store: nait_store.Store, operation: Operation, details: dict[str, Any], words: str) -> None:
+    manifest = store.sets.open("pool").manifest
+    assert in_words(manifest.model_copy(update={"operation": operation, "details": details})) == words
