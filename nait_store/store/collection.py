@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import FormatError, InvalidInputError, NaitStoreError, NotFoundError, did_you_mean
 from nait_store.progress import ProgressEvent
@@ -186,6 +186,7 @@ class _Collection:
     held: list[Held] = field(default_factory=list)
     read: dict[str, Document] = field(default_factory=dict)
     n_bytes: int = 0
+    unknown: bool = False
     began: float = field(default_factory=time.monotonic)
 
     @property
@@ -193,76 +194,77 @@ class _Collection:
         return self.store.location
 
     def run(self) -> GcReport:
-        if self.set_name is None:
-            # Selections need profiles, and both need sets: what goes first lets go of what it needed.
-            self._payloads(Kind.SELECTION)
-            self._payloads(Kind.PROFILE)
         roots = self._roots()
         self.held += roots.unreadable
+        planned = list(self._plans(roots))
+        # What needs nothing written goes first: gc is wanted most on a disk that is full.
+        for collector, plan in planned:
+            try:
+                self._gather(plan.loose if self.dry_run else collector.take_loose(plan))
+            except NaitStoreError as error:
+                self._leave(collector.what, error)
+        self._take_unfinished(planned)
         kept: set[str] = set()
         doomed: set[str] = set()
-        known = True
-        log = VersionLog(self.location, Kind.SET, SetManifest)
-        for name in [self.set_name] if self.set_name is not None else log.all_names():
+        for collector, plan in planned:
             try:
-                of_set = self._set(name, roots)
+                self._gather(plan.garbage if self.dry_run else collector.take(plan, self._roots))
+                if isinstance(collector, SetGarbage):
+                    digests = (plan.digests, plan.doomed_digests) if self.dry_run else collector.digests(plan)
+                    kept |= digests[0]
+                    doomed |= digests[1]
             except NaitStoreError as error:
-                self._leave(f"set {name}", error)
-                known = False
+                self._leave(collector.what, error)
+        self._take_scores(roots, kept, doomed)
+        expired = tuple(self._expire())
+        held = tuple(dict.fromkeys(self.held))
+        return GcReport(self.dry_run, self.ages.grace.total_seconds(), tuple(self.garbage), expired, held)
+
+    def _plans(self, roots: Roots) -> Iterator[tuple[Any, Any]]:
+        """Every item with something of its own, and what of it can go."""
+        collectors: list[PayloadGarbage | SetGarbage] = []
+        if self.set_name is None:
+            # Selections need profiles, and both need sets: what goes first lets go of what it needed.
+            for kind in (Kind.SELECTION, Kind.PROFILE):
+                names = self.location.names(layout.kind_folder(kind))
+                collectors += [PayloadGarbage(self.location, kind, name, self.ages) for name in names]
+        collectors += [SetGarbage(self.location, name, self.ages) for name in self._set_names()]
+        for collector in collectors:
+            try:
+                plan = collector.plan(roots)
+            except NaitStoreError as error:
+                self._leave(collector.what, error)
             else:
-                kept |= of_set[0]
-                doomed |= of_set[1]
-        known = known and self.set_name is None
-        wanted = Wanted(
-            kept if known else None,
-            doomed - kept,
-            roots.directions if not roots.unreadable and self.set_name is None else None,
-        )
-        self._loose(wanted)
-        expired = tuple(self._expire(log))
-        return GcReport(
-            self.dry_run, self.ages.grace.total_seconds(), tuple(self.garbage), expired, tuple(dict.fromkeys(self.held))
-        )
+                self.held += plan.held
+                yield collector, plan
+
+    def _set_names(self) -> list[str]:
+        return [self.set_name] if self.set_name is not None else self.location.names(layout.kind_folder(Kind.SET))
 
     def _roots(self) -> Roots:
         return Roots(self.location, self.ages, self.read)
 
-    def _payloads(self, kind: Kind) -> None:
-        roots = self._roots()
-        for name in self.location.names(layout.kind_folder(kind)):
-            try:
-                collector = PayloadGarbage(self.location, kind, name, self.ages)
-                plan = collector.plan(roots)
-                self.held += plan.held
-                self._gather(plan.garbage if self.dry_run else collector.take(plan, self._roots))
-            except NaitStoreError as error:
-                self._leave(f"{kind} {name}", error)
-
-    def _set(self, name: str, roots: Roots) -> tuple[frozenset[str], frozenset[str]]:
-        collector = SetGarbage(self.location, name, self.ages)
-        plan = collector.plan(roots)
-        self.held += plan.held
-        if self.dry_run:
-            self._gather(plan.garbage)
-            return plan.digests, plan.doomed_digests
-        self._gather(collector.take(plan, self._roots))
-        return collector.digests(plan)
-
-    def _loose(self, wanted: Wanted) -> None:
-        scores = list(score_garbage(self.location, self.ages, wanted))
-        self._gather(scores if self.dry_run else take_scores(self.location, scores))
+    def _take_unfinished(self, planned: list[tuple[Any, Any]]) -> None:
         folder = "" if self.set_name is None else layout.item_folder(Kind.SET, self.set_name)
-        going = {item.path for item in self.garbage}
+        going = {item.path for _, plan in planned for item in (*plan.loose, *plan.garbage)}
         unfinished = list(unfinished_garbage(self.location, self.ages, folder, going))
         self._gather(unfinished if self.dry_run else take_unfinished(self.location, unfinished))
 
-    def _expire(self, log: VersionLog[SetManifest]) -> Iterator[Expired]:
+    def _take_scores(self, roots: Roots, kept: set[str], doomed: set[str]) -> None:
+        whole = self.set_name is None and not self.unknown
+        directions = roots.directions if self.set_name is None and not roots.unreadable else None
+        wanted = Wanted(kept if whole else None, doomed - kept, directions)
+        scores = list(score_garbage(self.location, self.ages, wanted))
+        self._gather(scores if self.dry_run else take_scores(self.location, scores))
+
+    def _expire(self) -> Iterator[Expired]:
         """Delete by policy, in the end: what is deleted now can be brought back until the next run at least."""
         policy = self.policy
         if policy.keep_last is None and policy.older_than is None:
             return
         roots = self._roots()
-        for name in [self.set_name] if self.set_name is not None else log.all_names():
+        log = VersionLog(self.location, Kind.SET, SetManifest)
+        for name in self._set_names():
             visible = log.numbers(name)
             for number in visible[: -max(1, policy.keep_last or 1)]:
                 try:
@@ -283,6 +285,7 @@ class _Collection:
         """Leave what cannot be judged; a disk or network that fails is no matter of judgement."""
         if not isinstance(error, FormatError | NotFoundError):
             raise error
+        self.unknown = True
         self.held.append(Held(what, f"left alone: {error.what}"))
 
     def _gather(self, garbage: Iterable[Garbage]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nait_store.errors import NotFoundError
@@ -47,17 +47,20 @@ class PayloadPlan:
 
     Attributes
     ----------
+    loose
+        What goes in any case, in this order; nothing has to be written for it.
     due
-        Versions to collect first, and why.
+        Versions to collect, and why.
     garbage
         What goes then, in this order.
     held
         Deleted versions that stay.
     """
 
+    loose: tuple[Garbage, ...]
     due: dict[int, str]
     garbage: tuple[Garbage, ...]
-    held: tuple[Held, ...] = field(default=())
+    held: tuple[Held, ...]
 
 
 class PayloadGarbage:
@@ -71,11 +74,17 @@ class PayloadGarbage:
         The item.
     ages
         What is old enough.
+
+    Attributes
+    ----------
+    what
+        What it is, for messages.
     """
 
     def __init__(self, location: Location, kind: Kind, name: str, ages: Ages) -> None:
         self._location = location
         self._kind = kind
+        self.what = f"{kind} {name}"
         self._name = name
         self._ages = ages
         self._log: VersionLog[ProfileManifest] | VersionLog[SelectionManifest] = (
@@ -96,21 +105,34 @@ class PayloadGarbage:
         """
         due, held = roots.due(self._kind, self._name, Versions.of(self._location, self._kind, self._name))
         self._reasons = due
-        state = self._look(frozenset(due))
-        return PayloadPlan(due, tuple(self._found(state)), tuple(held))
+        garbage = list(self._found(self._look(frozenset(due))))
+        loose = self._still_garbage(garbage)
+        rest = tuple(item for item in garbage if item not in loose)
+        return PayloadPlan(loose, due, rest, tuple(held))
+
+    def take_loose(self, plan: PayloadPlan) -> Iterator[Garbage]:
+        """Delete what is garbage whether or not versions are collected; yields each thing as it is gone."""
+        yield from self._take(plan.loose)
 
     def take(self, plan: PayloadPlan, roots: Callable[[], Roots]) -> Iterator[Garbage]:
-        """Collect what is still due and delete what is still garbage; yields each thing as it is gone."""
+        """Collect what is still due and delete what is garbage then; yields each thing as it is gone."""
         if plan.due:
             versions = Versions.of(self._location, self._kind, self._name)
             still, _ = roots().due(self._kind, self._name, versions)
             for number in plan.due:
                 if number in still:
                     self._log.collect(self._name, number)
-        for garbage in plan.garbage:
-            if self._why(garbage.kind, garbage.path, self._look(frozenset())) is not None:
-                self._delete(garbage)
-                yield garbage
+        yield from self._take(plan.garbage)
+
+    def _take(self, garbage: Iterable[Garbage]) -> Iterator[Garbage]:
+        for item in garbage:
+            if self._still_garbage([item]):
+                self._delete(item)
+                yield item
+
+    def _still_garbage(self, garbage: Iterable[Garbage]) -> tuple[Garbage, ...]:
+        state = self._look(frozenset())
+        return tuple(item for item in garbage if self._why(item.kind, item.path, state) is not None)
 
     def _look(self, pretended: frozenset[int]) -> _State:
         numbers = self._log.listing(self._name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -36,8 +36,10 @@ class SetPlan:
 
     Attributes
     ----------
+    loose
+        What goes in any case, in this order; nothing has to be written for it.
     due
-        Versions to collect first, and why.
+        Versions to collect, and why.
     garbage
         What goes then, in this order.
     held
@@ -46,6 +48,7 @@ class SetPlan:
         SHA-256 of the ``segment.json`` of every segment that stays, and that goes.
     """
 
+    loose: tuple[Garbage, ...]
     due: dict[int, str]
     garbage: tuple[Garbage, ...]
     held: tuple[Held, ...]
@@ -64,10 +67,16 @@ class SetGarbage:
         The set.
     ages
         What is old enough.
+
+    Attributes
+    ----------
+    what
+        What it is, for messages.
     """
 
     def __init__(self, location: Location, name: str, ages: Ages) -> None:
         self._location = location
+        self.what = f"set {name}"
         self._name = name
         self._ages = ages
         self._references = SetReferences(location, name)
@@ -87,19 +96,32 @@ class SetGarbage:
         references = self._references.look(frozenset(due))
         garbage = list(self._found(references))
         garbage += self._set_record(references, garbage)
-        return SetPlan(due, tuple(garbage), tuple(held), references.digests, references.doomed_digests)
+        loose = self._still_garbage(garbage)
+        rest = tuple(item for item in garbage if item not in loose)
+        return SetPlan(loose, due, rest, tuple(held), references.digests, references.doomed_digests)
+
+    def take_loose(self, plan: SetPlan) -> Iterator[Garbage]:
+        """Delete what is garbage whether or not versions are collected; yields each thing as it is gone."""
+        yield from self._take(plan.loose)
 
     def take(self, plan: SetPlan, roots: Callable[[], Roots]) -> Iterator[Garbage]:
-        """Collect what is still due and delete what is still garbage; yields each thing as it is gone."""
+        """Collect what is still due and delete what is garbage then; yields each thing as it is gone."""
         self._bring_back_what_was_undone()
         if plan.due:
             still, _ = self._due(roots())
             for number in plan.due:
                 if number in still:
                     self._references.log.collect(self._name, number)
-        for garbage in plan.garbage:
-            if self._why(garbage.kind, garbage.path, self._references.look()) is not None and self._delete(garbage):
-                yield garbage
+        yield from self._take(plan.garbage)
+
+    def _take(self, garbage: Iterable[Garbage]) -> Iterator[Garbage]:
+        for item in garbage:
+            if self._still_garbage([item]) and self._delete(item):
+                yield item
+
+    def _still_garbage(self, garbage: Iterable[Garbage]) -> tuple[Garbage, ...]:
+        references = self._references.look()
+        return tuple(item for item in garbage if self._why(item.kind, item.path, references) is not None)
 
     def digests(self, plan: SetPlan) -> tuple[frozenset[str], frozenset[str]]:
         """As in the plan, after :meth:`take`."""

@@ -22,7 +22,7 @@ from nait_store.store import collection
 from nait_store.testing.faults import Step, kill_at, no_space_from, write_steps
 from nait_store.testing.object_store import ObjectStore
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row
-from tests.store.gc_stores import LATER, contents, files, problems
+from tests.store.gc_stores import LATER, below, contents, files, problems, put_old_file
 
 SHAPE = {"n_layers": 1, "n_neurons": 4}
 
@@ -143,6 +143,20 @@ def _die_at(number: int) -> Callable[[Step], None]:
             raise Killed
 
     return die
+
+
+def test_a_full_disk_is_rid_of_orphans_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the marks of collected versions need room."""
+    monkeypatch.setenv("NAIT_STORE_CACHE", str(tmp_path / "cache"))
+    store = garbage_of_every_kind(str(tmp_path / "store"))
+    rows = [fake_row(f"orphan{i}", i) for i in range(4)]
+    orphan = build_segment(store.location, "pool", rows, {Feature.MEAN: np.ones((4, 1, 4), np.float32)})
+    put_old_file(store, "activations/pool/.tmp-17-0123456789ab")
+    with write_steps(store.url, before=no_space_from(0)), pytest.raises(StorageError, match="No space left"):
+        gc(store.url)
+    assert orphan.segment_id not in below(store, "activations/pool/segments")
+    assert "activations/pool/.tmp-17-0123456789ab" not in files(store)
+    assert problems(store) == []
 
 
 def test_a_full_disk_is_a_clear_error_and_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,13 +62,13 @@ def before_deleting(monkeypatch: pytest.MonkeyPatch, part: str, act: Callable[[]
 
 def before_collecting(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Do something between the plan and its execution."""
-    real = SetGarbage.take
+    real = SetGarbage.take_loose
 
-    def take(self: SetGarbage, *arguments: Any) -> Iterator[Any]:
+    def take_loose(self: SetGarbage, *arguments: Any) -> Iterator[Any]:
         act()
         yield from real(self, *arguments)
 
-    monkeypatch.setattr(SetGarbage, "take", take)
+    monkeypatch.setattr(SetGarbage, "take_loose", take_loose)
 
 
 def segment(store: nait_store.Store, first: int = 900) -> SegmentRecord:
