@@ -32,6 +32,7 @@ _PAGE_KEYS = 1_000  # the most that S3 lists, or deletes, at once
 _CONNECTIONS = 64
 _READ_AHEAD_BYTES = 1 << 20
 _CREATE_ATTEMPTS = 6
+_FULL = frozenset({"XMinioStorageFull", "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "InsufficientStorage"})
 _DENIED = frozenset({"AccessDenied", "AllAccessDisabled", "InvalidAccessKeyId", "SignatureDoesNotMatch", "403"})
 
 _connections: dict[tuple[int, str], Any] = {}
@@ -272,7 +273,13 @@ class S3Backend(Backend):
         """Put a failure into words: what, where, and what to do."""
         from botocore import exceptions
 
-        code, _ = _code_of(error)
+        code, status = _code_of(error)
+        if code in _FULL or status == 507:
+            return StorageError(
+                f"could not {verb} {url}: {code}: no space is left there",
+                next_step="free some space there, or have the quota raised, and run the same command again: "
+                "what was flushed is kept",
+            )
         if code == "NoSuchBucket":
             return NotFoundError(
                 f"there is no bucket {self.bucket!r} at {self._endpoint()}",
