@@ -37,7 +37,7 @@ class Check:
     Attributes
     ----------
     topic
-        ``python``, ``packages``, ``device``, ``cpu``, ``cache``, ``store`` …
+        ``python``, ``packages``, ``device``, ``cpu``, ``cache``, ``store``, ``ingests``, ``garbage`` …
     state
         ``ok``, ``note`` (works, but worth knowing) or ``problem``.
     text
@@ -158,6 +158,8 @@ def _cache() -> Check:
 
 
 def _store(store: Store) -> list[Check]:
+    from nait_store.store.leftovers import leftovers
+
     location, record = store.location, store.record
     checks = []
     text = f"{store.url}, format {record.format_version}, id {record.store_id}"
@@ -190,7 +192,7 @@ def _store(store: Store) -> list[Check]:
         checks.append(Check("catalog", "ok", f"{where}, lists {n_sets} sets"))
     except NaitStoreError as error:
         checks.append(Check("catalog", "problem", error.what, error.next_step or "run 'nait-store verify'"))
-    return checks
+    return [*checks, *leftovers(store)]
 
 
 def _version(package: str) -> str | None:
