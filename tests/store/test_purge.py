@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -80,27 +82,47 @@ def _selection(ids: list[str], set_ref: str = "pool@1") -> Selection:
     )
 
 
-@pytest.fixture
-def store(url: str, tmp_path: Path) -> nait_store.Store:
+BOTH = pytest.mark.parametrize("store", ["local", "memory"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set in two versions, one of them deleted, a dead ingest, rejects, scores, a profile, a selection."""
-    made = nait_store.open(url, create=True)
+    folder = tmp_path_factory.mktemp("purge")
+    made = nait_store.open(str(folder / "store"), create=True)
     location = made.location
-    _write(tmp_path / "a.jsonl", range(3), broken=True)
-    _write(tmp_path / "b.jsonl", range(3, 6))
-    _write(tmp_path / "c.jsonl", range(1, 12))
-    _ingest(location, tmp_path / "a.jsonl")
+    _write(folder / "a.jsonl", range(3), broken=True)
+    _write(folder / "b.jsonl", range(3, 6))
+    _write(folder / "c.jsonl", range(1, 12))
+    _ingest(location, folder / "a.jsonl")
     made.profiles.build("math", source="pool", method="mean")
-    _ingest(location, tmp_path / "b.jsonl")
+    _ingest(location, folder / "b.jsonl")
     made.score("pool", "math")
     made.sets.versions.log.delete("pool", 2)
     made.selections.save("best", _selection(["r2", "secret-1", "r0"]))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(ActivationSets, "commit", _die)  # everything is flushed by then
         with pytest.raises(_DeadError):
-            _ingest(location, tmp_path / "c.jsonl")
+            _ingest(location, folder / "c.jsonl")
     made.sql("SELECT * FROM samples('pool')").fetchall()
     assert _holders(location), "the test would prove nothing"
-    return made
+    return folder
+
+
+@pytest.fixture
+def store(
+    request: pytest.FixtureRequest, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> nait_store.Store:
+    """A copy of it, on the local disk or in memory, and of its sources."""
+    monkeypatch.setenv("NAIT_STORE_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    if getattr(request, "param", "local") == "local":
+        return nait_store.open(str(tmp_path / "store"))
+    location = Location(f"memory://purge-{uuid.uuid4().hex[:12]}")
+    for path in sorted((tmp_path / "store").rglob("*")):
+        if path.is_file():
+            location.write_bytes(str(path.relative_to(tmp_path / "store")), path.read_bytes())
+    return nait_store.open(location.url)
 
 
 def _holders(location: Location) -> list[str]:
@@ -123,6 +145,7 @@ def _errors(store: nait_store.Store) -> list[str]:
     return [f"{f.path}: {f.problem}" for f in nait_store.open(store.url).verify().errors]
 
 
+@BOTH
 def test_a_purge_leaves_no_trace_of_the_samples(store: nait_store.Store) -> None:
     report = store.purge("pool", ids=GONE, reason="asked for")
     assert _holders(store.location) == []
@@ -134,6 +157,7 @@ def test_a_purge_leaves_no_trace_of_the_samples(store: nait_store.Store) -> None
     assert any("profile:math@1" in text for text in report.remains)
 
 
+@BOTH
 def test_every_version_lacks_the_samples_and_has_the_others(store: nait_store.Store) -> None:
     store.purge("pool", ids=GONE)
     sets = store.sets.versions
@@ -195,6 +219,7 @@ def test_selections_of_other_sets_stay(store: nait_store.Store) -> None:
     assert store.selections.open("theirs").rows().num_rows == 1
 
 
+@BOTH
 def test_lists_of_rejects_lose_their_lines_and_agree_with_the_outcome(store: nait_store.Store) -> None:
     report = store.purge("pool", ids=["secret-bad"])
     assert report.n_found == 1
@@ -204,6 +229,7 @@ def test_lists_of_rejects_lose_their_lines_and_agree_with_the_outcome(store: nai
     assert _errors(store) == []
 
 
+@BOTH
 def test_a_purge_again_has_nothing_to_do(store: nait_store.Store) -> None:
     store.purge("pool", ids=GONE)
     before = [(file.path, file.size_bytes) for file in store.location.files()]
@@ -233,6 +259,7 @@ def test_samples_are_named_by_a_condition_on_a_version(store: nait_store.Store) 
     assert b"zebra" not in manifest.to_json_bytes()
 
 
+@BOTH
 def test_everywhere_means_all_sets(store: nait_store.Store, tmp_path: Path) -> None:
     _write(tmp_path / "d.jsonl", range(2))
     request = IngestRequest((str(tmp_path / "d.jsonl"),), "other", id_field="id")
@@ -275,6 +302,7 @@ def test_what_dead_writers_left_goes_too(store: nait_store.Store) -> None:
     assert _holders(store.location) == []
 
 
+@BOTH
 def test_what_a_killed_purge_left_goes_with_the_next(store: nait_store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
     delete = Location.delete
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,19 +31,20 @@ from nait_store.testing.fake_capture import FakeCapture
 IDS = [f"r{i}" for i in range(12)]
 
 
-@pytest.fixture(params=["local", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nait_store.Store:
+BOTH = pytest.mark.parametrize("store", ["local", "memory"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two versions of a set of three segments, a profile, scores, a selection, labels, a rejected record."""
-    monkeypatch.setenv("NAIT_STORE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    url = str(tmp_path / "store") if request.param == "local" else f"memory://repair-{uuid.uuid4().hex[:12]}"
-    made = nait_store.open(url, create=True)
+    folder = tmp_path_factory.mktemp("repair")
+    made = nait_store.open(str(folder / "store"), create=True)
     records = [{"id": i, "instruction": f"do {i}", "output": f"done {i}"} for i in IDS]
     bad = {"id": "bad", "instruction": "<empty>", "output": ""}
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*records[:8], bad]))
-    (tmp_path / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[8:]))
+    (folder / "a.jsonl").write_text("".join(json.dumps(r) + "\n" for r in [*records[:8], bad]))
+    (folder / "b.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records[8:]))
     for name in "ab":
-        _ingest(made.location, tmp_path / f"{name}.jsonl")
+        _ingest(made.location, folder / f"{name}.jsonl")
     made.profiles.build("math", source="pool", method="mean")
     made.score("pool", "math")
     labels = made.sets.versions.log.labels
@@ -51,7 +53,24 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     rows = pa.table({"rank": [1, 2], "sample_id": ["r1", "r9"], "score": [2.0, 1.0]}, schema=SELECTION_SCHEMA)
     made.selections.save("best", Selection(rows, "pool@2", "math@1", Strategy.ALIGNMENT, "2", None, None, 12, "SELECT"))
     assert made.verify().ok
-    return nait_store.open(url)
+    return folder
+
+
+@pytest.fixture
+def store(
+    request: pytest.FixtureRequest, built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> nait_store.Store:
+    """A copy of it, on the local disk or in memory, and of its sources."""
+    monkeypatch.setenv("NAIT_STORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+    if getattr(request, "param", "local") == "local":
+        return nait_store.open(str(tmp_path / "store"))
+    location = Location(f"memory://repair-{uuid.uuid4().hex[:12]}")
+    for path in sorted((tmp_path / "store").rglob("*")):
+        if path.is_file() and not path.name.startswith("catalog.duckdb"):
+            location.write_bytes(str(path.relative_to(tmp_path / "store")), path.read_bytes())
+    return nait_store.open(location.url)
 
 
 def _ingest(location: Location, source: Path, name: str = "pool") -> None:
@@ -151,6 +170,7 @@ def test_nothing_is_done_to_a_sound_store(store: nait_store.Store) -> None:
     assert {path: store.location.read_bytes(path) for path, _ in store.location.walk()} == before
 
 
+@BOTH
 @pytest.mark.parametrize("damage", ["missing", "rotten"])
 def test_rows_of_a_damaged_chunk_are_dropped_and_the_sound_rows_kept(store: nait_store.Store, damage: str) -> None:
     before = _features(store)
@@ -184,6 +204,7 @@ def test_only_the_damaged_block_is_dropped(store: nait_store.Store) -> None:
     assert left == [f"s{i:06d}" for i in (0, 1, 2, 3, 8, 9)]
 
 
+@BOTH
 def test_lost_sample_rows_cost_their_segment(store: nait_store.Store) -> None:
     store.location.delete(_path(store, "activations/pool/segments/*/samples.parquet"))
     report = _repair(store)
@@ -215,6 +236,7 @@ def test_a_lost_segment_folder_is_stood_for_by_a_blank_one(store: nait_store.Sto
     assert _ids(store, "pool@1") == IDS[4:8]
 
 
+@BOTH
 def test_lost_metadata_and_norms_are_made_again(store: nait_store.Store) -> None:
     paths = [
         _path(store, f"activations/pool/segments/*/{name}")
@@ -230,6 +252,7 @@ def test_lost_metadata_and_norms_are_made_again(store: nait_store.Store) -> None
     assert report.versions == ()
 
 
+@BOTH
 @pytest.mark.parametrize("damage", ["missing", "rotten"])
 def test_the_samples_of_a_lost_version_are_committed_again(store: nait_store.Store, damage: str) -> None:
     path = "activations/pool/versions/2.json"
@@ -369,6 +392,7 @@ def test_a_lost_payload_hides_its_version_and_says_what_to_do(store: nait_store.
         item.open(name)
 
 
+@BOTH
 def test_dropped_samples_alone_are_captured_again(store: nait_store.Store, tmp_path: Path) -> None:
     before = _features(store)
     _flip(store, _path(store, "activations/pool/segments/*/data.zarr/mean/c/0/0/0"), times=3)
@@ -414,6 +438,7 @@ def test_nonsense_is_refused(store: nait_store.Store) -> None:
         store.repair(sources=["a.jsonl"])
 
 
+@BOTH
 def test_everything_at_once(store: nait_store.Store) -> None:
     rng = np.random.default_rng(0)
     paths = [path for path, _ in store.location.walk() if path != "store.json"]
