@@ -38,7 +38,9 @@ def test_every_step_on_a_local_disk_is_seen_in_order(folder: str) -> None:
     counts = Counter(step.what for step in steps)
     assert counts["open"] == 3
     assert counts["write"] == 6
-    assert counts["fsync"] == 4  # each file, and the folder of what was created
+    synced = [step.path for step in steps if step.what == "fsync"]
+    assert sum(".tmp-" in path for path in synced) == 3
+    assert f"{folder}/a" in synced  # the folder, for the names of what was created
     assert (counts["link"], counts["replace"]) == (1, 2)
     assert counts["unlink"] == 1 + 3  # the temporary file, the three in the folder
     assert counts["rmdir"] == 1
@@ -73,6 +75,7 @@ def test_a_disk_that_is_full_for_one_step(folder: str) -> None:
     location.write_bytes("y", b"")
     with write_steps(folder) as steps:
         location.write_bytes("x", b"12345678")
+    steps = [step for step in steps if step.path != folder]  # some filesystems cannot sync a folder: not an error
     assert [step.what for step in steps] == ["open", "write", "write", "fsync", "replace"]
     for step in steps:
         location.delete("x")
