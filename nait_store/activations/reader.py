@@ -23,6 +23,7 @@ from nait_store.activations.chunks import (
     numpy_dtype,
     raw_grid,
 )
+from nait_store.activations.missing import missing_file, require_segment
 from nait_store.activations.sample_rows import read_samples, read_samples_schema
 from nait_store.activations.zarr_arrays import open_zarr_array, read_zarr_array
 from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError, StorageError
@@ -210,6 +211,7 @@ class SegmentReader:
         if array.grid is None:
             folder = f"{DATA_FOLDER}/{feature.value}"
             values = read_zarr_array(array.zarr, (span, slice(index, index + 1)), self._url(folder))[:, 0]
+            require_segment(self._location, self._folder)
             values.setflags(write=False)
             return values
         path = chunk_path(feature, block, index)
@@ -252,6 +254,7 @@ class SegmentReader:
             self._check_files(folder + "/")
             opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
             norms = read_zarr_array(opened, (slice(None),), self._url(folder)).astype(np.float32)
+            require_segment(self._location, self._folder)
             if norms.shape != shape:
                 raise CorruptChunkError(f"{self._url(folder)} has shape {norms.shape}, expected {shape}")
         return norms if columns is None else norms[:, columns]
@@ -276,7 +279,13 @@ class SegmentReader:
         """
         if self._verify:
             check_file(self._location, self._folder, self._files[SAMPLES_FILE], hashed=True)
-        table = read_samples(self._location, f"{self._folder}/{SAMPLES_FILE}", columns, data=self._cached(SAMPLES_FILE))
+        path = f"{self._folder}/{SAMPLES_FILE}"
+        try:
+            table = read_samples(self._location, path, columns, data=self._cached(SAMPLES_FILE))
+        except CorruptChunkError:
+            if not self._location.is_file(path):
+                raise missing_file(self._location, self._folder, SAMPLES_FILE) from None
+            raise
         if table.num_rows != self.n_rows:
             raise CorruptChunkError(
                 f"{self._url(SAMPLES_FILE)} has {table.num_rows:,} rows, its segment has {self.n_rows:,}"
@@ -369,7 +378,7 @@ class SegmentReader:
         try:
             descriptor = os.open(str(local), os.O_RDONLY)
         except FileNotFoundError as error:
-            raise CorruptChunkError(f"{self._url(path)} is missing") from error
+            raise missing_file(self._location, self._folder, path) from error
         except OSError as error:
             raise self._unreadable(path, error) from error
         try:
@@ -398,7 +407,12 @@ class SegmentReader:
         listed = self._files.get(path)
         if self._cache is None or listed is None:
             return None
-        return self._cache.read(self._location, self._folder, listed, keep=keep)
+        try:
+            return self._cache.read(self._location, self._folder, listed, keep=keep)
+        except CorruptChunkError as error:
+            if isinstance(error.__cause__, NotFoundError):
+                raise missing_file(self._location, self._folder, path) from error
+            raise
 
     def _read(self, path: str) -> bytes:
         cached = self._cached(path)
@@ -407,7 +421,7 @@ class SegmentReader:
         try:
             return self._location.read_bytes(f"{self._folder}/{path}")
         except NotFoundError as error:
-            raise CorruptChunkError(f"{self._url(path)} is missing") from error
+            raise missing_file(self._location, self._folder, path) from error
 
     def _check_digest(self, path: str, raw: NDArray[np.uint8]) -> None:
         if not self._verify:
