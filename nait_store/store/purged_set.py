@@ -24,8 +24,9 @@ from nait_store.schemas.record import FileDigest
 from nait_store.scoring.carrying import sidecar_records
 from nait_store.scoring.sidecar_files import delete_sidecar
 from nait_store.storage import layout
-from nait_store.storage.digests import sha256_bytes
+from nait_store.storage.digests import write_payload_file
 from nait_store.storage.object_cache import object_cache
+from nait_store.storage.provenance import new_ulid
 from nait_store.store.census import SegmentCensus, take_census
 from nait_store.store.exclusive import living_work
 from nait_store.store.moved_scores import move_scores
@@ -33,8 +34,6 @@ from nait_store.store.moved_scores import move_scores
 if TYPE_CHECKING:
     from nait_store.activations.set_version import SetVersion
     from nait_store.store.facade import Store
-
-REJECTS_FILE = "rejects.jsonl"
 
 
 @dataclass
@@ -109,7 +108,7 @@ class SetPurge:
         for hit in self._hits(census):
             self._tally.n_rows += len(hit.rows)
             self._tally.rewritten.append(layout.segment_folder(self._name, hit.ref.segment_id))
-        for path, _, _ in self._rejects():
+        for path, _ in self._rejects():
             self._tally.rewritten.append(path)
 
     def run(self, job_id: str, reason: str) -> None:
@@ -204,17 +203,18 @@ class SetPurge:
         gone = {file.sha256 for file in old} - kept
         self._tally.n_cached_files += object_cache().remove(gone)
 
-    def _rejects(self) -> Iterator[tuple[str, str, bytes]]:
-        """Yield (path, ingest folder, bytes without the samples) of every list of rejects that names some."""
+    def _rejects(self) -> Iterator[tuple[str, bytes]]:
+        """Yield (path, bytes without the samples) of every list of rejects that names some."""
         for ingest_id in self._location.names(layout.ingest_folder(self._name)):
             folder = layout.ingest_folder(self._name, ingest_id)
-            path = f"{folder}/{REJECTS_FILE}"
-            if not self._location.is_file(path):
-                continue
-            lines = self._location.read_bytes(path).splitlines(keepends=True)
-            kept = [line for line in lines if not self._names_sample(line)]
-            if len(kept) < len(lines):
-                yield path, folder, b"".join(kept)
+            for file in self._location.names(folder):
+                if not (file.startswith("rejects") and file.endswith(".jsonl")):
+                    continue
+                path = f"{folder}/{file}"
+                lines = self._location.read_bytes(path).splitlines(keepends=True)
+                kept = [line for line in lines if not self._names_sample(line)]
+                if len(kept) < len(lines):
+                    yield path, b"".join(kept)
 
     def _names_sample(self, line: bytes) -> bool:
         try:
@@ -228,18 +228,21 @@ class SetPurge:
         return position in self._tally.positions
 
     def _rewrite_rejects(self) -> None:
-        for path, folder, data in list(self._rejects()):
+        for path, data in list(self._rejects()):
+            folder, _, file = path.rpartition("/")
             outcome_path = f"{folder}/{OUTCOME_FILE}"
             try:
                 outcome = IngestOutcome.from_json_bytes(self._location.read_bytes(outcome_path), outcome_path)
             except NotFoundError:
                 outcome = None
-            if outcome is not None and outcome.rejects is not None:
-                # First the digest, then the file: a crash in between leaves lines to be found by the next purge.
-                digest = FileDigest(path=outcome.rejects.path, size_bytes=len(data), sha256=sha256_bytes(data))
+            if outcome is not None and outcome.rejects is not None and outcome.rejects.path == file:
+                # Under another name, so that the outcome names a list that is what it says at every moment.
+                digest = write_payload_file(self._location, folder, f"rejects-{new_ulid()}.jsonl", data)
                 changed = outcome.model_copy(update={"rejects": digest})
                 self._location.write_bytes(outcome_path, changed.to_json_bytes())
-            self._location.write_bytes(path, data)
+                self._location.delete(path)
+            else:
+                self._location.write_bytes(path, data)
             self._tally.rewritten.append(path)
 
     def _change(self, current: SetVersion | None, reason: str) -> Change | None:

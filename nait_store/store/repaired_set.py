@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 D = TypeVar("D", bound=Document)
 LOST_VERSION = "repair: "
 """Reasons of the deletion of versions that were lost begin with this."""
-REJECTS_FILE = "rejects.jsonl"
 
 
 class SetRepair:
@@ -125,7 +124,7 @@ class SetRepair:
                     self._mend_plan(ingest_id, path)
                 elif file == OUTCOME_FILE:
                     self._mend_outcome(ingest_id, folder)
-                elif file == REJECTS_FILE:
+                elif file.startswith("rejects"):
                     self._accept_rejects(folder)
                 elif file == "heartbeat.json":
                     self._log.delete(path, "the heartbeat of an ingest that is over")
@@ -341,17 +340,19 @@ class SetRepair:
             self._log.delete(path, "it cannot be read, and no version names the ingest")
             return
         rejects = None
-        if self._location.is_file(f"{folder}/{REJECTS_FILE}"):
-            data = self._location.read_bytes(f"{folder}/{REJECTS_FILE}")
-            rejects = FileDigest(path=REJECTS_FILE, size_bytes=len(data), sha256=sha256_bytes(data))
+        lists = [name for name in self._location.names(folder) if name.startswith("rejects")]
+        if lists:  # a purge that was killed may have left an earlier one
+            data = self._location.read_bytes(f"{folder}/{max(lists, key=len)}")
+            rejects = FileDigest(path=max(lists, key=len), size_bytes=len(data), sha256=sha256_bytes(data))
         outcome = IngestOutcome(ingest_id=ingest_id, version=version, rejects=rejects, provenance=current_provenance())
         self._log.write(path, outcome.to_json_bytes(), "made again from the version that names the ingest")
 
     def _accept_rejects(self, folder: str) -> None:
-        path, outcome_path = f"{folder}/{REJECTS_FILE}", f"{folder}/{OUTCOME_FILE}"
+        outcome_path = f"{folder}/{OUTCOME_FILE}"
         outcome = self._read(outcome_path, IngestOutcome)
         if outcome is None or outcome.rejects is None:
             return
+        path = f"{folder}/{outcome.rejects.path}"
         data = self._location.read_bytes(path) if self._location.exists(path) else None
         if data is not None and len(data) == outcome.rejects.size_bytes:
             mended = data if sha256_bytes(data) == outcome.rejects.sha256 else unflip(data, outcome.rejects.sha256)

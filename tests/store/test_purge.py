@@ -224,7 +224,7 @@ def test_lists_of_rejects_lose_their_lines_and_agree_with_the_outcome(store: nai
     report = store.purge("pool", ids=["secret-bad"])
     assert report.n_found == 1
     assert report.versions == ()  # no version ever held it
-    (path,) = [path for path, _ in store.location.walk("activations/pool/ingests") if path.endswith("rejects.jsonl")]
+    (path,) = [path for path, _ in store.location.walk("activations/pool/ingests") if path.endswith(".jsonl")]
     assert [json.loads(line)["sample_id"] for line in store.location.read_bytes(path).splitlines()] == ["other-bad"]
     assert _errors(store) == []
 
