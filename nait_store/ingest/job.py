@@ -376,6 +376,7 @@ class _Job:
             )
         rejects_path = self._write_rejects(journal)
         if segments or adopted:
+            self._sets.create(self._set_record())  # a gc that died may have taken that of a set without versions
             version = commit_abandoned(
                 self._sets,
                 name,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
 from nait_store.storage.versions import VersionLog
 from nait_store.store.set_garbage import SetGarbage
+from nait_store.testing.fake_capture import FakeCapture
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
 from tests.store.gc_stores import NO_GRACE, below, collect, contents, grown_set, problems
 
@@ -314,3 +317,23 @@ def test_the_mark_of_a_gc_that_died_while_somebody_undeleted_goes_again(store: n
     collect(store)
     assert len(below(store, SEGMENTS)) == n_segments
     assert store.sets.open("pool@3").n_samples == 18
+
+
+def test_an_ingest_commits_though_a_gc_died_with_the_record_of_its_set_deleted(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gc deletes ``set.json`` of a set without versions, looks for ingests, and puts it back: here it died between."""
+    store = nait_store.open(url, create=True)
+    real = IngestJournal.acknowledge
+
+    def acknowledge(self: IngestJournal, record: SegmentRecord) -> None:
+        real(self, record)
+        store.location.delete("activations/pool/set.json")
+
+    monkeypatch.setattr(IngestJournal, "acknowledge", acknowledge)
+    records = [{"instruction": f"question {i}", "output": f"answer {i}"} for i in range(20)]
+    source = tmp_path / "records.jsonl"
+    source.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    report = store.ingest(str(source), set="pool", model="fake", capture=FakeCapture())
+    assert report.set_ref == "pool@1"
+    assert store.sets.open("pool").n_samples == 20
