@@ -150,7 +150,7 @@ class Store:
         """Run records through a model once and append their features to an activation set.
 
         Samples that the set holds already are skipped before the forward pass, so the same call again is cheap,
-        and resumes what was interrupted.
+        and resumes what was interrupted. Ctrl-C commits what was captured by then; a second one stops at once.
 
         Parameters
         ----------
@@ -182,13 +182,18 @@ class Store:
             The set was measured with another model, template, span or hook.
         ConflictError
             A sample id that exists came with another content.
+        IngestInterrupted
+            Ctrl-C; the message says which version holds what was captured.
         """
+        from nait_store.ingest.adoption import find_sources
         from nait_store.ingest.job import ingest
         from nait_store.ingest.requests import ignore_estimate
         from nait_store.store.ingesting import open_capture, plan_request
 
         self.location.require_writable()
-        request = plan_request(sources, set, features, options)
+        request = plan_request(
+            sources, set, features, options, find=lambda named: find_sources(self.sets.versions, set, named)
+        )
         session = capture or open_capture(model, request, options)
         return ingest(self.location, session, request, self.progress, announce or ignore_estimate)
 

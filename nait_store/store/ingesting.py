@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,13 +15,19 @@ from nait_store.schemas.capture import Feature, HookPoint, Span, SpanEdges, Stor
 
 if TYPE_CHECKING:
     from nait_store.ingest.capture_source import CaptureSource
+    from nait_store.schemas.activation_set import SourceFile
     from nait_store.store.options import IngestOptions
 
 E = TypeVar("E", bound=StrEnum)
 
 
 def plan_request(
-    sources: str | Sequence[str], set_name: str, features: Sequence[str], options: IngestOptions
+    sources: str | Sequence[str],
+    set_name: str,
+    features: Sequence[str],
+    options: IngestOptions,
+    *,
+    find: Callable[[Sequence[str]], Sequence[SourceFile]] | None = None,
 ) -> IngestRequest:
     """Check everything that can be checked before a model is loaded.
 
@@ -29,6 +35,8 @@ def plan_request(
     ----------
     sources, set_name, features, options
         As given to :meth:`nait_store.store.facade.Store.ingest`.
+    find
+        Finds the input, :func:`nait_store.capture.readers.open_sources` if omitted.
 
     Raises
     ------
@@ -55,7 +63,7 @@ def plan_request(
     named = (sources,) if isinstance(sources, str) else tuple(sources)
     return IngestRequest(
         sources=named,
-        opened=tuple(open_sources(named)),
+        opened=tuple((find or open_sources)(named)),
         set_name=set_name,
         features=chosen,
         dtype=None if stored == "auto" else _choice(StoredDtype, stored, "dtype to store"),
