@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,23 +20,33 @@ from nait_store.registry.profiles import ProfileRegistry
 from nait_store.registry.recipes import RECIPES
 from nait_store.schemas.activation_set import Operation
 from nait_store.schemas.profile import ProfileManifest
+from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 from nait_store.storage.location import Location
+from nait_store.storage.provenance import new_ulid, now
 from nait_store.storage.versions import VersionLog
 from nait_store.testing.stores import build_set
 
 Change = Callable[[Location], object]
 
 
-@pytest.fixture
-def location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Location:
-    monkeypatch.setenv("NAIT_STORE_CACHE", str(tmp_path / "cache"))
-    location = Location(str(tmp_path / "store"))
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original") / "store"
+    location = Location(str(folder))
+    record = StoreRecord(format_version=FORMAT_VERSION, store_id=new_ulid(), created_at=now())
+    location.create_bytes("store.json", record.to_json_bytes())
     for first in (0, 10, 20):
         build_set(location, "pool", 10, first=first, seed=first)
     sets = ActivationSets(location)
     for name in ("default", "nait-paper"):
         ProfileRegistry(location).build("math", sets.open("pool@1"), recipe=_on_mean(name))
-    return location
+    return folder
+
+
+@pytest.fixture
+def location(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Location:
+    monkeypatch.setenv("NAIT_STORE_CACHE", str(tmp_path / "cache"))
+    return Location(str(shutil.copytree(original, tmp_path / "store")))
 
 
 def _on_mean(name: str) -> Any:
