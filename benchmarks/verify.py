@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import nait_store
 from benchmarks.harness import Options, Report, interleave, run, workspace
 from nait_store.scoring.scan import thread_count
 from nait_store.storage.location import Location
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> None:
 def body(options: Options, report: Report) -> None:
     n, n_layers, n_neurons = (64, 2, 256) if options.toy else (4096, 16, 4096)
     with workspace(options, 3 * 2 * n * n_layers * n_neurons) as folder:
-        location = Location(str(Path(folder) / "store"))
+        location = nait_store.open(str(Path(folder) / "store"), create=True).location
         build_set(location, "pool", n, n_layers, n_neurons, n_segments=4)
         files = [str(location.local_path(path)) for path, _ in location.walk()]
         n_bytes = sum(size for _, size in location.walk())
