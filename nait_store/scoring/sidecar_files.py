@@ -138,16 +138,22 @@ class SidecarWriter:
         self._waiting: list[SegmentScores] = []
         self._n_waiting = 0
         # A cache needs no fsync: readers see what a crash of the machine left of it.
-        self._file: PendingFile | None = PendingFile(location, layout.score_sidecar(key.key), durable=False)
-        self._hashed = HashedFile(self._file.handle)
-        self._parquet = pq.ParquetWriter(
-            self._hashed,
-            self._schema.with_metadata({KEY_METADATA: key.to_json_bytes().rstrip()}),
-            compression="none",
-            use_dictionary=False,
-            write_page_checksum=True,
-            write_statistics=["row_index", "score"],
-        )
+        file = PendingFile(location, layout.score_sidecar(key.key), durable=False)
+        self._file: PendingFile | None = file
+        self._hashed = HashedFile(file.handle)
+        try:
+            with file.errors():  # it writes the file's first bytes
+                self._parquet = pq.ParquetWriter(
+                    self._hashed,
+                    self._schema.with_metadata({KEY_METADATA: key.to_json_bytes().rstrip()}),
+                    compression="none",
+                    use_dictionary=False,
+                    write_page_checksum=True,
+                    write_statistics=["row_index", "score"],
+                )
+        except BaseException:
+            file.discard()
+            raise
 
     def append(self, scores: SegmentScores) -> None:
         """Add the next rows."""

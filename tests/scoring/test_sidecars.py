@@ -22,6 +22,7 @@ from nait_store.scoring.scan import SegmentScores
 from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
+from nait_store.testing.faults import no_space_from, write_steps
 from nait_store.testing.scores import plain_projections, random_target
 from nait_store.testing.stores import build_set
 
@@ -343,6 +344,22 @@ def test_a_full_disk_leaves_no_file(location: Location, version: SetVersion, mon
         ensure_scores(location, version, [target()])
     assert "free some disk space" in str(caught.value)
     assert files(location) == []
+
+
+def test_a_disk_that_is_full_at_any_step_is_told_and_leaves_no_file(location: Location, version: SetVersion) -> None:
+    with write_steps(location.url) as steps:
+        ensure_scores(location, version, [target()])
+    location.delete("scores")
+    for step in range(len(steps)):
+        with (
+            write_steps(location.url, before=no_space_from(step)) as taken,
+            pytest.raises(StorageError, match="No space left"),
+        ):
+            ensure_scores(location, version, [target()])
+        assert len(taken) > step
+        assert [path for path in files(location) if path.name.startswith(".tmp-")] == []
+        assert all(path.with_suffix(".json").exists() for path in files(location))
+        location.delete("scores")
 
 
 def test_interruption_keeps_whole_sidecars_only(location: Location, version: SetVersion) -> None:
