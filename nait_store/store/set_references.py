@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
@@ -146,11 +146,13 @@ class SetReferences:
         numbers = self.log.listing(self._name)
         self._refresh()
         gone = frozenset({n for n in numbers.collected if not self.was_undone(n, numbers)} | pretended)
-        seen = (numbers, gone, journals, live_jobs, len(self._redirects.records))
+        # Documents of versions that go vanish one by one, by our own hand; that changes nothing for the others.
+        kept = tuple(number for number in numbers.documents if number not in gone)
+        seen = (kept, gone, journals, live_jobs, len(self._redirects.records))
         if self._last is None or self._last[0] != seen:
             since = min((time for key in live if (time := ulid_time(key)) is not None), default=None)
             self._last = (seen, self._references(numbers, gone, journals, live_jobs, since))
-        return self._last[1]
+        return replace(self._last[1], numbers=numbers)
 
     def _references(
         self,
