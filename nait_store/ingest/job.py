@@ -7,12 +7,10 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
-from nait_store.activations.reader import SegmentReader
-from nait_store.activations.sample_keys import KnownSample, KnownSamples
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
 from nait_store.activations.writer import RejectedSample
 from nait_store.capture.rendering import UnpreparedSample
-from nait_store.capture.source_records import place, printable
+from nait_store.capture.source_records import printable
 from nait_store.errors import IngestInterrupted, InvalidInputError
 from nait_store.ingest.adoption import (
     AbandonedIngest,
@@ -21,10 +19,10 @@ from nait_store.ingest.adoption import (
     find_abandoned,
     find_sources,
     still_abandoned,
-    usable_keys,
 )
 from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
+from nait_store.ingest.coverage import coverage_of, narrower_than
 from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
 from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
 from nait_store.ingest.rejects import RejectLog
@@ -201,35 +199,12 @@ class _Job:
         )
 
     def _open_stream(self, sources: Sequence[SourceFile], version: SetVersion | None) -> SampleStream:
-        adopted = [record for ingest in self._adopted for record in ingest.segments]
-        readers = [SegmentReader(self._location, record) for record in adopted]
-        keys = [usable_keys(self._sets, self._request.set_name, reader) for reader in readers]
-        if version is not None:
-            keys = self._sets.visible_keys(version) + keys
-            readers = version.segments + readers
-        layers = set(self._capture.layers)
-        covers = [set(self._features) <= set(r.features) and layers <= set(r.layers) for r in readers]
-        self._warn_of_narrower_segments(version)
-
-        def describe(known: KnownSample) -> str:
-            row = readers[known.source].samples(["source_uri", "source_index"]).slice(known.row, 1).to_pylist()[0]
-            return place(row["source_uri"], row["source_index"], None)
-
-        return SampleStream(sources, self._request, KnownSamples(keys), covers, describe, self.rejects)
-
-    def _warn_of_narrower_segments(self, version: SetVersion | None) -> None:
-        if version is None:
-            return
-        lost = [f.value for f in version.features if f not in self._features]
-        if lost:
-            self._warnings.append(
-                f"set {version.name!r} stores {', '.join(lost)} for the samples it has, and will not for those added "
-                "now: what needs it can use the samples of earlier versions only"
-            )
-        if set(version.layers) - set(self._capture.layers):
-            self._warnings.append(
-                f"set {version.name!r} stores more layers for the samples it has than for those added now"
-            )
+        layers = self._capture.layers
+        held = coverage_of(
+            self._sets, self._request.set_name, version, self._adopted, features=self._features, layers=layers
+        )
+        self._warnings += narrower_than(version, self._features, layers)
+        return SampleStream(sources, self._request, held.known, held.covers, held.describe, self.rejects)
 
     def _prepared(self, stream: SampleStream) -> Iterator[Any]:
         for samples in stream.batches():
