@@ -40,6 +40,8 @@ class SetVersion:
         Every segment of the version, by ascending ordinal; replacements have taken their places.
     blank
         Rows of replacements that belong to no version: segment ordinal → ascending row indices.
+    n_redirects
+        Redirects of the set that were followed, whether they concern this version or not.
     verify
         Hash every file that is read.
 
@@ -57,6 +59,7 @@ class SetVersion:
         refs: tuple[SegmentRef, ...],
         *,
         blank: Tombstones = MappingProxyType({}),
+        n_redirects: int = 0,
         verify: bool = False,
     ) -> None:
         self.record = record
@@ -64,6 +67,7 @@ class SetVersion:
         self.refs = refs
         self._location = location
         self._blank = blank
+        self._n_redirects = n_redirects
         self._verify = verify
 
     def __repr__(self) -> str:
@@ -83,6 +87,11 @@ class SetVersion:
     def reference(self) -> str:
         """Resolved reference, ``pool@3``."""
         return f"{self.name}@{self.number}"
+
+    @property
+    def state(self) -> str:
+        """What to remember under what was made of the version: after a purge or a repair it is another."""
+        return f"{self.reference} after {self._n_redirects} redirects" if self._n_redirects else self.reference
 
     @cached_property
     def n_samples(self) -> int:

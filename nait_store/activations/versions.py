@@ -315,7 +315,15 @@ class ActivationSets:
             for ref in refs
             if (rows := redirects.blank_rows(ref.segment_id)) is not None and len(rows)
         }
-        return SetVersion(self.location, record, manifest, redirects.follow_all(refs), blank=blank, verify=self._verify)
+        return SetVersion(
+            self.location,
+            record,
+            manifest,
+            redirects.follow_all(refs),
+            blank=blank,
+            n_redirects=len(redirects.records),
+            verify=self._verify,
+        )
 
 
 def require_same_identity(existing: SetRecord, wanted: SetRecord) -> None:

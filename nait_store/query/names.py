@@ -91,7 +91,11 @@ class StatementNames:
             if known is None:
                 # Resolved anew in every statement: labels move, and versions are deleted.
                 spelled = f"{reference.name}@{self._names.sets.resolve(reference)}"
-                known = self._names.versions.get(spelled, lambda: self._names.sets.open(spelled))
+                # A purge or a repair of anybody makes another thing of what was opened before it.
+                n_redirects = len(self._names.sets.redirects(reference.name).records)
+                known = self._names.versions.get(
+                    f"{spelled} after {n_redirects} redirects", lambda: self._names.sets.open(spelled)
+                )
                 self._versions[str(reference)] = self._versions[known.reference] = known
             return known
 

@@ -198,14 +198,14 @@ class QuerySession:
         return _Source(call, f'FROM "{self._alignment(pair)}"', version, pair)
 
     def _relation(self, version: SetVersion) -> SampleRelation:
-        return self._samples.get(version.reference, lambda: SampleRelation(self._location, version))
+        return self._samples.get(version.state, lambda: SampleRelation(self._location, version))
 
     def _samples_sql(self, version: SetVersion) -> str:
-        return self._sample_sql.get(version.reference, lambda: self._relation(version).sql())
+        return self._sample_sql.get(version.state, lambda: self._relation(version).sql())
 
     def _alignment(self, pair: Pair) -> str:
         """Name of the registered table of a pair."""
-        name = f"alignment of {pair.version.reference} with {pair.profile}"
+        name = f"alignment of {pair.version.state} with {pair.profile}"
 
         def register() -> str:
             self._connection.register(name, AlignmentTable(lambda: [pair], self._scores, self._first_error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from nait_store.progress import ProgressEvent
 from nait_store.refs import Kind
 from nait_store.schemas.activation_set import IngestOutcome, Operation, SegmentRecord, SegmentRef
 from nait_store.schemas.record import FileDigest
+from nait_store.schemas.scores import SidecarRecord
 from nait_store.scoring.carrying import sidecar_records
 from nait_store.scoring.sidecar_files import delete_sidecar
 from nait_store.storage import layout
@@ -119,8 +120,9 @@ class SetPurge:
             hits = list(self._hits(census))
             if not hits:
                 break
+            sidecars = list(sidecar_records(self._location))
             for n, hit in enumerate(hits):
-                self._replace(hit)
+                self._replace(hit, sidecars)
                 self._progress(n + 1, len(hits))
         self._delete_unreferenced(census, job_id)
         self._rewrite_rejects()
@@ -150,11 +152,11 @@ class SetPurge:
                 self._tally.positions.add((row["source_uri"], row["source_index"]))
             yield _Hit(ref, record, rows)
 
-    def _replace(self, hit: _Hit) -> None:
+    def _replace(self, hit: _Hit, sidecars: Sequence[SidecarRecord]) -> None:
         replaced = replace_segment(self._sets, self._name, hit.record, blank_rows=hit.rows, operation=Operation.PURGE)
         if replaced is None:
             return
-        move_scores(self._location, replaced, self._sets.redirects(self._name))
+        move_scores(self._location, replaced, self._sets.redirects(self._name), sidecars)
         old, new = replaced.old, replaced.new
         self._forget_cached(old.files, new.files)
         folder = layout.segment_folder(self._name, old.segment_id)

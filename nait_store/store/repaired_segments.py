@@ -29,6 +29,7 @@ from nait_store.errors import CorruptChunkError, FormatError, NaitStoreError, No
 from nait_store.schemas.activation_set import FeatureArray, Operation, SegmentRecord, SegmentRef, SetRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureSettings, Feature, StoredDtype
 from nait_store.schemas.record import FileDigest, canonical_json
+from nait_store.scoring.carrying import sidecar_records
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, sha256_file
 from nait_store.storage.location import Location
@@ -103,6 +104,7 @@ class SegmentRepair:
             return
         entries = [entry for wound in wounds for entry in self._dropped(wound)]
         append_lines(self._rejects, entries)  # before anything is blank
+        sidecars = list(sidecar_records(self._location))
         for wound in wounds:
             replaced = replace_segment(
                 self._sets,
@@ -114,7 +116,7 @@ class SegmentRepair:
                 even_if_blank=True,
             )
             if replaced is not None and wound.record.files:
-                move_scores(self._location, replaced, self._sets.redirects(self._name))
+                move_scores(self._location, replaced, self._sets.redirects(self._name), sidecars)
 
     def _examine(self, ref: SegmentRef) -> _Wound | None:
         folder = layout.segment_folder(self._name, ref.segment_id)

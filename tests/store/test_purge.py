@@ -344,3 +344,10 @@ def test_the_numbers_of_other_samples_stay_as_they_were(store: nait_store.Store)
     after = store.sets.open("pool@1").segments[0].read(Feature.MEAN)
     assert (after[[0, 2]] == before[[0, 2]]).all()
     assert not np.any(after[1])
+
+
+def test_an_open_session_sees_what_another_process_purged(store: nait_store.Store) -> None:
+    asked = "SELECT count(*) FROM samples('pool@1') JOIN alignment('pool@1', 'math') USING (sample_id)"
+    assert store.sql(asked).fetchall() == [(3,)]
+    nait_store.open(store.url).purge("pool", ids=GONE)
+    assert store.sql(asked).fetchall() == [(2,)]
