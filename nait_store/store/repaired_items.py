@@ -58,7 +58,7 @@ class ItemRepair:
         self._mend_markers(numbers)
         if self._kind is Kind.SELECTION:
             self._mend_redirects()
-        for number in numbers.documents:
+        for number in range(1, numbers.last + 1):
             path = layout.version_document(self._kind, self._name, number)
             if path in self._damaged and self._manifest(number) is None:
                 self._mend_manifest(number)
@@ -101,7 +101,7 @@ class ItemRepair:
         path = layout.version_document(self._kind, self._name, number)
         found = self._unreferenced()
         if len(found) != 1:
-            self._hide(number, "its document is damaged")
+            self._hide(number, "its document is lost")
             return
         payload, digest = found[0]
         folder = layout.payload_folder(self._kind, self._name, payload)
@@ -186,7 +186,7 @@ class ItemRepair:
                     self._location.create_bytes(marker, record.to_json_bytes())
         self._log.lose(path, f"{reference}: {why}; {_AGAIN[self._kind]}")
         names = self._location.names(layout.versions_folder(self._kind, self._name))
-        if self._manifest(number) is None and number < VersionNumbers.of(names).last:
+        if self._location.exists(path) and self._manifest(number) is None and number < VersionNumbers.of(names).last:
             self._log.delete(path, f"{reference} cannot be read")
 
     def _unreferenced(self) -> list[tuple[str, str]]:

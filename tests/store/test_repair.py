@@ -380,6 +380,16 @@ def test_a_lost_version_document_is_made_again_from_its_payload(store: nait_stor
     assert opened.selections.open("best").rows().num_rows == 2
 
 
+def test_a_missing_version_of_a_profile_is_hidden_where_nothing_tells_its_payload(store: nait_store.Store) -> None:
+    store.profiles.build("math", source="pool", method="pca")
+    store.location.delete("profiles/math/versions/1.json")
+    store.location.delete("profiles/math/payloads/" + min(store.location.names("profiles/math/payloads")))
+    report = _repair(store)
+    assert report.ok
+    assert any("profile:math@1" in note.text and "build it again" in note.text for note in report.lost)
+    assert nait_store.open(store.url).profiles.open("math").number == 2
+
+
 @pytest.mark.parametrize("file", ["profiles/math/payloads/*/profile.json", "selections/best/payloads/*/*.parquet"])
 def test_a_lost_payload_hides_its_version_and_says_what_to_do(store: nait_store.Store, file: str) -> None:
     store.location.delete(_path(store, file))
