@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -273,50 +272,6 @@ def test_an_error_later_keeps_what_was_flushed_and_commits_nothing(
     report = _ingest(location, source)
     assert (report.resumed_samples, report.n_added) == (kept, _N - kept)
     assert _healthy(location)
-
-
-def _count_writes(location: Location, source: str, monkeypatch: pytest.MonkeyPatch, fail_at: int | None) -> int:
-    """Ingest with the disk full from write number ``fail_at`` on; returns the number of writes."""
-    n = 0
-    lock = threading.Lock()
-    real = {name: getattr(Location, name) for name in ("write_bytes", "create_bytes")}
-
-    def wrapped(name: str) -> Any:
-        def write(self: Location, path: str, data: Any) -> None:
-            nonlocal n
-            with lock, self._errors("write", path):
-                if fail_at is not None and n >= fail_at:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                n += 1
-            real[name](self, path, data)
-
-        return write
-
-    with monkeypatch.context() as patch:
-        for name in real:
-            patch.setattr(Location, name, wrapped(name))
-        _ingest(location, source, flush=FlushPolicy(rows=20))
-    return n
-
-
-def test_a_disk_that_is_full_at_any_write_is_a_clear_error_and_the_ingest_is_resumed(
-    tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    n_writes = _count_writes(Location("memory://enospc-all"), source, monkeypatch, None)
-    assert n_writes > 20
-    for point in range(n_writes):
-        location = Location(f"memory://enospc-{point}")
-        with pytest.raises(StorageError, match="No space left") as caught:
-            _count_writes(location, source, monkeypatch, point)
-        assert caught.value.next_step is not None
-        assert "free some disk space" in caught.value.next_step
-        flushed = _flushed_rows(location)
-        committed = bool(ActivationSets(location).names())
-        capture = FakeCapture(batch_samples=4)
-        report = _ingest(location, source, capture)
-        assert capture.n_captured == (0 if committed else _N - flushed), point
-        assert report.set_ref == "pool@1"
-        assert _healthy(location)
 
 
 # --- several at once -------------------------------------------------------------------------------------------
