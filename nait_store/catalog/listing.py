@@ -33,7 +33,7 @@ class Listing:
     documents
         Kind → name → sorted file names in its ``versions/`` folder, markers of deletions included.
     redirects
-        Set → sorted file names in its ``redirects/`` folder; sets without any are left out.
+        Folder of a set or selection → sorted file names in its ``redirects/``; those without any are left out.
     """
 
     store_id: str
@@ -74,26 +74,36 @@ def list_store(location: Location) -> Listing:
 
 def _list(location: Location, pool: ThreadPoolExecutor | None) -> Listing:
     store_id = _ask(pool, _store_id, location)
-    names = {
-        kind: _ask(pool, location.names, layout.kind_folder(kind)) for kind in Kind if not pool or kind is Kind.SET
-    }
+    listed = [Kind.SET] if pool else list(Kind)
+    names = {kind: _ask(pool, location.names, layout.kind_folder(kind)) for kind in listed}
     small = {kind: _ask(pool, _one_page, location, kind) for kind in Kind if kind not in names}
-    documents: dict[Kind, dict[str, tuple[str, ...]]] = {}
-    asked: dict[Kind, dict[str, Callable[[], list[str]]]] = {}
-    redirects: dict[str, Callable[[], list[str]]] = {}
+    found: dict[str, tuple[str, ...]] = {}  # folder → names in it
+    asked: dict[str, Callable[[], list[str]]] = {}
+    items: dict[Kind, list[str]] = {}
     for kind in Kind:
         page = small[kind]() if kind in small else None
         if page is not None:
-            documents[kind] = page
+            found.update(page)
+            items[kind] = sorted({folder.split("/")[1] for folder in page})
             continue
-        found = names[kind]() if kind in names else location.names(layout.kind_folder(kind))
-        asked[kind] = {name: _ask(pool, location.names, layout.versions_folder(kind, name)) for name in found}
-        if kind is Kind.SET:
-            redirects = {name: _ask(pool, location.names, layout.redirects_folder(kind, name)) for name in found}
-    for kind, waiting in asked.items():
-        documents[kind] = {name: tuple(entries) for name, answer in waiting.items() if (entries := answer())}
-    replaced = {name: tuple(entries) for name, answer in redirects.items() if (entries := answer())}
-    return Listing(store_id(), {kind: documents[kind] for kind in Kind}, replaced)
+        items[kind] = names[kind]() if kind in names else location.names(layout.kind_folder(kind))
+        for name in items[kind]:
+            folders = [layout.versions_folder(kind, name)]
+            if kind is not Kind.PROFILE:
+                folders.append(layout.redirects_folder(kind, name))
+            asked |= {folder: _ask(pool, location.names, folder) for folder in folders}
+    found |= {folder: tuple(answer()) for folder, answer in asked.items()}
+    documents = {
+        kind: {name: entries for name in items[kind] if (entries := found.get(layout.versions_folder(kind, name)))}
+        for kind in Kind
+    }
+    redirects = {
+        layout.item_folder(kind, name): entries
+        for kind in (Kind.SET, Kind.SELECTION)
+        for name in items[kind]
+        if (entries := found.get(layout.redirects_folder(kind, name)))
+    }
+    return Listing(store_id(), documents, redirects)
 
 
 def _ask(
@@ -107,17 +117,16 @@ def _ask(
 
 
 def _one_page(location: Location, kind: Kind) -> dict[str, tuple[str, ...]] | None:
-    """Name → file names in ``versions/``, from one request; None where there are too many files for that."""
+    """Folder → file names, of ``versions/`` and ``redirects/``, from one request; None if there are too many files."""
     files = list(itertools.islice(location.files(layout.kind_folder(kind)), _PAGE_FILES))
     if len(files) == _PAGE_FILES:
         return None
     found: dict[str, list[str]] = {}
     for file in files:
-        folder, _, entry = file.path.rpartition("/")
-        name = folder.removeprefix(f"{layout.kind_folder(kind)}/").removesuffix("/versions")
-        if folder == layout.versions_folder(kind, name):
-            found.setdefault(name, []).append(entry)
-    return {name: tuple(sorted(entries)) for name, entries in sorted(found.items())}
+        parts = file.path.split("/")
+        if len(parts) == 4 and parts[2] in ("versions", "redirects"):
+            found.setdefault("/".join(parts[:3]), []).append(parts[3])
+    return {folder: tuple(sorted(entries)) for folder, entries in found.items()}
 
 
 def _store_id(location: Location) -> str:

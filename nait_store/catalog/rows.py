@@ -12,7 +12,7 @@ from nait_store.errors import FormatError, NotFoundError
 from nait_store.refs import Kind
 from nait_store.schemas.activation_set import SetRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord, SampleSource
-from nait_store.schemas.selection import SelectionManifest, SelectionRecord
+from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 
@@ -62,16 +62,20 @@ class CatalogRows:
         self.tables: Tables = {name: [] for name in TABLES}
         self.problems: list[str] = []
         self._documents = Documents(location)
+        self._replaced: set[str] = set()  # redirects of the selection at hand
         tables = {} if earlier is None else earlier.tables
         self._earlier = {name: list(tables.get(name, ())) for name in TABLES}
         for name, numbers in listing.numbers(Kind.SET).items():
-            redirects = listing.redirects.get(name, ())
-            same = earlier is not None and earlier.redirects.get(name, ()) == redirects
-            self._add_set(name, numbers, replaced=bool(redirects), may_take_over=same)
+            folder = layout.item_folder(Kind.SET, name)
+            same = earlier is not None and earlier.redirects.get(folder) == listing.redirects.get(folder)
+            self._add_set(name, numbers, replaced=folder in listing.redirects, may_take_over=same)
         for name, numbers in listing.numbers(Kind.PROFILE).items():
             self._add_items(Kind.PROFILE, name, numbers)
         for name, numbers in listing.numbers(Kind.SELECTION).items():
-            self._add_items(Kind.SELECTION, name, numbers)
+            folder = layout.item_folder(Kind.SELECTION, name)
+            self._replaced = set(listing.redirects.get(folder, ()))
+            same = earlier is not None and earlier.redirects.get(folder) == listing.redirects.get(folder)
+            self._add_items(Kind.SELECTION, name, numbers, may_take_over=same)
 
     def _add_set(self, name: str, numbers: tuple[int, ...], *, replaced: bool, may_take_over: bool) -> None:
         versions = {row["version"]: row for row in self._known("versions", kind="set", name=name)}
@@ -97,10 +101,12 @@ class CatalogRows:
         self.tables["versions"] += _mark_latest([versions[number] for number in numbers])
         self.tables["segments"] += sorted(segments.values(), key=lambda row: int(row["ordinal"]))
 
-    def _add_items(self, kind: Kind, name: str, numbers: tuple[int, ...]) -> None:
+    def _add_items(self, kind: Kind, name: str, numbers: tuple[int, ...], *, may_take_over: bool = True) -> None:
         table = "profiles" if kind is Kind.PROFILE else "selections"
         versions = {row["version"]: row for row in self._known("versions", kind=kind.value, name=name)}
         items = {row["version"]: row for row in self._known(table, **{kind.value: name})}
+        if not may_take_over:
+            versions, items = {}, {}
         layers = self._known("profile_layers", profile=name) if kind is Kind.PROFILE else []
         new = [number for number in numbers if number not in versions or number not in items]
         self._documents.fetch(layout.version_document(kind, name, number) for number in new)
@@ -169,8 +175,14 @@ class CatalogRows:
 
     def _selection_rows(self, name: str, number: int) -> tuple[Row, Row]:
         manifest = self._manifest(SelectionManifest, Kind.SELECTION, name, number)
-        path = f"{layout.payload_folder(Kind.SELECTION, name, manifest.payload)}/selection.json"
-        record = self._documents.read(SelectionRecord, path, manifest.record_sha256)
+        payload, digest, replaced = manifest.payload, manifest.record_sha256, set(self._replaced)
+        while f"{payload}.json" in replaced:
+            replaced.remove(f"{payload}.json")  # so that a circle ends
+            path = f"{layout.redirects_folder(Kind.SELECTION, name)}/{payload}.json"
+            redirect = self._documents.read(SelectionRedirect, path)
+            payload, digest = redirect.replacement, redirect.record_sha256
+        path = f"{layout.payload_folder(Kind.SELECTION, name, payload)}/selection.json"
+        record = self._documents.read(SelectionRecord, path, digest)
         version = version_row(Kind.SELECTION, name, number, manifest, None, "save", record.n_selected)
         row = {
             "selection": name,

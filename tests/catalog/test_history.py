@@ -11,6 +11,7 @@ import duckdb
 import numpy as np
 import pytest
 
+import nait_store
 from nait_store.activations.replacement import replace_segment
 from nait_store.activations.versions import ActivationSets
 from nait_store.catalog.build import Catalog
@@ -176,3 +177,14 @@ def test_a_purge_changes_the_counts_of_old_versions(location: Location) -> None:
     with duckdb.connect() as connection:
         Catalog(location).load_into(connection)
         assert connection.sql("SELECT segment_id FROM segments WHERE ordinal = 0").fetchall() == [(replacement,)]
+
+
+def test_a_purge_of_chosen_samples_changes_the_counts_of_saved_selections(location: Location, tmp_path: Path) -> None:
+    store = nait_store.open(location.url)
+    store.selections.save("best", store.select("pool", profile="math", top=4))
+    rows(location)
+    chosen = store.selections.open("best").rows().column("sample_id").to_pylist()
+    store.purge("pool", ids=chosen[:1])
+    found = nait_store.open(location.url).sql("SELECT reference, n_selected FROM selections").fetchall()
+    assert found == [("best@1", 3)]
+    assert rows(location) == rows(location, tmp_path)
