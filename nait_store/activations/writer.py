@@ -21,7 +21,7 @@ from nait_store.activations.chunks import (
 )
 from nait_store.activations.sample_rows import samples_parquet
 from nait_store.activations.stored_values import row_norms
-from nait_store.errors import InvalidInputError
+from nait_store.errors import ConflictError, InvalidInputError
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
 from nait_store.schemas.record import FileDigest
@@ -196,7 +196,15 @@ class SegmentWriter:
         return rejected
 
     def close(self) -> SegmentRecord | None:
-        """Write what is left and the record, and return it; None, leaving nothing behind, where no row was accepted."""
+        """Write what is left and the record, and return it; None, leaving nothing behind, where no row was accepted.
+
+        Raises
+        ------
+        StorageError
+            Something could not be written.
+        ConflictError
+            Its beginning was taken by gc meanwhile.
+        """
         if not self._rows:
             self.discard()
             return None
@@ -227,7 +235,17 @@ class SegmentWriter:
         )
         self._location.create_bytes(f"{self._folder}/{SEGMENT_FILE}", record.to_json_bytes())
         self._buffers = {}
+        self._require_beginning()
         return record
+
+    def _require_beginning(self) -> None:
+        """A machine that slept for days wakes up to find that gc took its first chunks for what a crash had left."""
+        first = f"{self._folder}/{self._files[0].path}"
+        if not self._location.is_file(first):
+            raise ConflictError(
+                f"{self._location.url_of(first)} was taken while its segment was being written",
+                next_step="run the same command again: its samples are captured anew",
+            )
 
     def discard(self) -> None:
         """Delete whatever was written; the writer cannot be used afterwards."""

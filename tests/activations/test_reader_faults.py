@@ -11,13 +11,21 @@ import pytest
 import zarr
 
 from nait_store.activations.reader import SegmentReader
-from nait_store.errors import CorruptChunkError, FormatError, InvalidInputError, NotFoundError, StorageError
+from nait_store.activations.writer import SegmentWriter
+from nait_store.errors import (
+    ConflictError,
+    CorruptChunkError,
+    FormatError,
+    InvalidInputError,
+    NotFoundError,
+    StorageError,
+)
 from nait_store.schemas.activation_set import SegmentRecord
-from nait_store.schemas.capture import Feature
+from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.schemas.record import FileDigest
 from nait_store.storage.digests import sha256_file
 from nait_store.storage.location import Location
-from nait_store.testing.stores import build_segment, fake_row
+from nait_store.testing.stores import ENVIRONMENT, SETTINGS, build_segment, fake_identity, fake_row
 
 _ARRAY = np.random.default_rng(7).standard_normal((11, 3, 8)).astype(np.float32)
 _CHUNK = "data.zarr/mean/c/1/2/0"
@@ -206,3 +214,23 @@ def test_too_many_open_files_are_a_storage_error(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "open", exhausted)
     with pytest.raises(StorageError, match="Too many open files"):
         reader.chunk(Feature.MEAN, 0, 0)
+
+
+def test_a_segment_whose_beginning_was_taken_is_not_acknowledged(location: Location) -> None:
+    rows = [fake_row(f"s{i}", i) for i in range(8)]
+    writer = SegmentWriter(
+        location,
+        "pool",
+        identity=fake_identity(),
+        layers=[0],
+        n_neurons=4,
+        features=[Feature.MEAN],
+        dtype=StoredDtype.FLOAT16,
+        settings=SETTINGS,
+        environment=ENVIRONMENT,
+        chunk_rows=4,
+    )
+    writer.append(rows, {Feature.MEAN: np.ones((8, 1, 4), np.float32)})
+    location.delete(f"activations/pool/segments/{writer.segment_id}")  # as gc does after a sleep of days
+    with pytest.raises(ConflictError, match="was taken while its segment was being written"):
+        writer.close()
