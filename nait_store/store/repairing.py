@@ -20,6 +20,7 @@ from nait_store.store.flipped_bits import unflip_document
 from nait_store.store.integrity import verify
 from nait_store.store.repair_log import Note, RepairLog
 from nait_store.store.repaired_items import ItemRepair, mend_labels
+from nait_store.store.repaired_journals import JournalRepair
 from nait_store.store.repaired_segments import SegmentRepair
 from nait_store.store.repaired_set import SetRepair
 
@@ -186,7 +187,7 @@ def _mend_set(store: Store, name: str, log: RepairLog, damaged: set[str], reject
     documents.mend_redirects()
     documents.mend_tombstones()
     lost = documents.hide_lost_versions()
-    documents.mend_journals()
+    JournalRepair(sets, name, record.capture_id if record else "", log, damaged).run()
     if record is None:
         return
     orphans = documents.orphans(lost)
