@@ -17,7 +17,7 @@ from nait_store.cli.views import Block, as_mapping
 from nait_store.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from nait_store.store.collection import GcReport
+    from nait_store.store.garbage.collection import GcReport
 
 _DURATION = re.compile(r"(?P<number>[0-9]{1,7})(?P<unit>[smhdw]?)\Z")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
-    from nait_store.store.collection import GcReport
     from nait_store.store.doctor import DoctorReport
+    from nait_store.store.garbage.collection import GcReport
     from nait_store.store.integrity import VerifyReport
     from nait_store.store.inventory import Profiles
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
@@ -460,7 +460,7 @@ class Store:
         NotFoundError, InvalidInputError
             Unknown set; a negative or absurd duration or number.
         """
-        from nait_store.store.collection import ExpiryPolicy, gc
+        from nait_store.store.garbage.collection import ExpiryPolicy, gc
 
         policy = ExpiryPolicy(keep_last, expire_older_than)
         return gc(self, dry_run=dry_run, grace=grace, policy=policy, set_name=set)

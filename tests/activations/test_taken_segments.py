@@ -15,7 +15,7 @@ from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.capture import Feature
 from nait_store.storage import layout
 from nait_store.storage.location import Location
-from nait_store.store.garbage import delete_in_order
+from nait_store.store.garbage.items import delete_in_order
 from nait_store.testing.stores import build_segment, fake_row
 
 

@@ -10,7 +10,7 @@ import pytest
 import nait_store
 from nait_store.errors import InvalidInputError
 from nait_store.storage.labels import LabelKind
-from nait_store.store.collection import ExpiryPolicy, gc
+from nait_store.store.garbage.collection import ExpiryPolicy, gc
 from tests.store.gc_stores import NO_GRACE, collect, contents, files, grown_set
 
 

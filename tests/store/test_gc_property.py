@@ -18,7 +18,7 @@ from nait_store.schemas.activation_set import Operation
 from nait_store.schemas.capture import Feature
 from nait_store.storage.labels import LabelKind
 from nait_store.storage.provenance import now
-from nait_store.store.collection import ExpiryPolicy, gc
+from nait_store.store.garbage.collection import ExpiryPolicy, gc
 from nait_store.testing.stores import build_set
 from tests.store.gc_stores import LATER, NO_GRACE, contents, files, problems
 

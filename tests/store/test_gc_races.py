@@ -24,7 +24,7 @@ from nait_store.storage.labels import LabelKind
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
 from nait_store.storage.versions import VersionLog
-from nait_store.store.set_garbage import SetGarbage
+from nait_store.store.garbage.sets import SetGarbage
 from nait_store.testing.fake_capture import FakeCapture
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
 from tests.store.gc_stores import NO_GRACE, below, collect, contents, grown_set, problems
@@ -254,7 +254,7 @@ def test_an_append_to_what_gc_takes_meanwhile_is_made_anew(store: nait_store.Sto
         return Change(Operation.INGEST, Contents((Feature.MEAN,), (0, 1)), added=(ref,))
 
     def build_set_anew(store: nait_store.Store) -> None:
-        from nait_store.store import collection
+        from nait_store.store.garbage.items import collection
 
         collection.gc(nait_store.open(store.url), grace=NO_GRACE)
         others(store).create(fake_set_record("pool"))

@@ -18,7 +18,7 @@ from nait_store.storage import layout
 from nait_store.storage.heartbeat import job
 from nait_store.storage.labels import LabelKind
 from nait_store.storage.provenance import current_provenance, new_ulid, now
-from nait_store.store.collection import gc
+from nait_store.store.garbage.collection import gc
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row
 from tests.store.gc_stores import LATER, NO_GRACE, below, collect, contents, files, grown_set
 

@@ -18,7 +18,7 @@ from nait_store.storage.backend import StoredFile
 from nait_store.storage.labels import Labels
 from nait_store.storage.location import Location
 from nait_store.storage.versions import VersionLog, VersionNumbers
-from nait_store.store.garbage import Ages
+from nait_store.store.garbage.items import Ages
 
 PAYLOAD_RECORDS = {Kind.PROFILE: "profile.json", Kind.SELECTION: "selection.json"}
 _MANIFESTS: dict[Kind, type[Document]] = {

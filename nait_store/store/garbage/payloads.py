@@ -12,7 +12,7 @@ from nait_store.schemas.profile import ProfileManifest
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage import layout
 from nait_store.storage.versions import VersionLog, VersionNumbers
-from nait_store.store.garbage import (
+from nait_store.store.garbage.items import (
     Ages,
     Garbage,
     GarbageKind,
@@ -23,7 +23,7 @@ from nait_store.store.garbage import (
     ulid_time,
     weigh,
 )
-from nait_store.store.roots import PAYLOAD_RECORDS, Held, Roots, Versions, chain, replacements
+from nait_store.store.garbage.roots import PAYLOAD_RECORDS, Held, Roots, Versions, chain, replacements
 
 if TYPE_CHECKING:
     from nait_store.storage.backend import StoredFile

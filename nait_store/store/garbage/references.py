@@ -25,8 +25,8 @@ from nait_store.storage.heartbeat import HEARTBEAT_FILE, STALE_SECONDS, is_alive
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import now
 from nait_store.storage.versions import VersionLog, VersionNumbers
-from nait_store.store.garbage import ulid_time
-from nait_store.store.roots import chain
+from nait_store.store.garbage.items import ulid_time
+from nait_store.store.garbage.roots import chain
 
 
 class JournalState(Enum):

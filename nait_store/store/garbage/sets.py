@@ -15,7 +15,7 @@ from nait_store.schemas.activation_set import SetRecord
 from nait_store.storage import layout
 from nait_store.storage.backend import StoredFile
 from nait_store.storage.location import Location
-from nait_store.store.garbage import (
+from nait_store.store.garbage.items import (
     Ages,
     Garbage,
     GarbageKind,
@@ -26,8 +26,8 @@ from nait_store.store.garbage import (
     ulid_time,
     weigh,
 )
-from nait_store.store.roots import Held, Roots, Versions
-from nait_store.store.set_references import JournalState, References, SetReferences
+from nait_store.store.garbage.references import JournalState, References, SetReferences
+from nait_store.store.garbage.roots import Held, Roots, Versions
 
 
 @dataclass(frozen=True)

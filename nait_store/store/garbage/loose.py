@@ -11,7 +11,7 @@ from nait_store.schemas.scores import SidecarRecord
 from nait_store.storage import layout
 from nait_store.storage.backend import StoredFile
 from nait_store.storage.location import Location
-from nait_store.store.garbage import Ages, Garbage, GarbageKind, delete, weigh
+from nait_store.store.garbage.items import Ages, Garbage, GarbageKind, delete, weigh
 
 _SIDECAR = re.compile(r"([0-9a-f]{64})\.(json|parquet)\Z")
 

@@ -18,17 +18,17 @@ from nait_store.schemas.activation_set import SetManifest
 from nait_store.storage import layout
 from nait_store.storage.provenance import now
 from nait_store.storage.versions import VersionLog
-from nait_store.store.garbage import DEFAULT_GRACE, Ages, Garbage
-from nait_store.store.loose_garbage import (
+from nait_store.store.garbage.items import DEFAULT_GRACE, Ages, Garbage
+from nait_store.store.garbage.loose import (
     Wanted,
     score_garbage,
     take_scores,
     take_unfinished,
     unfinished_garbage,
 )
-from nait_store.store.payload_garbage import PayloadGarbage
-from nait_store.store.roots import Held, Roots
-from nait_store.store.set_garbage import SetGarbage
+from nait_store.store.garbage.payloads import PayloadGarbage
+from nait_store.store.garbage.roots import Held, Roots
+from nait_store.store.garbage.sets import SetGarbage
 
 if TYPE_CHECKING:
     from nait_store.schemas.record import Document

@@ -1,0 +1,1 @@
+"""Garbage collection: what nothing needs any more, found and taken beside everybody who works in the store."""
