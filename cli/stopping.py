@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
+from nait_store.cli.main import EXIT_TERMINATED
 from nait_store.errors import IngestInterrupted
 
 _ONCE_MORE = b"\nstopping: what was captured is written and committed; once more stops at once\n"
@@ -18,7 +19,7 @@ _ONCE_MORE = b"\nstopping: what was captured is written and committed; once more
 class IngestTerminated(IngestInterrupted):
     """SIGTERM during an ingest, with the exit code that it has everywhere: 128 + 15."""
 
-    exit_code = 143
+    exit_code = EXIT_TERMINATED
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ def test_unexpected_errors_are_one_line_that_asks_for_debug(
     def fail(self: object) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("nait_store.store.inventory.Sets.list", fail)
+    monkeypatch.setattr("nait_store.store.sets.Sets.list", fail)
     run = cli("sets", "list")
     assert run.code == 1
     assert run.err.splitlines()[0] == "error: unexpected RuntimeError: two lines"
@@ -131,7 +131,7 @@ def test_interrupts_exit_with_130(cli: Any, store: Path, monkeypatch: pytest.Mon
     def interrupt(self: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nait_store.store.inventory.Sets.list", interrupt)
+    monkeypatch.setattr("nait_store.store.sets.Sets.list", interrupt)
     run = cli("sets", "list")
     assert run.code == 130
     assert run.err == "error: interrupted\n"
