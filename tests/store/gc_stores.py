@@ -13,8 +13,8 @@ from nait_store.activations.versions import ActivationSets
 from nait_store.schemas.capture import Feature
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import now
+from nait_store.store.garbage import collection
 from nait_store.store.garbage.collection import GcReport
-from nait_store.store.garbage.items import collection
 from nait_store.testing.stores import build_set
 
 NO_GRACE = timedelta(0)

@@ -20,7 +20,7 @@ from nait_store.storage import layout
 from nait_store.storage.heartbeat import BeatingHeart
 from nait_store.storage.provenance import current_provenance, new_ulid
 from nait_store.storage.versions import VersionLog
-from nait_store.store.garbage.items import collection
+from nait_store.store.garbage import collection
 from nait_store.testing.object_store import ObjectStore
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
 from tests.store.gc_stores import LATER, NO_GRACE, below, collect, contents, files, grown_set, put_old_file

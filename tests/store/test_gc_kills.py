@@ -18,7 +18,7 @@ from nait_store.ingest.journal import IngestJournal
 from nait_store.schemas.activation_set import IngestPlan, Operation
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage.provenance import current_provenance, new_ulid, now
-from nait_store.store.garbage.items import collection
+from nait_store.store.garbage import collection
 from nait_store.testing.faults import Step, kill_at, no_space_from, write_steps
 from nait_store.testing.object_store import ObjectStore
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row

@@ -254,7 +254,7 @@ def test_an_append_to_what_gc_takes_meanwhile_is_made_anew(store: nait_store.Sto
         return Change(Operation.INGEST, Contents((Feature.MEAN,), (0, 1)), added=(ref,))
 
     def build_set_anew(store: nait_store.Store) -> None:
-        from nait_store.store.garbage.items import collection
+        from nait_store.store.garbage import collection
 
         collection.gc(nait_store.open(store.url), grace=NO_GRACE)
         others(store).create(fake_set_record("pool"))
