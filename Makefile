@@ -11,13 +11,14 @@ PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do 
 	"$$candidate" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 \
 	&& { echo "$$candidate"; break; }; done)
 
-.PHONY: help install demo test check lint types imports tests bench format clean
+.PHONY: help install demo test check lint types imports tests bench faults format clean
 
 help:
 	@echo "make demo     run the whole story on a small model and data that ship with the package (no network)"
 	@echo "make test     everything that must pass: lint, types, imports, tests, benchmarks at toy size"
 	@echo "make check    the same; its parts are make lint, types, imports and tests"
 	@echo "make bench    benchmarks at full size, tables under benchmarks/results/ (DATA=folder MODEL=folder for real data)"
+	@echo "make faults   kills, full disks, flipped bits and races at full size; takes hours"
 	@echo "make format   let ruff format the sources"
 	@echo "make clean    remove the virtual environment, caches and build results"
 
@@ -55,6 +56,14 @@ tests: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run_all $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
+
+FAULTS := "kills --backend local --points 340 --real-model 10" "kills --backend s3 --points 200" \
+	"appends --backend local" "appends --backend s3" no_space compaction purges "flips --files 100" catalog many_versions
+
+# Every promise about faults; each module prints its table, and make stops where one is broken.
+faults: $(INSTALLED)
+	@for fault in $(FAULTS); do echo "--- $$fault"; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults.$$fault || exit 1; done
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix .

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.faults import many_versions
 from benchmarks.run_all import FOLDER, names, run_one
 from tests.warm_processes import warm_environment
 
@@ -28,3 +29,8 @@ def test_startup_benchmark_runs_at_toy_size() -> None:
     done = run_one(COLD, ["--toy"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+
+
+def test_a_long_history_opens_and_keeps_its_promises(capsys: pytest.CaptureFixture[str]) -> None:
+    assert many_versions.main(["--versions", "120", "--segments", "24", "--rounds", "1"]) == 0
+    assert "manifests ≤ 100 MB: yes" in capsys.readouterr().out
