@@ -15,7 +15,7 @@ from nait_store.cli.tables import cell
 from nait_store.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from nait_store.store.purging import PurgeReport
+    from nait_store.store.purge.purging import PurgeReport
 
 _SHOWN = 10
 

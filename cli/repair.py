@@ -16,8 +16,8 @@ from nait_store.errors import CorruptChunkError
 
 if TYPE_CHECKING:
     from nait_store.store.options import IngestOptions
-    from nait_store.store.repair_log import Note
-    from nait_store.store.repairing import RepairReport
+    from nait_store.store.repair.repair_log import Note
+    from nait_store.store.repair.repairing import RepairReport
 
 
 def repair(
@@ -52,7 +52,7 @@ def repair(
     Flipped bits in small files, metadata, norms, documents and caches are made again as they were. The rows of damaged
     chunks become blank in all versions and are listed; all sound rows are kept. The exit code is 9 if damage is left.
     """
-    from nait_store.store.repairing import open_damaged
+    from nait_store.store.repair.repairing import open_damaged
 
     console: Console = context.obj
     options: IngestOptions = {"rejects": rejects, "id_field": id_field}

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from nait_store.store.integrity import VerifyReport
     from nait_store.store.inventory import Profiles
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
-    from nait_store.store.purging import PurgeReport
-    from nait_store.store.repairing import RepairReport
+    from nait_store.store.purge.purging import PurgeReport
+    from nait_store.store.repair.repairing import RepairReport
     from nait_store.store.sets import Sets
 
 DEFAULT_URL = "./.nait-store"
@@ -361,7 +361,7 @@ class Store:
         CorruptChunkError
             Something is damaged that may hold the samples: repair first.
         """
-        from nait_store.store.purging import purge
+        from nait_store.store.purge.purging import purge
 
         return purge(self, set, ids=ids, where=where, everywhere=everywhere, reason=reason, dry_run=dry_run)
 
@@ -407,7 +407,7 @@ class Store:
         NotFoundError, InvalidInputError
             Unknown set; sources without a model.
         """
-        from nait_store.store.repairing import repair
+        from nait_store.store.repair.repairing import repair
 
         return repair(
             self,

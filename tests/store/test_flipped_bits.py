@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nait_store.store.flipped_bits import LARGEST_BYTES, unflip, unflip_document
+from nait_store.store.repair.flipped_bits import LARGEST_BYTES, unflip, unflip_document
 from nait_store.testing.stores import fake_set_record
 
 _DOCUMENT = fake_set_record("pool").to_json_bytes()

@@ -25,7 +25,7 @@ from nait_store.storage import layout
 from nait_store.storage.heartbeat import job
 from nait_store.storage.labels import LabelKind
 from nait_store.storage.location import Location
-from nait_store.store.repairing import RepairReport
+from nait_store.store.repair.repairing import RepairReport
 from nait_store.testing.fake_capture import FakeCapture
 
 IDS = [f"r{i}" for i in range(12)]

@@ -20,8 +20,8 @@ from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
 from nait_store.storage.versions import VersionNumbers
-from nait_store.store.flipped_bits import unflip
-from nait_store.store.repair_log import RepairLog
+from nait_store.store.repair.flipped_bits import unflip
+from nait_store.store.repair.repair_log import RepairLog
 
 D = TypeVar("D", bound=Document)
 _LABEL = re.compile(r"(?P<labels>aliases|tags)/(?P<label>[^/]+)/(?P<number>[1-9][0-9]*)\.json\Z")

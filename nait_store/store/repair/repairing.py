@@ -16,13 +16,13 @@ from nait_store.storage import layout
 from nait_store.storage.verify import Finding
 from nait_store.store.census import take_census
 from nait_store.store.exclusive import exclusive_job
-from nait_store.store.flipped_bits import unflip_document
 from nait_store.store.integrity import verify
-from nait_store.store.repair_log import Note, RepairLog
-from nait_store.store.repaired_items import ItemRepair, mend_labels
-from nait_store.store.repaired_journals import JournalRepair
-from nait_store.store.repaired_segments import SegmentRepair
-from nait_store.store.repaired_set import SetRepair
+from nait_store.store.repair.flipped_bits import unflip_document
+from nait_store.store.repair.repair_log import Note, RepairLog
+from nait_store.store.repair.repaired_items import ItemRepair, mend_labels
+from nait_store.store.repair.repaired_journals import JournalRepair
+from nait_store.store.repair.repaired_segments import SegmentRepair
+from nait_store.store.repair.repaired_set import SetRepair
 
 if TYPE_CHECKING:
     from nait_store.ingest.capture_source import CaptureSource

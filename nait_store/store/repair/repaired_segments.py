@@ -34,9 +34,9 @@ from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, sha256_file
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
-from nait_store.store.flipped_bits import LARGEST_BYTES, unflip
 from nait_store.store.moved_scores import move_scores
-from nait_store.store.repair_log import Note, RepairLog, append_lines
+from nait_store.store.repair.flipped_bits import LARGEST_BYTES, unflip
+from nait_store.store.repair.repair_log import Note, RepairLog, append_lines
 
 _COLUMNS = ["sample_id", "source_uri", "source_index", "record"]
 _UNKNOWN_SETTINGS = CaptureSettings(max_length_tokens=1, compute_dtype="unknown")

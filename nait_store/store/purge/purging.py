@@ -15,8 +15,8 @@ from nait_store.schemas.activation_set import ROW_BITS
 from nait_store.storage import layout
 from nait_store.storage.provenance import now
 from nait_store.store.exclusive import exclusive_job
-from nait_store.store.purged_set import SetPurge, Tally
-from nait_store.store.quotations import find_quotations
+from nait_store.store.purge.purged_set import SetPurge, Tally
+from nait_store.store.purge.quotations import find_quotations
 
 if TYPE_CHECKING:
     from nait_store.activations.versions import ActivationSets

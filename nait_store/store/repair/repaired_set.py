@@ -30,8 +30,8 @@ from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.provenance import current_provenance
 from nait_store.store.census import take_census
-from nait_store.store.flipped_bits import unflip
-from nait_store.store.repair_log import RepairLog
+from nait_store.store.repair.flipped_bits import unflip
+from nait_store.store.repair.repair_log import RepairLog
 
 if TYPE_CHECKING:
     from nait_store.activations.set_version import SetVersion

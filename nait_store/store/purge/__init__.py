@@ -1,0 +1,1 @@
+"""Purging: samples taken out of everything in a store, for good."""
