@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,14 +23,14 @@ from nait_store.activations.chunks import (
 )
 from nait_store.activations.missing import missing_file, require_segment
 from nait_store.activations.sample_rows import read_samples, read_samples_schema
+from nait_store.activations.segment_files import SegmentFiles
 from nait_store.activations.zarr_arrays import open_zarr_array, read_zarr_array
-from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError, StorageError
+from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord, SegmentRef
 from nait_store.schemas.capture import Feature
 from nait_store.storage import layout
-from nait_store.storage.digests import check_file, sha256_bytes
+from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
-from nait_store.storage.object_cache import object_cache
 
 ALL_ROWS = slice(None)
 
@@ -93,10 +91,9 @@ class SegmentReader:
         self._location = location
         self._folder = layout.segment_folder(record.set_name, record.segment_id)
         self._verify = verify
-        self._files = {file.path: file for file in record.files}
+        self._files = SegmentFiles(location, self._folder, record.files, verify=verify)
         self._layer_index = {layer: i for i, layer in enumerate(record.layers)}
         self._arrays: dict[Feature, _Array] = {}
-        self._cache = object_cache() if location.is_remote else None
 
     def __repr__(self) -> str:
         return f"SegmentReader({self.record.set_name!r}, {self.record.segment_id}, n_rows={self.n_rows})"
@@ -210,14 +207,13 @@ class SegmentReader:
         n_rows = span.stop - span.start
         if array.grid is None:
             folder = f"{DATA_FOLDER}/{feature.value}"
-            values = read_zarr_array(array.zarr, (span, slice(index, index + 1)), self._url(folder))[:, 0]
+            values = read_zarr_array(array.zarr, (span, slice(index, index + 1)), self._files.url(folder))[:, 0]
             require_segment(self._location, self._folder)
             values.setflags(write=False)
             return values
         path = chunk_path(feature, block, index)
         n_bytes = array.grid.chunk_rows * self.record.n_neurons * array.grid.dtype.itemsize
-        raw = self._map(path, n_bytes) if self._location.is_local else self._fetch(path, n_bytes, keep=keep)
-        self._check_digest(path, raw)
+        raw = self._files.array(path, n_bytes, keep=keep)
         return raw.view(array.grid.dtype).reshape(array.grid.chunk_rows, self.record.n_neurons)[:n_rows]
 
     def blocks(self, feature: Feature) -> list[slice]:
@@ -244,19 +240,18 @@ class SegmentReader:
         columns = None if layers is None else [self._index(layer) for layer in layers]
         shape = (self.n_rows, len(self.layers))
         folder = f"{DATA_FOLDER}/{norms_name(feature)}"
-        grid = raw_grid(self._read(f"{folder}/zarr.json"), self._url(f"{folder}/zarr.json"))
+        grid = raw_grid(self._files.read(f"{folder}/zarr.json"), self._files.url(f"{folder}/zarr.json"))
         norms: NDArray[np.float32]
         if grid == RawGrid(shape, self.n_rows, np.dtype("<f4")):
-            raw = self._fetch(norms_path(feature), 4 * self.n_rows * len(self.layers))
-            self._check_digest(norms_path(feature), raw)
+            raw = self._files.array(norms_path(feature), 4 * self.n_rows * len(self.layers), mapped=False)
             norms = raw.view(np.float32).reshape(shape)
         else:
-            self._check_files(folder + "/")
+            self._files.check(folder + "/")
             opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
-            norms = read_zarr_array(opened, (slice(None),), self._url(folder)).astype(np.float32)
+            norms = read_zarr_array(opened, (slice(None),), self._files.url(folder)).astype(np.float32)
             require_segment(self._location, self._folder)
             if norms.shape != shape:
-                raise CorruptChunkError(f"{self._url(folder)} has shape {norms.shape}, expected {shape}")
+                raise CorruptChunkError(f"{self._files.url(folder)} has shape {norms.shape}, expected {shape}")
         return norms if columns is None else norms[:, columns]
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -278,32 +273,28 @@ class SegmentReader:
             The file is missing, unreadable, of another length, or (under ``verify``) differs from its digest.
         """
         if self._verify:
-            check_file(self._location, self._folder, self._files[SAMPLES_FILE], hashed=True)
+            self._files.check(SAMPLES_FILE)
         path = f"{self._folder}/{SAMPLES_FILE}"
         try:
-            table = read_samples(self._location, path, columns, data=self._cached(SAMPLES_FILE))
+            table = read_samples(self._location, path, columns, data=self._files.cached(SAMPLES_FILE))
         except CorruptChunkError:
             if not self._location.is_file(path):
                 raise missing_file(self._location, self._folder, SAMPLES_FILE) from None
             raise
         if table.num_rows != self.n_rows:
             raise CorruptChunkError(
-                f"{self._url(SAMPLES_FILE)} has {table.num_rows:,} rows, its segment has {self.n_rows:,}"
+                f"{self._files.url(SAMPLES_FILE)} has {table.num_rows:,} rows, its segment has {self.n_rows:,}"
             )
         return table
 
     def samples_schema(self) -> pa.Schema:
         """Columns of :meth:`samples`, without reading them."""
         path = f"{self._folder}/{SAMPLES_FILE}"
-        return read_samples_schema(self._location, path, data=self._cached(SAMPLES_FILE))
+        return read_samples_schema(self._location, path, data=self._files.cached(SAMPLES_FILE))
 
     def samples_path(self) -> str:
         """Where other readers find ``samples.parquet``: a path, or its URL where the local cache does not keep it."""
-        if self._cached(SAMPLES_FILE) is not None and self._cache is not None:
-            kept = self._cache.path(self._files[SAMPLES_FILE])
-            if kept is not None:
-                return str(kept)
-        return self._url(SAMPLES_FILE)
+        return self._files.local_url(SAMPLES_FILE)
 
     def check_array(self, feature: Feature) -> None:
         """Check that a feature's Zarr metadata agrees with the segment's record.
@@ -332,7 +323,7 @@ class SegmentReader:
         record = self._array_record(feature)
         folder = f"{DATA_FOLDER}/{feature.value}"
         path = f"{folder}/zarr.json"
-        grid = raw_grid(self._read(path), self._url(path))
+        grid = raw_grid(self._files.read(path), self._files.url(path))
         shape = (self.n_rows, len(self.layers), self.record.n_neurons)
         if grid is not None and (grid.dtype != numpy_dtype(record.dtype) or grid.chunk_rows != record.chunk_rows):
             grid = None
@@ -340,20 +331,14 @@ class SegmentReader:
             array = _Array(record, grid)
             found: tuple[int, ...] = grid.shape
         else:
-            self._check_files(folder + "/")
+            self._files.check(folder + "/")
             opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
             array = _Array(record, None, opened)
             found = tuple(opened.shape)
         if found != shape:
-            raise CorruptChunkError(f"{self._url(path)} says shape {found}, the segment's record says {shape}")
+            raise CorruptChunkError(f"{self._files.url(path)} says shape {found}, the segment's record says {shape}")
         self._arrays[feature] = array
         return array
-
-    def _check_files(self, prefix: str) -> None:
-        """Compare files with the record where a generic reader would take a missing chunk for zeros."""
-        for path, file in self._files.items():
-            if path.startswith(prefix):
-                check_file(self._location, self._folder, file, hashed=self._verify)
 
     def _index(self, layer: int) -> int:
         try:
@@ -369,70 +354,3 @@ class SegmentReader:
         if not 0 <= start < self.n_rows:
             raise InvalidInputError(f"segment {self.segment_id} has no block {block}")
         return slice(start, min(start + record.chunk_rows, self.n_rows))
-
-    def _url(self, path: str) -> str:
-        return self._location.url_of(f"{self._folder}/{path}")
-
-    def _map(self, path: str, n_bytes: int) -> NDArray[np.uint8]:
-        local = self._location.local_path(f"{self._folder}/{path}")
-        try:
-            descriptor = os.open(str(local), os.O_RDONLY)
-        except FileNotFoundError as error:
-            raise missing_file(self._location, self._folder, path) from error
-        except OSError as error:
-            raise self._unreadable(path, error) from error
-        try:
-            self._check_size(path, os.fstat(descriptor).st_size, n_bytes)
-            return np.frombuffer(mmap.mmap(descriptor, n_bytes, prot=mmap.PROT_READ), np.uint8)
-        except OSError as error:
-            raise self._unreadable(path, error) from error
-        finally:
-            os.close(descriptor)
-
-    def _unreadable(self, path: str, error: OSError) -> StorageError:
-        return StorageError(
-            f"could not map {self._url(path)}: {error.strerror or error}",
-            next_step="check permissions and the limits on open files and memory maps (ulimit -n)",
-        )
-
-    def _fetch(self, path: str, n_bytes: int, *, keep: bool = True) -> NDArray[np.uint8]:
-        data = self._cached(path, keep=keep)
-        if data is None:
-            data = np.frombuffer(self._read(path), np.uint8)
-        self._check_size(path, len(data), n_bytes)
-        return data
-
-    def _cached(self, path: str, *, keep: bool = True) -> NDArray[np.uint8] | None:
-        """A file of a remote store by way of the local cache."""
-        listed = self._files.get(path)
-        if self._cache is None or listed is None:
-            return None
-        try:
-            return self._cache.read(self._location, self._folder, listed, keep=keep)
-        except CorruptChunkError as error:
-            if isinstance(error.__cause__, NotFoundError):
-                raise missing_file(self._location, self._folder, path) from error
-            raise
-
-    def _read(self, path: str) -> bytes:
-        cached = self._cached(path)
-        if cached is not None:
-            return cached.tobytes()
-        try:
-            return self._location.read_bytes(f"{self._folder}/{path}")
-        except NotFoundError as error:
-            raise missing_file(self._location, self._folder, path) from error
-
-    def _check_digest(self, path: str, raw: NDArray[np.uint8]) -> None:
-        if not self._verify:
-            return
-        expected = self._files.get(path)
-        if expected is None or sha256_bytes(raw.data) != expected.sha256:
-            raise CorruptChunkError(f"{self._url(path)} differs from its recorded SHA-256")
-
-    def _check_size(self, path: str, found: int, expected: int) -> None:
-        if found != expected:
-            raise CorruptChunkError(
-                f"{self._url(path)} has {found:,} bytes instead of {expected:,}",
-                next_step="run 'nait-store verify' to see what else is damaged",
-            )
