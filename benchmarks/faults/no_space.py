@@ -224,7 +224,9 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="nait-no-space-") as folder:
         os.environ["NAIT_STORE_CACHE"] = f"{folder}/cache"
         with backend(options.backend, Path(folder)) as where:
-            rows = [(operation.name, starve(where, operation, options.points)) for operation in chosen]
+            for operation in chosen:
+                rows.append((operation.name, starve(where, operation, options.points)))
+                print(f"{rows[-1][0]}: {'kept' if rows[-1][1].kept else 'BROKEN'}", file=sys.stderr)
     cells = tuple(
         (name, *(str(n) for n in (t.steps, t.trials, t.clear, t.unaffected, t.sound, t.resumed))) for name, t in rows
     )
