@@ -248,7 +248,8 @@ def _recapture(
     )
     session = capture or open_capture(model or "", request, chosen)  # type: ignore[arg-type]
     report = ingest(store.location, session, request, store.progress)
-    log.versions.append(report.set_ref)
+    if report.n_added or report.resumed_samples:
+        log.versions.append(report.set_ref)
     store.refresh()
     return report.n_added
 
