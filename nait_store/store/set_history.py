@@ -274,7 +274,9 @@ def in_words(manifest: SetManifest) -> str:
             which = f" where {details['where']}" if "where" in details else ", listed by id"
             return _count(numbers["n_deleted"], "sample") + which
         case Operation.COMPACT if {"segments", "into"} <= numbers.keys():
-            return f"{_count(numbers['segments'], 'segment')} into {numbers['into']:,}"
+            dropped = numbers.get("dropped_rows", 0)
+            without = f" without {_count(dropped, 'hidden row')}" if dropped else ""
+            return f"{_count(numbers['segments'], 'segment')} into {numbers['into']:,}{without}"
         case Operation.PURGE if "n_purged" in numbers:
             return f"{_count(numbers['n_purged'], 'sample')} gone for good"
         case Operation.REPAIR if "n_dropped" in numbers:

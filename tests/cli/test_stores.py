@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from nait_store.schemas.record import document_bytes
+
 
 def test_init_says_where_and_what_next(cli: Any, folder: Path) -> None:
     run = cli("init")
@@ -74,7 +76,7 @@ def test_a_store_url_that_is_none(cli: Any, url: str, folder: Path) -> None:
 @pytest.mark.parametrize("change", [{"format_version": 2}, {"reader_features": ["teleportation"]}])
 def test_a_store_of_a_newer_format(cli: Any, store: Path, snapshot: Any, change: dict[str, Any]) -> None:
     record = json.loads((store / "store.json").read_text())
-    (store / "store.json").write_text(json.dumps(record | change))
+    (store / "store.json").write_bytes(document_bytes(record | change))
     before = snapshot(store)
     for command in (("sets", "list"), ("init",), ("sql", "SELECT 1")):
         run = cli(*command)
@@ -95,7 +97,7 @@ def test_unknown_writer_features_make_it_read_only(
     cli: Any, store: Path, snapshot: Any, fake_model: Any, write_jsonl: Any
 ) -> None:
     record = json.loads((store / "store.json").read_text())
-    (store / "store.json").write_text(json.dumps(record | {"writer_features": ["teleportation"]}))
+    (store / "store.json").write_bytes(document_bytes(record | {"writer_features": ["teleportation"]}))
     before = snapshot(store)
     assert cli("sets", "list").code == 0
     for command in (

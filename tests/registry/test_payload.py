@@ -16,6 +16,7 @@ from nait_store.registry.payload import ProfileArrays, write_arrays
 from nait_store.registry.profiles import Profile, ProfileRegistry
 from nait_store.registry.recipes import choose_recipe
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
+from nait_store.schemas.record import document_bytes
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
@@ -52,7 +53,7 @@ def forge(
         listed.append({"path": file["path"], "size_bytes": len(data), "sha256": sha256_bytes(data)})
     record["files"] = listed
     change(record)
-    data = json.dumps(record).encode()
+    data = document_bytes(record)
     location.write_bytes(f"{folder}/profile.json", data)
     number = ProfileRegistry(location).numbers("math")[-1] + 1
     manifest = ProfileManifest(

@@ -245,7 +245,7 @@ def test_an_emptied_set_is_described_scored_and_selected_from(store: nait_store.
     ("operation", "details", "words"),
     [
         (Operation.INGEST, {}, ""),
-        (Operation.COMPACT, {"segments": 12, "into": 2, "dropped_rows": 3}, "12 segments into 2"),
+        (Operation.COMPACT, {"segments": 12, "into": 2, "dropped_rows": 3}, "12 segments into 2 without 3 hidden rows"),
         (Operation.PURGE, {"n_purged": 1}, "1 sample gone for good"),
         (Operation.REPAIR, {"n_dropped": 3000}, "3,000 samples lost to damage"),
         (Operation.DELETE_SAMPLES, {"n_deleted": 2, "where": "a\nb"}, "2 samples where a\nb"),
