@@ -40,7 +40,7 @@ from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
-from nait_store.storage.versions import VersionLog
+from nait_store.storage.versions import VersionLog, VersionNumbers
 
 __all__ = ["Profile", "ProfileRegistry", "RowSubset"]
 
@@ -277,14 +277,14 @@ class ProfileRegistry:
     def _commit(self, record: ProfileRecord, payload: str, record_sha256: str, message: str) -> Profile:
         found: Profile | None = None
 
-        def propose(latest: int | None, number: int) -> ProfileManifest | None:  # noqa: ARG001
+        def propose(numbers: VersionNumbers) -> ProfileManifest | None:
             nonlocal found
             found = self._find(record.name, record.recipe_sha256)
             if found is not None:
                 return None
             return ProfileManifest(
                 name=record.name,
-                number=number,
+                number=numbers.last + 1,
                 payload=payload,
                 record_sha256=record_sha256,
                 recipe_sha256=record.recipe_sha256,

@@ -39,7 +39,7 @@ class ProfileInspection:
         inspect_labels(self._inspection, Kind.PROFILE, name, versions.numbers)
         self._records = inspect_payloads(
             self._inspection,
-            layout.payload_folder(Kind.PROFILE, name, "").rstrip("/"),
+            layout.payload_folder(Kind.PROFILE, name),
             PROFILE_FILE,
             ProfileRecord,
             {manifest.payload: manifest.record_sha256 for manifest in versions.kept.values()},

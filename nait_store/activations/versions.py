@@ -212,32 +212,33 @@ class ActivationSets:
         """
         current: SetVersion | None = None
         collected: tuple[int, ...] = ()
-        proposed_at = 0.0
+        looked_at = 0.0
 
-        def manifest(latest: int | None, number: int) -> SetManifest | None:
-            nonlocal current, collected, proposed_at
-            proposed_at = time.time()  # which goes on while the machine sleeps
-            listing = self.log.listing(name)
-            collected = listing.collected
-            current = None if latest is None else self._open(name, latest)
-            next_ordinal = self._next_ordinal(name, latest, listing)
+        def manifest(numbers: VersionNumbers) -> SetManifest | None:
+            nonlocal current, collected
+            collected = numbers.collected
+            current = None if numbers.latest is None else self._open(name, numbers.latest)
+            next_ordinal = self._next_ordinal(name, current, numbers)
             change = propose(current, next_ordinal)
             if change is None:
                 return None
-            return manifest_of(self.location, name, current, number, next_ordinal, change)
+            return manifest_of(self.location, name, current, numbers.last + 1, next_ordinal, change)
 
         def lost(late: SetManifest) -> None:
+            nonlocal looked_at
+            looked_at = time.time()
             written = late.tombstones
             if written is not None and (current is None or written != current.manifest.tombstones):
                 self.location.delete(f"{layout.item_folder(Kind.SET, name)}/{written.path}")
 
         for attempt in range(_ATTEMPTS_BESIDE_GC):
+            looked_at = time.time()  # which goes on while the machine sleeps
             committed = self.log.commit_next(name, manifest, lost)
             if committed is None:
                 return current
-            quick = time.time() - proposed_at < _QUICK_SECONDS
+            quick = time.time() - looked_at < _QUICK_SECONDS
             unmarked = not attempt and quick and self.log.listing(name).collected == collected
-            version = self._open_committed(name, committed.number)
+            version = self._committed(name, committed)
             if version is not None and (unmarked or self._is_whole(version)):
                 return version
             # Versions were deleted and collected between our look and our commit. gc marks what it takes, looks at the
@@ -275,9 +276,9 @@ class ActivationSets:
         last = redirects.follow(ref)
         return record if last is ref else read_segment_record(self.location, record.set_name, last)
 
-    def _open_committed(self, name: str, number: int) -> SetVersion | None:
+    def _committed(self, name: str, manifest: SetManifest) -> SetVersion | None:
         try:
-            return self._open(name, number)
+            return self._version_of(name, manifest)
         except NotFoundError:  # its base, or the set
             if self.record(name) is None:
                 raise
@@ -290,23 +291,26 @@ class ActivationSets:
             paths.append(f"{layout.item_folder(Kind.SET, version.name)}/{version.manifest.tombstones.path}")
         return all(self.location.is_file(path) for path in paths)
 
-    def _next_ordinal(self, name: str, latest: int | None, listing: VersionNumbers) -> int:
+    def _next_ordinal(self, name: str, current: SetVersion | None, numbers: VersionNumbers) -> int:
         """Lowest ordinal never used: deleted versions may have used more than the latest visible one."""
-        documents = listing.documents
-        return max(
-            (self.log.read(name, n).next_ordinal for n in {latest, documents[-1] if documents else None} if n),
-            default=0,
-        )
+        used = current.manifest.next_ordinal if current else 0
+        highest = max(numbers.documents, default=None)
+        if highest is not None and highest != numbers.latest:
+            used = max(used, self.log.read(name, highest).next_ordinal)
+        return used
 
     def _open(self, name: str, number: int) -> SetVersion:
-        manifest = self.log.read(name, number)
+        return self._version_of(name, self.log.read(name, number))
+
+    def _version_of(self, name: str, manifest: SetManifest) -> SetVersion:
         refs = manifest.segments
         if manifest.base is not None:
             refs = self.log.read(name, manifest.base).segments + refs
         record = self.record(name)
         if record is None:
             raise NotFoundError(
-                f"{self.location.url_of(layout.set_record(name))} is missing, so {name}@{number} cannot be read",
+                f"{self.location.url_of(layout.set_record(name))} is missing, "
+                f"so {name}@{manifest.number} cannot be read",
                 next_step="run 'nait-store verify' to see what else is damaged",
             )
         redirects = self.redirects(name)

@@ -19,7 +19,7 @@ from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
-from nait_store.storage.versions import VersionLog
+from nait_store.storage.versions import VersionLog, VersionNumbers
 
 
 @dataclass(frozen=True)
@@ -171,10 +171,10 @@ class SavedSelections:
         return SavedSelection(record, number, self._location, folder)
 
     def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> int:
-        def propose(latest: int | None, number: int) -> SelectionManifest:  # noqa: ARG001
+        def propose(numbers: VersionNumbers) -> SelectionManifest:
             return SelectionManifest(
                 name=name,
-                number=number,
+                number=numbers.last + 1,
                 payload=payload,
                 record_sha256=record_sha256,
                 message=message,

@@ -31,7 +31,7 @@ class SelectionInspection:
     def __init__(self, inspection: Inspection, name: str) -> None:
         self._inspection = inspection
         self._name = name
-        self._payloads = layout.payload_folder(Kind.SELECTION, name, "").rstrip("/")
+        self._payloads = layout.payload_folder(Kind.SELECTION, name)
         self._records: dict[str, SelectionRecord] = {}
 
     def structure(self) -> None:

@@ -6,7 +6,6 @@ Both are append-only logs, ``<kind>/<name>/aliases/<alias>/<n>.json`` and ``…/
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +17,6 @@ from nait_store.storage import layout
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
 
-_DOCUMENT = re.compile(r"([1-9][0-9]*)\.json\Z")
 _ATTEMPTS = 100
 
 
@@ -184,7 +182,7 @@ class Labels:
 
     def _numbers(self, name: str, kind: LabelKind, label: str) -> list[int]:
         names = self._location.names(f"{layout.labels_folder(self._kind, name, LABEL_FOLDERS[kind])}/{label}")
-        return sorted(int(match[1]) for entry in names if (match := _DOCUMENT.match(entry)))
+        return layout.numbered(names)
 
     def _latest(self, name: str, kind: LabelKind, label: str) -> LabelRecord | None:
         numbers = self._numbers(name, kind, label)

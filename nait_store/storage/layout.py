@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from nait_store.refs import Kind
 
 STORE_RECORD = "store.json"
@@ -9,6 +12,7 @@ CATALOG = "catalog.duckdb"
 CATALOG_RECORD = "catalog.duckdb.json"
 SCORES = "scores"
 
+_NUMBERED = re.compile(r"([1-9][0-9]*)\.json\Z")
 _FOLDERS = {Kind.SET: "activations", Kind.PROFILE: "profiles", Kind.SELECTION: "selections"}
 
 
@@ -52,9 +56,15 @@ def redirects_folder(kind: Kind, name: str) -> str:
     return f"{item_folder(kind, name)}/redirects"
 
 
-def payload_folder(kind: Kind, name: str, payload: str) -> str:
-    """Folder of an immutable profile or selection payload."""
-    return f"{item_folder(kind, name)}/payloads/{payload}"
+def payload_folder(kind: Kind, name: str, payload: str = "") -> str:
+    """Folder of an immutable profile or selection payload, or of all of an item's."""
+    folder = f"{item_folder(kind, name)}/payloads"
+    return f"{folder}/{payload}" if payload else folder
+
+
+def numbered(names: Iterable[str]) -> list[int]:
+    """Ascending numbers of the documents ``<n>.json`` among the names in a folder."""
+    return sorted(int(match[1]) for name in names if (match := _NUMBERED.match(name)))
 
 
 def set_record(name: str) -> str:

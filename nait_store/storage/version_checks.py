@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -16,7 +15,6 @@ from nait_store.storage.verify import Inspection, Severity
 from nait_store.storage.versions import VersionNumbers
 
 D = TypeVar("D", bound=Document)
-_NUMBERED = re.compile(r"([1-9][0-9]*)\.json\Z")
 
 
 @dataclass(frozen=True)
@@ -110,15 +108,12 @@ def inspect_labels(inspection: Inspection, kind: Kind, name: str, numbers: Versi
     for label_kind, folder in LABEL_FOLDERS.items():
         labels = layout.labels_folder(kind, name, folder)
         for label in inspection.names(labels):
-            found = {
-                int(match[1]): f"{labels}/{label}/{entry}"
-                for entry in inspection.names(f"{labels}/{label}")
-                if (match := _NUMBERED.match(entry))
-            }
+            moves = f"{labels}/{label}"
+            found = {n: f"{moves}/{n}.json" for n in layout.numbered(inspection.names(moves))}
             latest: LabelRecord | None = None
             for (number, path), (_, record) in zip(
-                sorted(found.items()),
-                inspection.documents([found[number] for number in sorted(found)], LabelRecord),
+                found.items(),
+                inspection.documents(found.values(), LabelRecord),
                 strict=True,
             ):
                 latest = record

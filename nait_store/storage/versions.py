@@ -61,6 +61,11 @@ class VersionNumbers:
         return tuple(number for number in self.documents if number not in hidden)
 
     @property
+    def latest(self) -> int | None:
+        """The highest visible one, or None."""
+        return max(self.visible, default=None)
+
+    @property
     def last(self) -> int:
         """The highest number ever used, 0 if none was."""
         return max((*self.documents, *self.deleted, *self.collected), default=0)
@@ -108,7 +113,7 @@ class VersionLog(Generic[R]):
 
     def latest(self, name: str) -> int | None:
         """Highest visible version number, or None."""
-        return max(self.numbers(name), default=None)
+        return self.listing(name).latest
 
     def read(self, name: str, number: int) -> R:
         """Read one version's document, hidden or not."""
@@ -243,7 +248,7 @@ class VersionLog(Generic[R]):
     def commit_next(
         self,
         name: str,
-        propose: Callable[[int | None, int], R | None],
+        propose: Callable[[VersionNumbers], R | None],
         lost: Callable[[R], None] = lambda _: None,
     ) -> R | None:
         """Commit what follows the latest version, again and again until no other writer comes first.
@@ -253,8 +258,8 @@ class VersionLog(Generic[R]):
         name
             The item.
         propose
-            Given the latest visible version (None if there is none) and the number to take, returns the document,
-            or None where there is nothing to commit any more.
+            Given the numbers that there are, returns the document of the number after the last, or None where there
+            is nothing to commit any more.
         lost
             Told of a document that came too late, to remove what was written for it alone. After any other error
             the document may have been committed all the same, and what it refers to is left to gc.
@@ -273,7 +278,7 @@ class VersionLog(Generic[R]):
         pause = 0.005
         while True:
             listing = self.listing(name)
-            record = propose(max(listing.visible, default=None), listing.last + 1)
+            record = propose(listing)
             if record is None:
                 return None
             try:

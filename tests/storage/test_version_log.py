@@ -8,7 +8,7 @@ from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.labels import LabelKind
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
-from nait_store.storage.versions import VersionLog
+from nait_store.storage.versions import VersionLog, VersionNumbers
 
 
 def _manifest(number: int, name: str = "best") -> SelectionManifest:
@@ -91,7 +91,7 @@ def test_a_deleted_version_is_out_of_sight_and_its_number_stays_used(log: Versio
     assert _resolve(log, "best") == 2
     with pytest.raises(NotFoundError, match=r"best@3 was deleted on .* by "):
         _resolve(log, "best@3")
-    committed = log.commit_next("best", lambda latest, number: _manifest(number) if latest == 2 else None)
+    committed = log.commit_next("best", lambda numbers: _manifest(numbers.last + 1) if numbers.latest == 2 else None)
     assert committed is not None
     assert committed.number == 4
     assert log.names() == ["best"]
@@ -158,8 +158,9 @@ def test_commit_next_goes_on_top_of_the_writer_that_came_first(
     seen: list[tuple[int | None, int]] = []
     lost: list[SelectionManifest] = []
 
-    def propose(latest: int | None, number: int) -> SelectionManifest:
-        seen.append((latest, number))
+    def propose(numbers: VersionNumbers) -> SelectionManifest:
+        number = numbers.last + 1
+        seen.append((numbers.latest, number))
         if len(seen) <= 3:
             log.commit("best", number, _manifest(number))
         return _manifest(number)
@@ -172,7 +173,7 @@ def test_commit_next_goes_on_top_of_the_writer_that_came_first(
 
 
 def test_commit_next_commits_nothing_where_nothing_is_proposed(log: VersionLog[SelectionManifest]) -> None:
-    assert log.commit_next("best", lambda latest, number: None) is None
+    assert log.commit_next("best", lambda numbers: None) is None
     assert log.names() == []
 
 

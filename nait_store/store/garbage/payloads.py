@@ -157,7 +157,7 @@ class PayloadGarbage:
         return self._payloads[number]
 
     def _found(self, state: _State) -> Iterator[Garbage]:
-        payloads = layout.payload_folder(self._kind, self._name, "").rstrip("/")
+        payloads = layout.payload_folder(self._kind, self._name)
         for payload in self._location.names(payloads):
             yield from self._weighed(GarbageKind.PAYLOAD, f"{payloads}/{payload}", state)
         redirects = layout.redirects_folder(self._kind, self._name)
