@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from nait_store.errors import CorruptChunkError, NotFoundError
+from nait_store.activations.sample_rows import open_samples
+from nait_store.errors import CorruptChunkError
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.samples import SAMPLE_FIELDS, USER_FIELD_PREFIX
 from nait_store.storage.digests import HashedFile
@@ -85,7 +86,7 @@ def write_blanked_samples(
     n_tokens = n_truncated = 0
     kept: tuple[str, ...] = ()
     if source is not None:
-        with _opened(location, source) as file:
+        with open_samples(location, source) as file:
             kept = _columns_in_use(file, blank)
     schema: pa.Schema | None = None
     with PendingFile(location, f"{folder}/{path}") as target, target.errors(), contextlib.ExitStack() as stack:
@@ -136,7 +137,7 @@ def _batches(
             yield begin, pa.table({field.name: pa.nulls(n, field.type) for field in SAMPLE_FIELDS})
         return
     begin = 0
-    with _opened(location, source) as file:
+    with open_samples(location, source) as file:
         for batch in file.iter_batches(_ROW_GROUP_ROWS, columns=[*(f.name for f in SAMPLE_FIELDS), *user_columns]):
             yield begin, pa.Table.from_batches([batch])
             begin += batch.num_rows
@@ -157,17 +158,3 @@ def _blanked(table: pa.Table, mask: NDArray[np.bool_], begin: int, schema: pa.Sc
         blank = pa.scalar(_BLANK_VALUES.get(field.name), field.type)
         columns.append(pc.if_else(condition, blank, table.column(field.name)))
     return pa.table(columns, schema=schema)
-
-
-@contextlib.contextmanager
-def _opened(location: Location, path: str) -> Iterator[pq.ParquetFile]:
-    try:
-        with location.open_read(path) as handle, pq.ParquetFile(handle) as file:
-            yield file
-    except NotFoundError as error:
-        raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
-    except pa.ArrowException as error:
-        raise CorruptChunkError(
-            f"{location.url_of(path)} cannot be read as Parquet: {error}",
-            next_step="run 'nait-store verify' to see what else is damaged",
-        ) from error

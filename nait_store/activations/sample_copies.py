@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from nait_store.activations.chunks import SAMPLES_FILE
-from nait_store.activations.sample_rows import column_value
-from nait_store.errors import CorruptChunkError, NotFoundError
+from nait_store.activations.sample_rows import column_value, open_samples
+from nait_store.errors import CorruptChunkError
 from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.samples import (
@@ -141,7 +140,7 @@ def _with_user_columns(table: pa.Table, types: dict[str, FieldType]) -> pa.Table
 
 def _stored_types(location: Location, record: SegmentRecord) -> dict[str, FieldType]:
     """User fields of one segment in the order of their columns."""
-    with _opened(location, record) as file:
+    with open_samples(location, _path(record)) as file:
         names = _user_names(file)
     return {name: record.user_fields[name] for name in names}
 
@@ -153,7 +152,7 @@ def _inferred_types(
     order: dict[str, None] = {}
     found = FieldTypes()
     for record, rows in sources:
-        with _opened(location, record) as file:
+        with open_samples(location, _path(record)) as file:
             order.update(dict.fromkeys(_user_names(file)))
         for batch in _batches(location, record, rows, ["record"]):
             for text in batch.column("record").to_pylist():
@@ -172,7 +171,7 @@ def _batches(
 ) -> Iterator[pa.Table]:
     """The chosen rows of one segment."""
     begin = 0
-    with _opened(location, record) as file:
+    with open_samples(location, _path(record)) as file:
         if file.metadata.num_rows != record.n_rows:
             raise CorruptChunkError(
                 f"{location.url_of(_path(record))} has {file.metadata.num_rows:,} rows, "
@@ -186,21 +185,6 @@ def _batches(
             elif low < high:
                 yield table.take(pa.array(rows[low:high] - begin))
             begin += batch.num_rows
-
-
-@contextlib.contextmanager
-def _opened(location: Location, record: SegmentRecord) -> Iterator[pq.ParquetFile]:
-    path = _path(record)
-    try:
-        with location.open_read(path) as handle, pq.ParquetFile(handle) as file:
-            yield file
-    except NotFoundError as error:
-        raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
-    except pa.ArrowException as error:
-        raise CorruptChunkError(
-            f"{location.url_of(path)} cannot be read as Parquet: {error}",
-            next_step="run 'nait-store verify' to see what else is damaged",
-        ) from error
 
 
 def _path(record: SegmentRecord) -> str:

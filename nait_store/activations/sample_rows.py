@@ -82,21 +82,23 @@ def read_samples(
     CorruptChunkError
         The file is missing or is not the Parquet that it should be.
     """
-    with _opened(location, path, data) as file:
+    with open_samples(location, path, data) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 
 def read_samples_schema(location: Location, path: str, *, data: NDArray[np.uint8] | None = None) -> pa.Schema:
     """Read the columns of a ``samples.parquet``; arguments and errors as for :func:`read_samples`."""
-    with _opened(location, path, data) as file:
+    with open_samples(location, path, data) as file:
         return file.schema_arrow
 
 
 @contextlib.contextmanager
-def _opened(location: Location, path: str, data: NDArray[np.uint8] | None) -> Iterator[pq.ParquetFile]:
+def open_samples(location: Location, path: str, data: NDArray[np.uint8] | None = None) -> Iterator[pq.ParquetFile]:
+    """Open a ``samples.parquet``; arguments and errors as for :func:`read_samples`, also while the block reads."""
     try:
-        with location.open_read(path) if data is None else pa.BufferReader(pa.py_buffer(data)) as handle:
-            yield pq.ParquetFile(handle)
+        source = location.open_read(path) if data is None else pa.BufferReader(pa.py_buffer(data))
+        with source as handle, pq.ParquetFile(handle) as file:
+            yield file
     except NotFoundError as error:
         raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
     except (pa.ArrowException, OSError) as error:

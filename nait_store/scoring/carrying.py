@@ -67,11 +67,6 @@ def sidecar_records(location: Location) -> Iterator[SidecarRecord]:
             yield from filter(None, pool.map(read, keys[start : start + 64 * _READERS]))
 
 
-def sidecars_of(location: Location, segment_sha256: str) -> list[SidecarRecord]:
-    """Records of the sidecars of one segment; costs as much as :func:`sidecar_records`."""
-    return [record for record in sidecar_records(location) if record.segment_sha256 == segment_sha256]
-
-
 def carry_over(
     location: Location,
     sources: Sequence[CarriedRows],

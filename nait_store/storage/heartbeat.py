@@ -93,8 +93,7 @@ def sole_job(location: Location, jobs_folder: str, job_id: str, what: str) -> It
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         with job(location, f"{jobs_folder}/{job_id}"):
-            others = [name for name in location.names(jobs_folder) if name != job_id]
-            if not any(is_alive(location, f"{jobs_folder}/{name}") for name in others):
+            if not living(location, jobs_folder, besides=job_id):
                 yield
                 return
         if time.monotonic() > deadline:
@@ -103,6 +102,12 @@ def sole_job(location: Location, jobs_folder: str, job_id: str, what: str) -> It
                 next_step="wait until it has ended and run the same command again",
             )
         time.sleep(random.uniform(0.1, 0.6))
+
+
+def living(location: Location, folder: str, *, besides: str = "") -> list[str]:
+    """Folders directly below ``folder``, except one, of the jobs or ingests that still run."""
+    others = [f"{folder}/{name}" for name in location.names(folder) if name != besides]
+    return [other for other in others if is_alive(location, other)]
 
 
 def is_alive(location: Location, folder: str) -> bool:

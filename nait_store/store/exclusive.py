@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from nait_store.errors import ConflictError
 from nait_store.ingest.journal import OUTCOME_FILE
 from nait_store.storage import layout
-from nait_store.storage.heartbeat import is_alive, job
+from nait_store.storage.heartbeat import job, living
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import new_ulid
 
@@ -49,13 +49,6 @@ def exclusive_job(location: Location, set_name: str) -> Iterator[str]:
 
 def living_work(location: Location, set_name: str, *, besides: str = "") -> list[str]:
     """Folders, below the store's root, of the ingests and jobs of a set that are alive."""
-    found = []
-    for ingest_id in location.names(layout.ingest_folder(set_name)):
-        folder = layout.ingest_folder(set_name, ingest_id)
-        if is_alive(location, folder) and not location.exists(f"{folder}/{OUTCOME_FILE}"):
-            found.append(folder)
-    for job_id in location.names(layout.job_folder(set_name)):
-        folder = layout.job_folder(set_name, job_id)
-        if job_id != besides and is_alive(location, folder):
-            found.append(folder)
-    return found
+    ingests = living(location, layout.ingest_folder(set_name))
+    running = [folder for folder in ingests if not location.exists(f"{folder}/{OUTCOME_FILE}")]
+    return running + living(location, layout.job_folder(set_name), besides=besides)

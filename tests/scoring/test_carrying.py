@@ -14,7 +14,7 @@ from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
 from nait_store.scoring import sidecar_files
-from nait_store.scoring.carrying import CarriedRows, carry_over, sidecar_records, sidecars_of
+from nait_store.scoring.carrying import CarriedRows, carry_over, sidecar_records
 from nait_store.scoring.completion import ensure_scores
 from nait_store.scoring.scan import SegmentScores
 from nait_store.scoring.sidecar_files import delete_sidecar
@@ -128,13 +128,13 @@ def test_rows_must_be_those_of_the_segment(location: Location, version: SetVersi
 
 def test_sidecars_of_a_segment_are_told_from_others(location: Location, version: SetVersion) -> None:
     ensure_scores(location, version, [target(1), target(2)])
-    assert len(list(sidecar_records(location))) == 4
-    found = sidecars_of(location, version.refs[1].record_sha256)
-    assert {record.directions_sha256 for record in found} == {
-        target(1).directions_sha256,
-        target(2).directions_sha256,
+    found = list(sidecar_records(location))
+    assert len(found) == 4
+    assert {(record.segment_sha256, record.directions_sha256) for record in found} == {
+        (ref.record_sha256, directions)
+        for ref in version.refs
+        for directions in (target(1).directions_sha256, target(2).directions_sha256)
     }
-    assert {record.segment_sha256 for record in found} == {version.refs[1].record_sha256}
 
 
 def test_a_damaged_record_is_left_out_and_reported(

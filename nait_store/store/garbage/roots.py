@@ -12,7 +12,7 @@ from nait_store.refs import Kind, parse_reference
 from nait_store.schemas.activation_set import SetManifest
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.record import Document
-from nait_store.schemas.selection import SelectionManifest, SelectionRecord
+from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
 from nait_store.storage import layout
 from nait_store.storage.backend import StoredFile
 from nait_store.storage.labels import Labels
@@ -159,12 +159,12 @@ class Roots:
             try:
                 versions = Versions.of(self._location, kind, name)
                 gone = {*versions.numbers.collected, *self.due(kind, name, versions)[0]}
-                for number in versions.numbers.documents:
-                    if number in gone:
-                        continue
+                kept = [number for number in versions.numbers.documents if number not in gone]
+                redirects = replacements(self._location, kind, name) if kept else {}
+                for number in kept:
                     spelled = f"{kind}:{name}@{number}"
                     try:
-                        record = self._record(log, kind, name, number, record_type)
+                        record = self._record(log, redirects, kind, name, number, record_type)
                     except NotFoundError:
                         if number in log.listing(name).collected:  # by another gc, just now
                             continue
@@ -173,12 +173,14 @@ class Roots:
             except NaitStoreError as error:
                 self.unreadable.append(Held(spelled, error.what))
 
-    def _record(self, log: VersionLog[Any], kind: Kind, name: str, number: int, record_type: Any) -> Any:
+    def _record(
+        self, log: VersionLog[Any], redirects: Mapping[str, str], kind: Kind, name: str, number: int, record_type: Any
+    ) -> Any:
         path = layout.version_document(kind, name, number)
         manifest = self._read.get(path)
         if manifest is None:
             manifest = self._read[path] = log.read(name, number)
-        payload = chain(replacements(self._location, kind, name), getattr(manifest, "payload", ""))[-1]
+        payload = chain(redirects, getattr(manifest, "payload", ""))[-1]
         path = f"{layout.payload_folder(kind, name, payload)}/{PAYLOAD_RECORDS[kind]}"
         record = self._read.get(path)
         if record is None:
@@ -208,18 +210,12 @@ def replacements(location: Location, kind: Kind, name: str) -> dict[str, str]:
     for entry in location.names(folder):
         if entry.endswith(".json"):
             path = f"{folder}/{entry}"
-            found[entry.removesuffix(".json")] = _replacement(location, path)
+            try:
+                redirect = SelectionRedirect.from_json_bytes(location.read_bytes(path), location.url_of(path))
+            except NotFoundError as error:
+                raise FormatError(f"{location.url_of(path)} vanished") from error
+            found[entry.removesuffix(".json")] = redirect.replacement
     return found
-
-
-def _replacement(location: Location, path: str) -> str:
-    class Redirect(Document):
-        replacement: str
-
-    try:
-        return Redirect.from_json_bytes(location.read_bytes(path), location.url_of(path)).replacement
-    except NotFoundError as error:
-        raise FormatError(f"{location.url_of(path)} vanished") from error
 
 
 def chain(redirects: Mapping[str, str], payload: str) -> list[str]:
