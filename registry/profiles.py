@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
+from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, NotFoundError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.registry.computation import (
@@ -29,12 +29,8 @@ from nait_store.registry.payload import (
     write_arrays,
 )
 from nait_store.registry.quality import warnings_for
-from nait_store.schemas.profile import (
-    Metric,
-    ProfileManifest,
-    ProfileRecord,
-    Recipe,
-)
+from nait_store.schemas.capture import Feature
+from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
@@ -98,20 +94,31 @@ class Profile:
         """What candidates are centred on, [L, J] float32, read-only; None where they are not."""
         return self._arrays.offset
 
-    def target(self, metric: Metric | None = None) -> ScoringTarget:
+    def target(self, metric: Metric | None = None, feature: Feature | None = None) -> ScoringTarget:
         """What a set is scored against.
 
         Parameters
         ----------
-        metric
+        metric, feature
             Instead of the recipe's own.
+
+        Raises
+        ------
+        IncompatibleError
+            Another feature than that whose background mean candidates are centred on.
         """
         recipe = self.record.recipe
+        if self.record.has_offset and feature not in (None, recipe.feature):
+            raise IncompatibleError(
+                f"profile {self.reference} centres candidates on the background's mean of {recipe.feature.value}, "
+                f"which says nothing about {feature}",
+                next_step=f"leave the feature out, or build a profile with --feature {feature}",
+            )
         return ScoringTarget(
             directions=self._arrays.directions,
             offset=self._arrays.offset,
             layers=self.record.layers,
-            feature=recipe.feature,
+            feature=recipe.feature if feature is None else feature,
             metric=recipe.metric if metric is None else metric,
         )
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nait_store.activations.history import delete_samples, doomed_by_ids
 from nait_store.activations.versions import ActivationSets, SetVersion
 from nait_store.catalog.build import Catalog
 from nait_store.progress import ProgressEvent
@@ -65,6 +66,12 @@ class Workbench:
         array = np.random.default_rng(seed).standard_normal((len(rows), N_LAYERS, N_NEURONS), dtype=np.float32)
         record = build_segment(self.location, name, rows, {Feature.MEAN: array})
         return self.sets.commit(name, [record], ingest_ids=())
+
+    def delete(self, name: str, ids: list[str]) -> SetVersion:
+        """Commit a version of a set without these samples."""
+        doomed, missing = doomed_by_ids(self.sets, self.sets.open(name), ids)
+        assert missing == []
+        return delete_samples(self.sets, doomed, details={}, message="", allow_empty=False)[0]
 
     def expected_scores(self, set_ref: str, profile: Profile) -> dict[str, float]:
         """Scores in float64 from the stored arrays, by sample id, visible samples only."""
