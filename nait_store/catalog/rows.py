@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nait_store.catalog.documents import D, Documents, Row, version_row, written
+from nait_store.catalog.label_rows import LabelReading
 from nait_store.catalog.listing import Listing
 from nait_store.catalog.set_rows import SetReading, set_row
 from nait_store.errors import FormatError, NotFoundError
@@ -18,7 +19,16 @@ from nait_store.storage.location import Location
 
 Tables = dict[str, list[Row]]
 
-TABLES = ("activation_sets", "versions", "segments", "profiles", "profile_layers", "selections")
+TABLES = (
+    "activation_sets",
+    "versions",
+    "segments",
+    "profiles",
+    "profile_layers",
+    "aliases",
+    "tags",
+    "selections",
+)
 """Tables that users see, in the order of the definition."""
 
 
@@ -32,10 +42,13 @@ class Earlier:
         Its rows.
     redirects
         Of its listing.
+    labels
+        Of its listing, those left out whose document could not be read.
     """
 
     tables: Mapping[str, list[Row]]
     redirects: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, int]
 
 
 class CatalogRows:
@@ -54,6 +67,8 @@ class CatalogRows:
     ----------
     tables
         Table name → rows.
+    labels
+        Folder of an alias or tag → number of its move that the rows tell of.
     problems
         One sentence per document that could not be read; what it describes is left out.
     """
@@ -76,6 +91,10 @@ class CatalogRows:
             self._replaced = set(listing.redirects.get(folder, ()))
             same = earlier is not None and earlier.redirects.get(folder) == listing.redirects.get(folder)
             self._add_items(Kind.SELECTION, name, numbers, may_take_over=same)
+        reading = LabelReading(self._documents, listing, self._earlier, {} if earlier is None else earlier.labels)
+        self.tables |= reading.tables
+        self.labels = reading.numbers
+        self.problems += reading.problems
 
     def _add_set(self, name: str, numbers: tuple[int, ...], *, replaced: bool, may_take_over: bool) -> None:
         versions = {row["version"]: row for row in self._known("versions", kind="set", name=name)}

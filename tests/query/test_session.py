@@ -384,9 +384,8 @@ def test_other_ways_to_ask(shared: Workbench) -> None:
     assert ("sample_id", "VARCHAR") in [row[:2] for row in shared.rows("DESCRIBE FROM samples('pool')")]
     assert ("score", "DOUBLE") in [row[:2] for row in shared.rows("DESCRIBE FROM alignment('pool','math')")]
     assert shared.sql("SUMMARIZE FROM samples('pool')").n_rows == 12
-    assert shared.rows("SHOW TABLES") == [
-        (name,) for name in ("activation_sets", "profile_layers", "profiles", "segments", "selections", "versions")
-    ]
+    views = ("activation_sets", "aliases", "profile_layers", "profiles", "segments", "selections", "tags", "versions")
+    assert shared.rows("SHOW TABLES") == [(name,) for name in views]
     assert shared.rows("SELECT count(*) FROM duckdb_columns() WHERE table_name = 'versions' AND comment IS NULL") == [
         (0,)
     ]
