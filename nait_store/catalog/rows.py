@@ -31,6 +31,16 @@ TABLES = (
 )
 """Tables that users see, in the order of the definition."""
 
+_OWNERS = {
+    "activation_sets": ("activation_set",),
+    "versions": ("kind", "name"),
+    "segments": ("activation_set",),
+    "profiles": ("profile",),
+    "profile_layers": ("profile",),
+    "selections": ("selection",),
+}
+"""Columns that say which set, profile or selection a row is about."""
+
 
 @dataclass(frozen=True)
 class Earlier:
@@ -78,8 +88,8 @@ class CatalogRows:
         self.problems: list[str] = []
         self._documents = Documents(location)
         self._replaced: set[str] = set()  # redirects of the selection at hand
-        tables = {} if earlier is None else earlier.tables
-        self._earlier = {name: list(tables.get(name, ())) for name in TABLES}
+        known = {name: [] if earlier is None else earlier.tables[name] for name in TABLES}
+        self._earlier = {name: _by_owner(known[name], *columns) for name, columns in _OWNERS.items()}
         for name, numbers in listing.numbers(Kind.SET).items():
             folder = layout.item_folder(Kind.SET, name)
             same = earlier is not None and earlier.redirects.get(folder) == listing.redirects.get(folder)
@@ -91,15 +101,15 @@ class CatalogRows:
             self._replaced = set(listing.redirects.get(folder, ()))
             same = earlier is not None and earlier.redirects.get(folder) == listing.redirects.get(folder)
             self._add_items(Kind.SELECTION, name, numbers, may_take_over=same)
-        reading = LabelReading(self._documents, listing, self._earlier, {} if earlier is None else earlier.labels)
+        reading = LabelReading(self._documents, listing, known, {} if earlier is None else earlier.labels)
         self.tables |= reading.tables
         self.labels = reading.numbers
         self.problems += reading.problems
 
     def _add_set(self, name: str, numbers: tuple[int, ...], *, replaced: bool, may_take_over: bool) -> None:
-        versions = {row["version"]: row for row in self._known("versions", kind="set", name=name)}
-        segments = {row["segment_id"]: row for row in self._known("segments", activation_set=name)}
-        summary = self._known("activation_sets", activation_set=name)
+        versions = {row["version"]: row for row in self._known("versions", Kind.SET.value, name)}
+        segments = {row["segment_id"]: row for row in self._known("segments", name)}
+        summary = self._known("activation_sets", name)
         # A version that went or came back changes what the segments of others are the first ones to refer to.
         if not may_take_over or tuple(sorted(versions)) != numbers[: len(versions)]:
             versions, segments, summary = {}, {}, []
@@ -122,11 +132,11 @@ class CatalogRows:
 
     def _add_items(self, kind: Kind, name: str, numbers: tuple[int, ...], *, may_take_over: bool = True) -> None:
         table = "profiles" if kind is Kind.PROFILE else "selections"
-        versions = {row["version"]: row for row in self._known("versions", kind=kind.value, name=name)}
-        items = {row["version"]: row for row in self._known(table, **{kind.value: name})}
+        versions = {row["version"]: row for row in self._known("versions", kind.value, name)}
+        items = {row["version"]: row for row in self._known(table, name)}
         if not may_take_over:
             versions, items = {}, {}
-        layers = self._known("profile_layers", profile=name) if kind is Kind.PROFILE else []
+        layers = self._known("profile_layers", name) if kind is Kind.PROFILE else []
         new = [number for number in numbers if number not in versions or number not in items]
         self._documents.fetch(layout.version_document(kind, name, number) for number in new)
         for number in numbers:
@@ -221,14 +231,21 @@ class CatalogRows:
         }
         return version, row
 
-    def _known(self, table: str, **equal: str) -> list[Row]:
-        return [row for row in self._earlier[table] if all(row[key] == value for key, value in equal.items())]
+    def _known(self, table: str, *owner: str) -> list[Row]:
+        return self._earlier[table].get(owner, [])
 
     def _manifest(self, record_type: type[D], kind: Kind, name: str, number: int) -> D:
         return self._documents.read(record_type, layout.version_document(kind, name, number))
 
 
 _UNREADABLE = (NotFoundError, FormatError)
+
+
+def _by_owner(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return found
 
 
 def _mark_latest(rows: Iterable[Row]) -> list[Row]:
