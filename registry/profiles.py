@@ -148,6 +148,10 @@ class ProfileRegistry:
         """Ascending version numbers of a profile; empty where there is none of this name."""
         return self._log.numbers(check_name(name, Kind.PROFILE))
 
+    def resolve(self, reference: Reference) -> int:
+        """Turn a reference into the number of a version that exists; NotFoundError as for :meth:`open`."""
+        return self._log.resolve(reference)
+
     def manifests(self, name: str) -> list[ProfileManifest]:
         """Read every version's document, oldest first."""
         return [self._log.read(name, number) for number in self.numbers(name)]
@@ -158,17 +162,17 @@ class ProfileRegistry:
         Parameters
         ----------
         reference
-            ``math`` for the latest version, ``math@2``.
+            ``math`` for the latest version, ``math@2``, ``math@prod`` for what an alias or tag names.
 
         Raises
         ------
         NotFoundError
-            Unknown profile or version; near names are suggested.
+            Unknown profile, version, alias or tag; near names are suggested.
         CorruptChunkError, FormatError
             A document is missing, damaged or too large.
         """
         parsed = parse_reference(reference, Kind.PROFILE) if isinstance(reference, str) else reference
-        return self._open(self._log.read(parsed.name, self._log.resolve(parsed)))
+        return self._open(self._log.read(parsed.name, self.resolve(parsed)))
 
     def build(
         self,

@@ -94,7 +94,7 @@ class StatementNames:
         Raises
         ------
         NotFoundError, InvalidInputError
-            Unknown set or version, with near names; not a reference.
+            Unknown set, version, alias or tag, with near names; not a reference.
         """
         with self._lock:
             reference = parse_reference(text, Kind.SET)
@@ -121,13 +121,10 @@ class StatementNames:
             known = self._profiles.get(str(reference))
             if known is None:
                 number = reference.version
-                if number is None and reference.alias is None:
-                    number = max(self._names.registry.numbers(reference.name), default=None)
                 if number is None:
-                    known = self._names.registry.open(reference)
-                else:
-                    spelled = f"{reference.name}@{number}"
-                    known = self._names.profiles.get(spelled, lambda: self._names.registry.open(spelled))
+                    number = self._names.registry.resolve(reference)
+                spelled = f"{reference.name}@{number}"
+                known = self._names.profiles.get(spelled, lambda: self._names.registry.open(spelled))
                 self._profiles[str(reference)] = self._profiles[known.reference] = known
             return known
 

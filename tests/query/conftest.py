@@ -16,9 +16,11 @@ from nait_store.activations.versions import ActivationSets, SetVersion
 from nait_store.catalog.build import Catalog
 from nait_store.progress import ProgressEvent
 from nait_store.query.session import QuerySession
+from nait_store.refs import Kind
 from nait_store.registry.profiles import Profile, ProfileRegistry
 from nait_store.registry.recipes import RECIPES, choose_recipe
 from nait_store.schemas.capture import Feature
+from nait_store.storage.labels import LabelKind, Labels
 from nait_store.storage.location import Location
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
 
@@ -130,7 +132,10 @@ def _location(kind: str, folder: Path) -> Location:
 
 
 def _filled(location: Location) -> Workbench:
-    """pool@1 (40 samples in 3 segments), pool@2 (60 in 4), elsewhere@1 (another model), math@1, math@2, code@1."""
+    """pool@1 (40 samples in 3 segments), pool@2 (60 in 4), elsewhere@1 (another model), math@1, math@2, code@1.
+
+    The alias math@prod and the tag math@paper are on math@1.
+    """
     bench = Workbench(location)
     domains = [("maths", "code", "chat")[i % 3] for i in range(60)]
     build_set(location, "pool", 40, N_LAYERS, N_NEURONS, n_segments=3, user_fields={"domain": domains[:40]})
@@ -139,4 +144,7 @@ def _filled(location: Location) -> Workbench:
     bench.profile("math", "pool@1")
     bench.profile("math", "pool@2")
     bench.profile("code", "pool@1", method="mean", metric="dot")
+    labels = Labels(location, Kind.PROFILE)
+    labels.put(LabelKind.ALIAS, "math", "prod", 1)
+    labels.put(LabelKind.TAG, "math", "paper", 1, "table 2")
     return bench
