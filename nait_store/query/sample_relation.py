@@ -132,9 +132,7 @@ class SampleRelation:
             for segment in partly:
                 yield group, [segment], _not_in(hidden[segment.ordinal])
 
-    def _select(
-        self, wanted: Collection[str], group: _Group, segments: Sequence[SegmentReader], condition: str
-    ) -> str:
+    def _select(self, wanted: Collection[str], group: _Group, segments: Sequence[SegmentReader], condition: str) -> str:
         stored = set(group.fields)
         values = {name: f"p.{name}" for name in ("sample_id", *_TRAILING, "record")}
         values["row_id"] = f"{row_id_sql(segments)} AS row_id"
