@@ -155,7 +155,7 @@ def attach(
     snapshot_id = new_ulid()
     about = current_provenance()
     with AttachedDatabase(path, location) as database:
-        problems = database.describe(
+        problems = database.begin(
             catalog,
             snapshot_id=snapshot_id,
             store_url=location.url,

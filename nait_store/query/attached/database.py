@@ -152,15 +152,17 @@ class AttachedDatabase:
     ) -> None:
         try:
             if error is None:
+                self.run("COMMIT")
                 self.run("CHECKPOINT")
         finally:
             self._connection.close()
 
-    def describe(
+    def begin(
         self, catalog: Catalog, *, snapshot_id: str, store_url: str, store_id: str, at: datetime, writer: str
     ) -> tuple[str, ...]:
-        """Make the tables of the catalog and those about this file; returns what could not be read."""
+        """Make the tables of the catalog, then those about this file; returns what could not be read."""
         state = catalog.load_into(self._connection)
+        self.run("BEGIN")  # of everything that follows: a transaction for each statement would take minutes
         self.run(_ABOUT)
         self.add_rows(SNAPSHOT, [(snapshot_id, store_url, store_id, at, writer)])
         return state.problems

@@ -108,9 +108,7 @@ def macros(sets: Sequence[Chosen[SetVersion]], profiles: Sequence[Chosen[Profile
     )
     set_label, profile_label = _label("set_ref", sets), _label("profile_ref", profiles)
     samples = f"""'{SAMPLES}."' || {set_label} || '"'"""
-    yield (
-        f"CREATE MACRO {SAMPLES}(set_ref) AS TABLE SELECT * FROM query_table({samples}) WHERE {this_snapshot}"
-    )
+    yield (f"CREATE MACRO {SAMPLES}(set_ref) AS TABLE SELECT * FROM query_table({samples}) WHERE {this_snapshot}")
     alignment = f"""'{ALIGNMENT}."' || {set_label} || '{_BETWEEN}' || {profile_label} || '"'"""
     yield (
         f"CREATE MACRO {ALIGNMENT}(set_ref, profile_ref) AS TABLE SELECT {', '.join(ALIGNMENT_COLUMNS)} "
