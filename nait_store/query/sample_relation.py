@@ -268,8 +268,8 @@ def _not_in(hidden: NDArray[np.int64]) -> str:
 
 
 def _listed(rows: NDArray[np.int64]) -> str:
-    # As a subquery a long list is hashed instead of compared item by item; as one text it is read at once, where
-    # a hundred thousand numbers would each become a node of the syntax tree (half a second in every query).
+    # As a subquery a long list is hashed instead of compared item by item; as one text it is read at once, while
+    # numbers would each become a node of the syntax tree, to be parsed and bound anew in every query.
     return f"(SELECT unnest('{rows.tolist()}'::BIGINT[]))"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nait_store.errors import ConflictError, InvalidInputError
-from nait_store.query.attached.attaching import AttachedView, MissingScores, attach
+from nait_store.query.attached.attaching import Attachment, attach
 from nait_store.query.attached.views import ALIGNMENT, SAMPLES
 from nait_store.selection.destination import Destination, copy_into
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AttachReport:
-    """What :meth:`nait_store.store.facade.Store.attach` wrote.
+class AttachReport(Attachment):
+    """What :meth:`nait_store.store.facade.Store.attach` wrote, and where.
 
     Attributes
     ----------
@@ -27,25 +27,10 @@ class AttachReport:
         Of the file.
     size_bytes
         Of the file.
-    snapshot_id
-        ULID, also in the file's table ``snapshot``.
-    views
-        Of samples, then of scores.
-    missing
-        Pairs of sets and profiles that were left out, because their scores are not stored.
-    n_computed
-        Scores of segments that were computed for it.
-    warnings
-        Profiles that fit a set with reservations; documents that could not be read.
     """
 
     url: str
     size_bytes: int
-    snapshot_id: str
-    views: tuple[AttachedView, ...]
-    missing: tuple[MissingScores, ...]
-    n_computed: int
-    warnings: tuple[str, ...]
 
 
 def write_attached_file(
@@ -71,15 +56,7 @@ def write_attached_file(
         size_bytes = built.stat().st_size
         with built.open("rb") as source, target.open() as stream:
             copy_into(source, stream)
-    return AttachReport(
-        target.url,
-        size_bytes,
-        attachment.snapshot_id,
-        attachment.views,
-        attachment.missing,
-        attachment.n_computed,
-        attachment.warnings,
-    )
+    return AttachReport(**vars(attachment), url=target.url, size_bytes=size_bytes)
 
 
 def _check_name(url: str) -> None:

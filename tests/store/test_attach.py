@@ -130,6 +130,17 @@ def test_one_view_has_all_scores(attached: Attached) -> None:
     assert rows == attached.ask("FROM alignment.pool__math ORDER BY sample_id")
 
 
+def test_a_pair_of_the_view_of_everything_reads_that_pairs_files_only(attached: Attached) -> None:
+    def n_scans(query: str) -> int:
+        [(_, plan)] = attached.ask(f"EXPLAIN {query}")
+        return int(plan.count("READ_PARQUET"))
+
+    one = n_scans("SELECT score FROM alignment.pool__math")
+    condition = "activation_set = 'pool@3' AND profile = 'math@2'"
+    assert n_scans(f"SELECT score FROM alignment WHERE {condition}") == one > 0
+    assert n_scans("SELECT score FROM alignment") > 2 * one
+
+
 def test_projections_are_the_terms_of_each_layer(attached: Attached) -> None:
     profile = attached.store.profiles.open("math@2")
     version = attached.store.sets.open("pool@3")
