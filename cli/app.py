@@ -10,6 +10,7 @@ import typer
 import typer.core
 
 from nait_store.cli import (
+    attach,
     compact,
     demo,
     doctor,
@@ -41,6 +42,7 @@ _ORDER = (
     "sql",
     "select",
     "score",
+    "attach",
     "verify",
     "repair",
     "gc",
@@ -79,6 +81,7 @@ app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
 app.command("purge")(purge.purge)

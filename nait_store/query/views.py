@@ -165,9 +165,10 @@ class _SelectedRows:
 
 def _all_samples(versions: Sequence[SetVersion], relation: Callable[[SetVersion], SampleRelation]) -> str:
     """A query for the samples of these set versions; empty where there are none."""
-    columns = ", ".join(name for name in _all_samples_types() if name != "activation_set")
+    columns = ", ".join(BASE_COLUMNS)
     return "\nUNION ALL\n".join(
-        f"SELECT {literal(version.reference)} AS activation_set, {columns} FROM (\n{relation(version).sql()}\n)"
+        f"SELECT {literal(version.reference)} AS activation_set, {columns} "
+        f"FROM (\n{relation(version).sql(columns=BASE_COLUMNS)}\n)"
         for version in versions
     )
 
