@@ -13,7 +13,7 @@ from nait_store.activations.reader import SegmentReader
 from nait_store.activations.set_version import SetVersion
 from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
-from nait_store.scoring.memory_sidecars import MemoryWriter
+from nait_store.scoring.memory_sidecars import MemorySidecars, MemoryWriter
 from nait_store.scoring.scan import Pairs, scan
 from nait_store.scoring.sidecar_files import SidecarWriter
 from nait_store.scoring.sidecars import SCORE_COLUMNS, ScoreSidecars, check_columns
@@ -120,8 +120,15 @@ def read_scores(
             logger.info("computing scores again: %s", error)
         except CorruptChunkError as error:
             logger.warning("computing scores again: %s", error)
-    _compute(sidecars, [(segment, [target])], ignore_progress)
-    return sidecars.read(segment, target, columns)
+    # Kept, and yet not read from there: whoever deleted it may do so again in this moment.
+    here, key = MemorySidecars(), sidecars.key(segment, target).key
+    copy = here.open_writer(key, segment.n_rows, len(target.layers))
+    with sidecars.writing(segment, target) as writer:
+        for found in scan([(segment, [target])]):
+            writer.append(found.scores)
+            copy.append(found.scores)
+    copy.close()
+    return here.read(key, columns)
 
 
 def _missing(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 from collections.abc import Iterator
@@ -103,7 +102,7 @@ def _has_footer(handle: BinaryIO, record: SidecarRecord) -> bool:
     """Whether a file's footer is the one that was written; of records without its digest, whether the whole file is."""
     if record.footer_sha256 is None:
         handle.seek(0)
-        return hashlib.file_digest(handle, "sha256").hexdigest() == record.sha256
+        return sha256_bytes(handle.read()) == record.sha256
     end = record.size_bytes
     handle.seek(max(0, end - _LENGTH_AND_MAGIC_BYTES))
     n_bytes = _footer_bytes(handle.read())
@@ -197,7 +196,7 @@ class SidecarWriter:
         end = self._hashed.keep()
         with file.errors():
             self._parquet.close()
-        self._footer_sha256 = sha256_bytes(end[-_footer_bytes(end) :])
+        self._footer_sha256 = sha256_bytes(bytes(end[-_footer_bytes(end) :]))
         if self._is_there():
             self.discard()
             return
