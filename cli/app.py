@@ -10,6 +10,7 @@ import typer
 import typer.core
 
 from nait_store.cli import (
+    cache,
     compact,
     demo,
     doctor,
@@ -44,6 +45,7 @@ _ORDER = (
     "verify",
     "repair",
     "gc",
+    "cache",
     "purge",
     "doctor",
     "demo",
@@ -81,6 +83,7 @@ app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
+app.add_typer(cache.app, name="cache")
 app.command("purge")(purge.purge)
 app.command("repair")(repair.repair)
 app.command("doctor")(doctor.doctor)
