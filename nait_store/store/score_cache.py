@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from nait_store.errors import InvalidInputError
 from nait_store.progress import ProgressEvent
 from nait_store.scoring.sidecar_listing import ListedSidecar, list_sidecars
 from nait_store.storage.provenance import now
-from nait_store.store.garbage.collection import spell
 from nait_store.store.garbage.items import Ages, Garbage, GarbageKind, weigh
-from nait_store.store.garbage.loose import Wanted, take_scores, why_unwanted
+from nait_store.store.garbage.loose import take_scores
 from nait_store.store.score_owners import ScoreOwners
+from nait_store.store.score_pruning import Pruning
 
 if TYPE_CHECKING:
     from nait_store.schemas.scores import SidecarRecord
     from nait_store.store.facade import Store
     from nait_store.store.garbage.roots import Held
-
-_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -216,7 +214,7 @@ class ScoreCache:
             self._store.location.require_writable()
         owners = ScoreOwners.of(self._store)
         chosen = _Choice.of(owners, set, profile)
-        pruning = _Pruning(owners, Ages(now(), timedelta()))
+        pruning = Pruning(owners, Ages(now(), timedelta()))
         found = list(list_sidecars(self._store.location))
         left = pruning.take_unwanted(one for one in found if chosen.has(one.record))
         if older_than is not None:
@@ -268,77 +266,6 @@ class _Choice:
             return False
         in_set = self.segments is None or record.segment_sha256 in self.segments
         return in_set and (self.directions is None or record.directions_sha256 in self.directions)
-
-
-class _Pruning:
-    """Decides what goes; each step gets what the one before it left."""
-
-    def __init__(self, owners: ScoreOwners, ages: Ages) -> None:
-        self._owners = owners
-        self._ages = ages
-        self._wanted = Wanted(
-            segments=owners.sets if owners.knows_sets else None,
-            doomed_segments=(),
-            directions=owners.profiles if owners.knows_profiles else None,
-        )
-        self.taken: list[Garbage] = []
-
-    def take_unwanted(self, sidecars: Iterable[ListedSidecar]) -> list[ListedSidecar]:
-        left = []
-        for sidecar in sidecars:
-            reason = why_unwanted(sidecar, self._ages, self._wanted)
-            if reason is None:
-                left.append(sidecar)
-            else:
-                self._take(sidecar, reason)
-        return left
-
-    def take_older(self, sidecars: Iterable[ListedSidecar], age: timedelta) -> list[ListedSidecar]:
-        left = []
-        for sidecar in sidecars:
-            written = sidecar.written_at
-            if written is None or written > self._ages.now - age or not self._is_finished(sidecar):
-                left.append(sidecar)
-            else:
-                self._take(sidecar, f"written more than {spell(age)} ago")
-        return left
-
-    def take_excess(self, sidecars: Sequence[ListedSidecar], limit_bytes: int) -> list[ListedSidecar]:
-        excess = sum(one.size_bytes for one in sidecars) - limit_bytes
-        left = []
-        for sidecar in sorted(sidecars, key=self._turn):
-            if excess <= 0 or not self._is_finished(sidecar):
-                left.append(sidecar)
-            else:
-                excess -= sidecar.size_bytes
-                self._take(sidecar, f"more than {limit_bytes:,} bytes were kept")
-        return left
-
-    def take_all(self, sidecars: Iterable[ListedSidecar], reason: str) -> list[ListedSidecar]:
-        left = []
-        for sidecar in sidecars:
-            if self._is_finished(sidecar):
-                self._take(sidecar, reason)
-            else:
-                left.append(sidecar)
-        return left
-
-    def _turn(self, sidecar: ListedSidecar) -> tuple[bool, datetime, str]:
-        record = sidecar.record
-        serves_latest = (
-            record is not None
-            and record.segment_sha256 in self._owners.latest_segments
-            and record.directions_sha256 in self._owners.latest_directions
-        )
-        return serves_latest, sidecar.written_at or _LONG_AGO, sidecar.key
-
-    @staticmethod
-    def _is_finished(sidecar: ListedSidecar) -> bool:
-        """Whether it has its record: what has none, and is too young to be an orphan, somebody is writing."""
-        return sidecar.record is not None
-
-    def _take(self, sidecar: ListedSidecar, reason: str) -> None:
-        self.taken.append(weigh(GarbageKind.SCORES, sidecar.path, reason, sidecar.files))
 
 
 def _described(
