@@ -11,6 +11,7 @@ import typer.core
 
 from nait_store.cli import (
     attach,
+    cache,
     compact,
     demo,
     doctor,
@@ -46,6 +47,7 @@ _ORDER = (
     "verify",
     "repair",
     "gc",
+    "cache",
     "purge",
     "doctor",
     "demo",
@@ -84,6 +86,7 @@ app.command("select")(select.select)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
+app.add_typer(cache.app, name="cache")
 app.command("purge")(purge.purge)
 app.command("repair")(repair.repair)
 app.command("doctor")(doctor.doctor)

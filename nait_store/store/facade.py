@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
     from nait_store.store.purge.purging import PurgeReport
     from nait_store.store.repair.repairing import RepairReport
+    from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
 
 DEFAULT_URL = "./.nait-store"
@@ -127,6 +128,13 @@ class Store:
         from nait_store.catalog.build import Catalog
 
         return Catalog(self.location)
+
+    @cached_property
+    def score_cache(self) -> ScoreCache:
+        """The scores that it keeps."""
+        from nait_store.store.score_cache import ScoreCache
+
+        return ScoreCache(self)
 
     @cached_property
     def session(self) -> QuerySession:
