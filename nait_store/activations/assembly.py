@@ -168,7 +168,7 @@ class SegmentAssembly:
         for s in range(int(first), int(last) + 1):
             source, start = self._sources[s], int(self._starts[s])
             low, high = max(begin, start) - start, min(end, int(self._starts[s + 1])) - start
-            _copy_rows(
+            copy_rows(
                 source.reader,
                 array,
                 self._record.layers[layer_index],
@@ -208,10 +208,24 @@ class SegmentAssembly:
         self._files.append(FileDigest(path=path, size_bytes=hashed.size_bytes, sha256=hashed.sha256))
 
 
-def _copy_rows(
+def copy_rows(
     reader: SegmentReader, array: FeatureArray, layer: int, rows: NDArray[np.int64], out: NDArray[np.generic]
 ) -> None:
-    """Copy rows of one layer, [m, J], one chunk of the source at a time."""
+    """Copy rows of one layer as they are stored, [m, J], one chunk of the source at a time.
+
+    Parameters
+    ----------
+    reader
+        The source.
+    array
+        Which feature.
+    layer
+        Zero-based decoder layer.
+    rows
+        [m] ascending row indices of the source.
+    out
+        [m, J], where they go.
+    """
     copied = 0
     stored = next(each for each in reader.record.arrays if each.feature == array.feature)
     while copied < len(rows):
