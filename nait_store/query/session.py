@@ -19,6 +19,7 @@ from nait_store.catalog.rows import TABLES
 from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.query.arguments import Arguments, bound_parameters
+from nait_store.query.arrow_types import fetch_arrow
 from nait_store.query.features import FeatureContext
 from nait_store.query.functions import FUNCTIONS
 from nait_store.query.interruption import interruptible
@@ -26,7 +27,7 @@ from nait_store.query.lazy_table import FirstError
 from nait_store.query.messages import translate
 from nait_store.query.names import Names, StatementNames
 from nait_store.query.plan import StatementPlan, plan_statement
-from nait_store.query.result import QueryResult, with_plain_integers
+from nait_store.query.result import QueryResult
 from nait_store.query.sources import Source, Sources
 from nait_store.query.statement import Node, Statement, StatementParser, parameters_in
 from nait_store.query.stored_pairs import StoredPairs
@@ -303,12 +304,7 @@ class QuerySession:
                 self._connection.unregister(name)
 
     def _fetch(self, text: str, parameters: dict[str, Any], columns: Sequence[str] = ()) -> pa.Table:
-        def fetch() -> pa.Table:
-            relation = self._connection.sql(text, params=parameters or None)
-            types = [str(kind) for kind in relation.types]
-            return with_plain_integers(relation.to_arrow_table(), types)
-
-        return self._guarded(fetch, columns)
+        return self._guarded(lambda: fetch_arrow(self._connection.sql(text, params=parameters or None)), columns)
 
     def _guarded(self, run: Callable[[], T], columns: Sequence[str] = ()) -> T:
         """Run something in DuckDB; errors come out as ours, Ctrl-C as KeyboardInterrupt."""
