@@ -112,7 +112,8 @@ def _marked(text: bytes, at: int, n_bytes: int) -> str:
     first = max(0, column - _SHOWN_CHARACTERS // 2) if len(line) > _SHOWN_CHARACTERS else 0
     shown = line[first : first + _SHOWN_CHARACTERS]
     before, after = "…" * (first > 0), "…" * (first + len(shown) < len(line))
-    label = f"LINE {text.count(b'\n', 0, at) + 1}: "
+    number = text.count(b"\n", 0, at) + 1
+    label = f"LINE {number}: "
     indent = len(label) + len(before) + column - first
     plain = "".join(c if c.isprintable() else " " for c in shown)
     return f"{label}{before}{plain}{after}\n{' ' * indent}{'^' * min(width, first + len(shown) - column)}"

@@ -19,6 +19,7 @@ _NO_TABLE = re.compile(r"Table with name (.*?) does not exist")
 _NO_RELATION = re.compile(r'Referenced table "((?:[^"]|"")*)" not found')
 _NO_FUNCTION = re.compile(r"(Scalar|Table|Aggregate|Macro|Table Macro)? ?Function with name (\S+) does not exist")
 _OVERLOADS = "Candidate functions:"
+_NO_FROM = "FROM clause is missing"
 _INTERNAL = re.compile(r"\bunnamed_(?:query|subquery)\d*\b")
 
 
@@ -66,17 +67,19 @@ def translate(
             f"the query could not read its files: {_first_line(what)}",
             next_step="if it is a file of the store, run 'nait-store verify'",
         )
-    found = _unknown_name(what, list(tables), list(sets), list(columns)) or _refusal(what)
+    found = _unknown_name(what, list(tables), list(sets), list(columns)) or _refusal(error, what)
     return type(found)(f"{found.what}\n{place}", next_step=found.next_step) if place else found
 
 
-def _refusal(what: str) -> NaitStoreError:
+def _refusal(error: Exception, what: str) -> NaitStoreError:
     if match := _AMBIGUOUS.search(what):
         return InvalidInputError(f"the column {match[1]!r} is ambiguous", next_step=f"write one of {match[2]}")
     first, _, rest = what.partition("\n")
     advice = " ".join(rest.split())
     if _OVERLOADS in rest:  # dozens for an operator
         advice = "write the types that are meant: CAST(x AS DOUBLE)"
+    elif isinstance(error, duckdb.ConversionException):
+        advice = "TRY_CAST gives NULL where a value does not fit"
     return InvalidInputError(f"the query failed: {first}", next_step=advice or "correct the statement")
 
 
@@ -88,6 +91,8 @@ def _unknown_name(what: str, tables: list[str], sets: list[str], columns: list[s
         near = did_you_mean(name, [*names, *columns])
         if name in sets:
             near = f"names of sets and profiles are text: '{name}'"
+        elif _NO_FROM in what:
+            near = f"say where from, FROM samples('pool'); text is written in single quotes: '{name}'"
         return NotFoundError(f"there is no column {name!r} in this part of the query", next_step=near)
     if match := _NO_RELATION.search(what):
         near = did_you_mean(match[1], names) if names else "give the table that name with AS"

@@ -46,6 +46,8 @@ __all__ = ["QueryResult", "QuerySession", "StatementPlan"]
 T = TypeVar("T")
 RESERVED = (*TABLES, *VIEWS, *FUNCTIONS)
 """Names that mean something in every statement."""
+_REFUSALS = (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
+"""What may come before a statement runs, and have a place in it."""
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,7 @@ class QuerySession:
         return self._guarded(lambda: fetch_arrow(self._connection.sql(text, params=parameters or None)), prepared)
 
     def _guarded(self, run: Callable[[], T], prepared: _Prepared | None = None) -> T:
-        """Run something in DuckDB; errors come out as ours, with the place in a statement, Ctrl-C as KeyboardInterrupt."""
+        """Run something in DuckDB; errors come out as ours, with their place, and Ctrl-C as KeyboardInterrupt."""
         self._first_error.take()
         try:
             return interruptible(self._connection, run)
@@ -322,14 +324,12 @@ class QuerySession:
                 raise KeyboardInterrupt from error
             if not isinstance(error, duckdb.Error):
                 raise
-            columns, place = (), ""
-            if prepared is not None:
-                columns = prepared.columns
-                if isinstance(error, (duckdb.BinderException, duckdb.CatalogException)):
-                    place = prepared.composition.excerpt(self._connection, prepared.remaining)
-            raise translate(
-                error, tables=RESERVED, sets=self._names.sets.names(), columns=columns, place=place
-            ) from error
+            columns = [] if prepared is None else prepared.columns
+            place = ""
+            if prepared is not None and isinstance(error, _REFUSALS):
+                place = prepared.composition.excerpt(self._connection, prepared.remaining)
+            sets = self._names.sets.names()
+            raise translate(error, tables=RESERVED, sets=sets, columns=columns, place=place) from error
 
 
 def _no_selections(reference: str) -> pa.Table:

@@ -150,14 +150,15 @@ def test_answers_are_those_of_the_statement_as_written(
 def _answer(bench: Workbench, query: str) -> tuple[Any, bool]:
     """The answer, and whether it came from the top rows."""
     texts: list[str] = []
-    compose = session_module._compose
+    compose = session_module.compose
 
-    def spy(*args: Any) -> str:
-        texts.append(compose(*args))
-        return texts[-1]
+    def spy(*args: Any) -> Any:
+        composition = compose(*args)
+        texts.append(composition.text)
+        return composition
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_module, "_compose", spy)
+        patch.setattr(session_module, "compose", spy)
         table = bench.sql(query).arrow()
     return table, any("top rows" in text for text in texts)
 
