@@ -9,10 +9,9 @@ from typing import Annotated, Literal
 import typer
 
 from nait_store.cli.console import Console
+from nait_store.cli.main import EXIT_USAGE
 from nait_store.cli.options import open_store, parse_parameters, parse_tables
 from nait_store.errors import InvalidInputError, NotFoundError
-
-EXIT_NO_QUERY = 2
 
 
 def sql(
@@ -64,7 +63,7 @@ def sql(
     text = _read_query(query, file)
     if text is None:
         sys.stderr.write(context.get_help() + "\n")
-        raise typer.Exit(EXIT_NO_QUERY)
+        raise typer.Exit(EXIT_USAGE)
     if not text.strip():
         raise InvalidInputError("the query is empty", next_step='give SQL, e.g. "SELECT * FROM activation_sets"')
     parameters, tables = parse_parameters(param or []), parse_tables(table or [])
