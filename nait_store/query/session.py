@@ -28,6 +28,7 @@ from nait_store.query.names import Names, StatementNames
 from nait_store.query.plan import StatementPlan, plan_statement
 from nait_store.query.result import QueryResult, with_plain_integers
 from nait_store.query.sources import Source, Sources
+from nait_store.query.spelling import identifier
 from nait_store.query.statement import Node, Statement, StatementParser, parameters_in
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
@@ -216,7 +217,7 @@ class QuerySession:
             with self._user_tables.registered(tables or {}):
                 self._sources.begin()
                 names = self._names.begin()
-                context = FeatureContext(names, self._scores, self._progress)
+                context = FeatureContext(names, self._scores, self._progress, self._first_error)
                 sources = tuple(
                     self._sources.source(call, self._arguments.values(call, parameters), context)
                     for call in statement.calls
@@ -314,7 +315,7 @@ class QuerySession:
         """Run something in DuckDB; errors come out as ours, Ctrl-C as KeyboardInterrupt."""
         self._first_error.take()
         try:
-            return interruptible(self._connection, run)
+            return interruptible(self._connection, run, lambda: self._first_error.keep(KeyboardInterrupt()))
         except (duckdb.Error, RuntimeError) as error:
             cause = self._first_error.take()
             if cause is not None:
@@ -354,7 +355,7 @@ def _compose(statement: Statement, sources: Sequence[Source]) -> str:
     for source in sources:
         call = source.call
         # What a call without alias is called by the rest of the statement.
-        alias = b"" if call.alias else f" AS {call.relation_name}".encode()
+        alias = b"" if call.alias else f" AS {identifier(call.relation_name)}".encode()  # SIMILAR is a keyword
         if source.is_constant:
             edits.append((call.start, call.end, f"(\n{source.sql}\n)".encode() + alias))
         else:
