@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,6 +165,19 @@ def wide(wide_store: Workbench) -> Workbench:
     """The same store for all tests of a module; what is read counts from the test's beginning."""
     wide_store.events.clear()
     return wide_store
+
+
+@pytest.fixture
+def press_ctrl_c() -> Callable[[], None]:
+    """Call it before a query that takes long: Ctrl-C comes while that runs."""
+
+    def press() -> None:
+        while all(thread.name != "nait-query" for thread in threading.enumerate()):
+            time.sleep(0.01)
+        time.sleep(0.2)  # what it runs first, before the query itself, is done in less
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    return lambda: threading.Thread(target=press, daemon=True).start()
 
 
 def _location(kind: str, folder: Path) -> Location:

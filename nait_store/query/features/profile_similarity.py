@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from nait_store.registry.compatibility import require_same_basis
 from nait_store.registry.profiles import Profile
 
 _HELD_BYTES = 1 << 30
-_ROWS_AT_ONCE = 512
+_AT_ONCE = 512
 _SCHEMA = pa.schema(
     [("profile_a", pa.string()), ("profile_b", pa.string()), ("layer", pa.int32()), ("cosine", pa.float64())]
 )
@@ -93,7 +94,7 @@ def _common_layers(first: NDArray[np.float32], second: NDArray[np.float32] | Non
 
 @dataclass(frozen=True)
 class _Tile:
-    """Some of the profiles a beside all profiles b, as positions."""
+    """Some of the profiles a beside some profiles b, as positions."""
 
     a: NDArray[np.int64]
     b: NDArray[np.int64]
@@ -102,6 +103,23 @@ class _Tile:
     def is_pair(self) -> NDArray[np.bool_]:
         """[a, b]: each two profiles once."""
         return self.a[:, None] < self.b[None, :]
+
+
+@dataclass(frozen=True)
+class _Directions:
+    """One layer's directions of all profiles."""
+
+    vectors: NDArray[np.float32]
+    """[P, J]; zeros of profiles that have none, or are not needed."""
+    lengths: NDArray[np.float64]
+    """[P]."""
+
+    def cosines(self, tile: _Tile) -> NDArray[np.float64]:
+        """[a, b]."""
+        first, second = (self.vectors[profiles].astype(np.float64) for profiles in (tile.a, tile.b))
+        lengths = np.outer(self.lengths[tile.a], self.lengths[tile.b])
+        clipped: NDArray[np.float64] = np.clip(first @ second.T / lengths, -1, 1)
+        return clipped
 
 
 class _Comparison:
@@ -148,8 +166,7 @@ class _Comparison:
                 for tile, at in self._tiles(has):
                     cosines = None
                     if needs_values:
-                        units = directions[layer]
-                        cosines = np.clip((units[tile.a] @ units[tile.b].T).astype(np.float64), -1, 1)
+                        cosines = directions[layer].cosines(tile)
                         if total is not None:
                             total[at] += cosines
                     if layer in self._wanted:
@@ -171,27 +188,29 @@ class _Comparison:
         for start in range(0, len(layers), at_once):
             yield list(layers[start : start + at_once])
 
-    def _read(self, layers: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-        """Unit vectors [P, J] of these layers; zeros where a profile has none, or is not needed."""
+    def _read(self, layers: Sequence[int]) -> dict[int, _Directions]:
+        """Directions of these layers of all profiles that are needed."""
         shape = (len(self._profiles), self._profiles[0].record.n_neurons)
-        units = {layer: np.zeros(shape, np.float32) for layer in layers}
+        found = {layer: _Directions(np.zeros(shape, np.float32), np.ones(shape[0])) for layer in layers}
         for i in np.union1d(self._a, self._b).tolist():
             self._context.first_error.check()
             profile = self._profiles[i]
             directions = profile.read_directions()  # [L, J]
             for position, layer in enumerate(profile.record.layers):
-                if layer in units:
-                    direction = directions[position].astype(np.float64)
-                    units[layer][i] = direction / (np.linalg.norm(direction) or 1.0)
-        return units
+                if layer in found:
+                    found[layer].vectors[i] = directions[position]
+                    found[layer].lengths[i] = np.linalg.norm(directions[position].astype(np.float64)) or 1.0
+        return found
 
     def _tiles(self, has: NDArray[np.bool_]) -> Iterator[tuple[_Tile, tuple[NDArray[np.int64], ...]]]:
-        """Tiles of the profiles that ``has`` is true of, and where they lie in an array of all."""
+        """Tiles with pairs of the profiles that ``has`` is true of, and where they lie in an array of all."""
         a, b = (np.flatnonzero(has[profiles]) for profiles in (self._a, self._b))
-        for start in range(0, len(a), _ROWS_AT_ONCE):
-            self._context.first_error.check()
-            rows = a[start : start + _ROWS_AT_ONCE]
-            yield _Tile(self._a[rows], self._b[b]), np.ix_(rows, b)
+        for i, j in itertools.product(range(0, len(a), _AT_ONCE), range(0, len(b), _AT_ONCE)):
+            rows, columns = a[i : i + _AT_ONCE], b[j : j + _AT_ONCE]
+            tile = _Tile(self._a[rows], self._b[columns])
+            if tile.is_pair.any():
+                self._context.first_error.check()
+                yield tile, np.ix_(rows, columns)
 
     def _rows(
         self, tile: _Tile, chosen: NDArray[np.bool_], layer: int | None, cosines: NDArray[np.float64] | None
