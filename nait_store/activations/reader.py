@@ -237,13 +237,16 @@ class SegmentReader:
         ------
         NotFoundError, CorruptChunkError
             As for :meth:`read`.
+        InvalidInputError
+            There is no such row.
         """
         array = self._array(feature)
+        if not 0 <= row < self.n_rows:
+            raise InvalidInputError(f"segment {self.segment_id} has no row {row}")
         block, position = divmod(row, array.record.chunk_rows)
         if array.grid is None:
             vector: NDArray[Any] = self.chunk(feature, layer, block)[position]
             return vector
-        self._span(array.record, block)
         n_bytes = self.record.n_neurons * array.grid.dtype.itemsize
         path = chunk_path(feature, block, self._index(layer))
         raw = self._files.piece(path, position * n_bytes, n_bytes, array.grid.chunk_rows * n_bytes)

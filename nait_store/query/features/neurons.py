@@ -22,7 +22,7 @@ from nait_store.schemas.capture import Feature
 from nait_store.scoring.scan import thread_count
 from nait_store.storage.fetching import work_ahead
 
-_HELD_BYTES = 128 << 20
+_HELD_BYTES = 256 << 20
 _BATCH_BYTES = 16 << 20
 
 
