@@ -110,7 +110,7 @@ def test_a_damaged_chunk_on_s3_is_named_by_whoever_reads_a_row(
     store: nait_store.Store, n_bytes: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget_cache(monkeypatch, tmp_path)
-    path = [path for path, _ in store.location.walk() if path.endswith("/mean/c/0/1/0")][0]
+    path = next(path for path, _ in store.location.walk() if path.endswith("/mean/c/0/1/0"))
     data = store.location.read_bytes(path)
     store.location.delete(path)
     if n_bytes is not None:
