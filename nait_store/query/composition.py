@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from nait_store.query.sources import Source
+from nait_store.query.spelling import identifier
 from nait_store.query.statement import Statement
 
 _EXPLAIN = "EXPLAIN "
@@ -60,7 +61,7 @@ def compose(statement: Statement, sources: Sequence[Source]) -> Composition:
     for source in sources:
         call = source.call
         # What a call without alias is called by the rest of the statement.
-        alias = b"" if call.alias else f" AS {call.relation_name}".encode()
+        alias = b"" if call.alias else f" AS {identifier(call.relation_name)}".encode()  # SIMILAR is a keyword
         if source.is_constant:
             edits.append((call.start, call.end, f"(\n{source.sql}\n)".encode() + alias))
         else:

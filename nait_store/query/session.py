@@ -221,7 +221,7 @@ class QuerySession:
             with self._user_tables.registered(tables or {}):
                 self._sources.begin()
                 names = self._names.begin()
-                context = FeatureContext(names, self._scores, self._progress)
+                context = FeatureContext(names, self._scores, self._progress, self._first_error)
                 sources = tuple(
                     self._sources.source(call, self._arguments.values(call, parameters), context)
                     for call in statement.calls
@@ -315,7 +315,7 @@ class QuerySession:
         """Run something in DuckDB; errors come out as ours, with their place, and Ctrl-C as KeyboardInterrupt."""
         self._first_error.take()
         try:
-            return interruptible(self._connection, run)
+            return interruptible(self._connection, run, lambda: self._first_error.keep(KeyboardInterrupt()))
         except (duckdb.Error, RuntimeError) as error:
             cause = self._first_error.take()
             if cause is not None:
