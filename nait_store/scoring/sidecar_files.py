@@ -73,7 +73,8 @@ def open_sidecar(location: Location, key: ScoreKey) -> Iterator[tuple[SidecarRec
                     f"{url} has {size_bytes:,} bytes, its record says {record.size_bytes:,}", next_step=_AGAIN
                 )
             handle.seek(0)
-            with pq.ParquetFile(handle, page_checksum_verification=True) as file:
+            # Without Arrow's I/O threads: see open_samples.
+            with pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=False) as file:
                 schema = file.schema_arrow
                 problem = None
                 if _stored_key(schema) != key:
