@@ -64,7 +64,9 @@ def worked_queries(page: Path = PAGE) -> list[WorkedQuery]:
             continue
         title = next(line for line in reversed(lines[: block.line]) if line.startswith("#")).lstrip("# ")
         if answer is None or answer.language != "text" or title in {one.title for one in found}:
-            raise ValueError(f"{page}:{block.line}: a query needs a heading of its own and a text block with its result")
+            raise ValueError(
+                f"{page}:{block.line}: a query needs a heading of its own and a text block with its result"
+            )
         found.append(WorkedQuery(title, block.line, block.text, answer.text.splitlines()))
     return found
 
