@@ -1,7 +1,7 @@
 """The questions of docs/queries.md: a heading, a query, and the first rows of what it gives.
 
-``python -m tests.docs.worked_queries FOLDER`` writes the shown rows anew, from the store that the page's own commands
-made in ``FOLDER``; look at the difference before committing it.
+``python -m tests.docs.worked_queries`` makes the store by the page's own commands and writes the shown rows anew; look
+at the difference before committing it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ import pyarrow as pa
 
 import nait_store
 from nait_store.cli.query_output import write_form
-from tests.docs.pages import REPOSITORY, blocks
+from tests.docs.pages import REPOSITORY, blocks, run
+from tests.warm_processes import warm_programs
 
 PAGE = REPOSITORY / "docs" / "queries.md"
 
@@ -64,9 +65,7 @@ def worked_queries(page: Path = PAGE) -> list[WorkedQuery]:
             continue
         title = next(line for line in reversed(lines[: block.line]) if line.startswith("#")).lstrip("# ")
         if answer is None or answer.language != "text" or title in {one.title for one in found}:
-            raise ValueError(
-                f"{page}:{block.line}: a query needs a heading of its own and a text block with its result"
-            )
+            raise ValueError(f"{page}:{block.line}: a query needs its own heading and, in a text block, its result")
         found.append(WorkedQuery(title, block.line, block.text, answer.text.splitlines()))
     return found
 
@@ -101,19 +100,19 @@ def _apart(one: str, other: str) -> bool:
     return abs(float(one) - float(other)) > 1.5 * last_place
 
 
-def rewrite(folder: Path, page: Path = PAGE) -> None:
-    """Put what the queries give on the store in ``folder`` in the place of what the page shows."""
+def rewrite(page: Path = PAGE) -> None:
+    """Put what the queries give in the place of what the page shows."""
     lines = page.read_text(encoding="utf-8").splitlines()
-    store = nait_store.open(str(folder / ".nait-store"))
-    with contextlib.chdir(folder):
-        for query in reversed(worked_queries(page)):
-            first = lines.index("```text", query.line) + 1
-            try:
+    with tempfile.TemporaryDirectory() as folder, warm_programs() as programs:
+        run(page, Path(folder), programs)
+        with contextlib.chdir(Path(folder) / "tour"):
+            store = nait_store.open("./.nait-store")
+            for query in reversed(worked_queries(page)):
+                first = lines.index("```text", query.line) + 1
                 lines[first : first + len(query.shown)] = shown_rows(store.sql(query.sql).arrow())
-            except (nait_store.NaitStoreError, KeyError) as error:
-                print(f"{page.name}:{query.line}: {error}", file=sys.stderr)
+            store.session.close()
     page.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    rewrite(Path(sys.argv[1]))
+    rewrite()
