@@ -14,6 +14,7 @@ _SPARSE_SECONDS = 30.0
 _UNITS = {
     "capture": "samples",
     "score": "rows",
+    "read": "rows",
     "verify": "files",
     "compact": "rows",
     "convert": "rows",
