@@ -11,6 +11,7 @@ import torch
 
 import nait_store
 from nait_store.activations.conversion import convert
+from nait_store.activations.replacement import replace_segment
 from nait_store.activations.rewriting import Rewriting
 from nait_store.activations.set_version import SetVersion
 from nait_store.activations.versions import ActivationSets
@@ -186,22 +187,21 @@ def test_samples_deleted_meanwhile_stay_deleted(location: Location, monkeypatch:
     assert store.sets.open("pool").n_samples == 8
 
 
-def test_a_purge_meanwhile_wins(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = nait_store.open(location.url)
-    build_set(location, "pool", 9)
+def test_a_segment_replaced_meanwhile_is_not_brought_back(
+    sets: ActivationSets, location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = build_set(location, "pool", 9).segments[0].record
     real = Rewriting.commit
 
     def commit(self: Any, message: str) -> SetVersion:
-        with monkeypatch.context() as patch:
-            patch.setattr("nait_store.store.purge.purged_set.sole_job", _no_lock, raising=False)
-            patch.setattr("nait_store.store.purge.purging.sole_job", _no_lock, raising=False)
-            store.purge("pool", ids=["s000002"])
+        replace_segment(sets, "pool", record, blank_rows=np.array([2]), operation=Operation.PURGE)
         return real(self, message)
 
     monkeypatch.setattr(Rewriting, "commit", commit)
-    with pytest.raises(ConflictError):
-        store.sets.convert("pool", "int8")
-    assert "s000002" not in store.sets.open("pool").sample_ids()
+    with pytest.raises(ConflictError, match="no longer part") as caught:
+        convert(sets, "pool", StoredDtype.INT8)
+    assert "nait-store sets convert pool --dtype int8" in str(caught.value)
+    assert "s000002" not in sets.open("pool").sample_ids()
 
 
 def test_a_full_disk_at_any_step_leaves_the_set_as_it_was(sets: ActivationSets, location: Location) -> None:
@@ -222,8 +222,8 @@ def test_a_full_disk_at_any_step_leaves_the_set_as_it_was(sets: ActivationSets, 
 
 
 def test_progress_ends_with_all_rows(sets: ActivationSets, location: Location) -> None:
-    build_set(location, "pool", 9, n_segments=3)
+    build_set(location, "pool", 90, 2, 512, n_segments=3)
     events: list[ProgressEvent] = []
     convert(sets, "pool", StoredDtype.INT8, progress=events.append)
     assert events[-1].stage == "convert"
-    assert 0 < events[-1].done <= 9 == events[-1].total
+    assert 0 < events[-1].done <= 90 == events[-1].total
