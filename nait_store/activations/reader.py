@@ -267,7 +267,7 @@ class SegmentReader:
         Returns
         -------
         ndarray, shape (n_neurons,)
-            In the stored dtype, read-only.
+            Values in the stored dtype, read-only; float32 where that is bfloat16 or int8.
 
         Raises
         ------
@@ -281,12 +281,15 @@ class SegmentReader:
             raise InvalidInputError(f"segment {self.segment_id} has no row {row}")
         block, position = divmod(row, array.record.chunk_rows)
         if array.grid is None:
-            vector: NDArray[Any] = self.chunk(feature, layer, block)[position]
-            return vector
+            return self._decoded_row(feature, layer, row, self.chunk(feature, layer, block)[position])
         n_bytes = self.record.n_neurons * array.grid.dtype.itemsize
         path = chunk_path(feature, block, self._index(layer))
         raw = self._files.piece(path, position * n_bytes, n_bytes, array.grid.chunk_rows * n_bytes)
-        return raw.view(array.grid.dtype)
+        return self._decoded_row(feature, layer, row, raw.view(array.grid.dtype))
+
+    def _decoded_row(self, feature: Feature, layer: int, row: int, stored: NDArray[Any]) -> NDArray[Any]:
+        scales = self.scales(feature, [layer])
+        return decode(stored[None], None if scales is None else scales[row])[0]
 
     def blocks(self, feature: Feature) -> list[slice]:
         """Row ranges of the chunk grid, in order."""

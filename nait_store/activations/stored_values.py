@@ -91,7 +91,8 @@ def decode(stored: NDArray[Any], scales: NDArray[np.float32] | None = None) -> N
     if stored.dtype == np.int8:
         if scales is None:
             raise AssertionError("int8 codes have no values without their scales")
-        return stored * scales[..., None]
+        values: NDArray[np.float32] = stored * scales[..., None]
+        return values
     return stored
 
 
