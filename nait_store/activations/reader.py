@@ -289,7 +289,8 @@ class SegmentReader:
 
     def _decoded_row(self, feature: Feature, layer: int, row: int, stored: NDArray[Any]) -> NDArray[Any]:
         scales = self.scales(feature, [layer])
-        return decode(stored[None], None if scales is None else scales[row])[0]
+        values: NDArray[Any] = decode(stored[None], None if scales is None else scales[row])[0]
+        return values
 
     def blocks(self, feature: Feature) -> list[slice]:
         """Row ranges of the chunk grid, in order."""

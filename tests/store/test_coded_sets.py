@@ -12,6 +12,7 @@ import pytest
 import nait_store
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.testing.fake_capture import FakeCapture
+from nait_store.testing.faults import write_steps
 from nait_store.testing.stores import build_set
 
 CODED = (StoredDtype.BFLOAT16, StoredDtype.INT8)
@@ -66,6 +67,20 @@ def test_an_ingest_goes_on_with_the_dtype_of_its_set(
     add("b", range(8, 12))
     assert {array.dtype for s in store.sets.open("pool").segments for array in s.record.arrays} == {dtype}
     assert store.verify().ok
+
+
+def test_the_stores_record_is_written_before_anything_else_of_an_ingest(
+    store: nait_store.Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": "r1", "instruction": "do", "output": "x"}\n')
+    with write_steps(store.url) as steps:
+        store.ingest(str(path), set="pool", model="fake", capture=FakeCapture(), id_field="id", dtype="int8")
+    touched = [step.path for step in steps]
+    first = next(i for i, name in enumerate(touched) if "/activations" in name)
+    replaced = [i for i, step in enumerate(steps) if step.what == "replace" and step.path.endswith("store.json")]
+    assert len(replaced) == 1
+    assert replaced[0] < first
 
 
 @pytest.mark.parametrize("dtype", CODED)
