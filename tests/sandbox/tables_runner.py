@@ -1,4 +1,4 @@
-"""Runs queries over nothing but the tables that came with them."""
+"""Runs queries over nothing but the tables that came with them; its walls can be taken down one by one."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from nait_store.query.sandbox.runner import Answer, ScorePair, UntrustedQuery
 
 
 class Prepared:
-    def __init__(self, query: UntrustedQuery, limits: SandboxLimits, missing: Sequence[ScorePair]) -> None:
-        self._query, self._limits, self.missing = query, limits, missing
+    missing: Sequence[ScorePair] = ()
+
+    def __init__(self, query: UntrustedQuery, limits: SandboxLimits, files: Sequence[str] | None) -> None:
+        self._query, self._limits, self._files = query, limits, files
 
     def run(self) -> Answer:
-        connection = duckdb.connect(":memory:", config=dict(sandbox_config(self._limits)))
+        config = dict(sandbox_config(self._limits)) if self._files is not None else {}
+        connection = duckdb.connect(":memory:", config=config)
         for name, table in self._query.tables.items():
             connection.register(name, table)
-        lock(connection)
+        if self._files is not None:
+            lock(connection, self._files)
         try:
             relation = connection.sql(self._query.text, params=self._query.parameters or None)
             types = tuple(str(kind) for kind in relation.types)
@@ -34,19 +38,62 @@ class Prepared:
 
 
 class TablesRunner:
+    """A runner.
+
+    Parameters
+    ----------
+    checks
+        Whether queries are checked against the allow-list.
+    files
+        What DuckDB may read once it is locked; None leaves it open.
+    """
+
+    def __init__(self, checks: bool, files: Sequence[str] | None) -> None:
+        self._checks, self._files = checks, files
+
     def prepare(self, query: UntrustedQuery, limits: SandboxLimits) -> Prepared:
-        connection = parsing_connection(limits)
-        try:
-            statements = connection.extract_statements(query.text)
-            [(text,)] = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [query.text]).fetchall()
-        except duckdb.Error as error:
-            raise translate(error) from error
-        document = json.loads(text)
-        if len(statements) != 1 or statements[0].type.name != "SELECT" or document["error"]:
-            raise InvalidInputError("not one SELECT")
-        AllowList(query.tables, ["samples", "alignment"]).check(document["statements"][0]["node"])
-        return Prepared(query, limits, [])
+        if self._checks:
+            connection = parsing_connection(limits)
+            try:
+                statements = connection.extract_statements(query.text)
+                [(text,)] = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [query.text]).fetchall()
+            except duckdb.Error as error:
+                raise translate(error) from error
+            document = json.loads(text)
+            if len(statements) != 1 or statements[0].type.name != "SELECT" or document["error"]:
+                raise InvalidInputError("not one SELECT")
+            AllowList(query.tables, ["samples", "alignment"]).check(document["statements"][0]["node"])
+        return Prepared(query, limits, self._files)
 
 
 def open_runner(option: Any, limits: SandboxLimits) -> TablesRunner:
-    return TablesRunner()
+    return TablesRunner(checks=True, files=())
+
+
+def open_without_allow_list(option: list[str], limits: SandboxLimits) -> TablesRunner:
+    return TablesRunner(checks=False, files=option)
+
+
+def open_without_any(option: Any, limits: SandboxLimits) -> TablesRunner:
+    return TablesRunner(checks=False, files=None)
+
+
+def open_hostile(option: str, limits: SandboxLimits) -> Any:
+    """What a process would do that somebody else has taken over."""
+    return HostileRunner(option)
+
+
+class HostileRunner:
+    def __init__(self, behaviour: str) -> None:
+        self._behaviour = behaviour
+
+    def prepare(self, query: UntrustedQuery, limits: SandboxLimits) -> Any:
+        import os
+
+        # The answer's pipe is the only one that can be written.
+        for fd in range(3, 64):
+            try:
+                os.write(fd, bytes.fromhex(self._behaviour))
+            except OSError:
+                continue
+        os._exit(0)

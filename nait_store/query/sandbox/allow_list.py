@@ -8,6 +8,7 @@ and relations that are listed. What a later DuckDB adds is refused until somebod
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -96,6 +97,9 @@ _UNTAGGED: Mapping[str, frozenset[str]] = {
 }
 """Objects without a type of their own, by the key under which they stand."""
 
+_ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+"""Names are the same without regard to case, for ASCII letters only: to Python the Kelvin sign is a k, too."""
+
 _PLAIN_NAME = re.compile(r"[^\W\d]\w*\Z")
 _SYSTEM_PREFIXES = ("duckdb_", "pragma_", "sqlite_", "pg_")
 _SHOWN_CHARACTERS = 60
@@ -113,8 +117,8 @@ class AllowList:
     """
 
     def __init__(self, relations: Collection[str], table_functions: Collection[str]) -> None:
-        self._relations = frozenset(name.lower() for name in relations)
-        self._table_functions = functions.TABLE_FUNCTIONS | {name.lower() for name in table_functions}
+        self._relations = frozenset(map(_folded, relations))
+        self._table_functions = functions.TABLE_FUNCTIONS | set(map(_folded, table_functions))
 
     def check(self, root: Node) -> None:
         """Refuse a query unless all of it is allowed.
@@ -152,15 +156,15 @@ class AllowList:
         kind = node.get("type")
         if kind == "BASE_TABLE":
             name = str(node.get("table_name", ""))
-            if name.lower() not in names and name.lower() not in self._relations:
+            if _folded(name) not in names and _folded(name) not in self._relations:
                 raise _refused(f"read {_shown(name)}")
         elif key == "function":  # of a TABLE_FUNCTION
             name = str(node.get("function_name", ""))
-            if name.lower() not in self._table_functions:
+            if _folded(name) not in self._table_functions:
                 raise _refused(f"use the table function {_shown(name)}")
         elif node.get("class") in ("FUNCTION", "WINDOW"):
             _check_function(node)
-        elif kind == "TYPE" and str(node.get("type_name", "")).lower() not in functions.TYPES:
+        elif kind == "TYPE" and _folded(str(node.get("type_name", ""))) not in functions.TYPES:
             raise _refused(f"use the type {_shown(node.get('type_name'))}")
 
 
@@ -205,21 +209,25 @@ def _own_name(query: Node) -> frozenset[str]:
 
 
 def _checked_name(name: str) -> str:
-    if not _PLAIN_NAME.match(name) or name.lower().startswith(_SYSTEM_PREFIXES):
+    if not _PLAIN_NAME.match(name) or _folded(name).startswith(_SYSTEM_PREFIXES):
         raise _refused(f"give a WITH query the name {_shown(name)}")
-    return name.lower()
+    return _folded(name)
 
 
 def _check_function(node: Node) -> None:
     name = str(node.get("function_name", ""))
-    if name.lower() not in functions.FUNCTIONS:
+    if _folded(name) not in functions.FUNCTIONS:
         raise _refused(f"use the function {_shown(name)}")
-    if name.lower() in functions.NAMED_AGGREGATION:
+    if _folded(name) in functions.NAMED_AGGREGATION:
         arguments = node.get("arguments") or []
-        named = arguments[1].get("expression", {}) if len(arguments) > 1 else {}
-        literal = named.get("literal") or {}
-        if literal.get("kind") != "STRING" or str(literal.get("text")).lower() not in functions.AGGREGATES:
+        named = any(argument.get("name") for argument in arguments)
+        literal = arguments[1]["expression"].get("literal") if len(arguments) > 1 and not named else None
+        if not literal or _folded(str(literal.get("text"))) not in functions.AGGREGATES:
             raise _refused(f"use {name}() but with the plain name of an aggregate, such as 'sum'")
+
+
+def _folded(name: str) -> str:
+    return name.translate(_ASCII_LOWER)
 
 
 def _qualified(node: Node) -> str:

@@ -1,18 +1,19 @@
 """Rows on their way out of a process that ran untrusted SQL: written there as an Arrow IPC stream, read here.
 
 Arrow's format can say much in few bytes: compressed buffers, dictionaries and views whose entries all mean the same
-long text, columns of nothing but NULL of any length. So only plain types may pass, uncompressed, and every value counts.
+long text, columns of nothing but NULL of any length. So only plain types may pass, uncompressed, and each value counts.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.types as kinds
 
-from nait_store.errors import InvalidInputError, LimitExceededError
+from nait_store.errors import InvalidInputError
+from nait_store.query.sandbox.limits import over_output
 
 _EXTENSION_KEY = b"ARROW:extension"
 _RECORD_BATCH_HEADER = 3  # of the union MessageHeader in Arrow's Message.fbs
@@ -40,13 +41,15 @@ class HostileAnswerError(Exception):
     """What arrived is no answer that our own code would have written."""
 
 
-def plain_schema(schema: pa.Schema) -> pa.Schema:
+def plain_schema(schema: pa.Schema, duckdb_types: Sequence[str]) -> pa.Schema:
     """The schema in which rows may leave: enumerations become texts.
 
     Parameters
     ----------
     schema
         As DuckDB gives it.
+    duckdb_types
+        DuckDB's type of each column, for messages.
 
     Raises
     ------
@@ -54,7 +57,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
         A column of a type that has no plain form.
     """
     fields = []
-    for field in schema:
+    for field, shown in zip(schema, duckdb_types, strict=True):
         plain = _without_dictionaries(field.type)
         if _depth(plain) > _MOST_NESTED:
             raise InvalidInputError(
@@ -63,7 +66,7 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
             )
         if not _is_plain(plain):
             raise InvalidInputError(
-                f"the column {field.name!r} of type {field.type} cannot leave the sandbox", next_step=_CAST
+                f"the column {field.name!r} of type {shown} cannot leave the sandbox", next_step=_CAST
             )
         fields.append(pa.field(field.name, plain))
     return pa.schema(fields)
@@ -87,15 +90,7 @@ def batch_values(batch: pa.RecordBatch) -> int:
     return sum(n_values(column) for column in batch.columns)
 
 
-def over_output(limit_bytes: int) -> LimitExceededError:
-    """The error for rows that are too many."""
-    return LimitExceededError(
-        f"the query gives more than {limit_bytes:,} bytes of rows and was stopped",
-        next_step="select fewer columns or rows, or allow more: SandboxLimits(output_bytes=…), --max-output",
-    )
-
-
-def read_answer(data: bytes, limit_bytes: int) -> pa.Table:
+def read_answer(data: bytes | bytearray, limit_bytes: int) -> pa.Table:
     """Read rows that somebody hostile may have written.
 
     Parameters
@@ -118,7 +113,7 @@ def read_answer(data: bytes, limit_bytes: int) -> pa.Table:
         It is no such stream, or uses what plain rows do not need.
     """
     try:
-        reader = pa.ipc.MessageReader.open_stream(pa.BufferReader(data))
+        reader = pa.ipc.MessageReader.open_stream(pa.BufferReader(pa.py_buffer(data)))
         first = reader.read_next_message()
         if first.type != "schema" or _EXTENSION_KEY in first.metadata.to_pybytes():
             raise HostileAnswerError("the answer has no plain schema")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MESSAGE_BYTES = 1 << 16
 READY = b"ready"
 _ORPHAN_CHECK_SECONDS = 5.0
+_REAP_SECONDS, _REAP_TRIES = 1.0, 500
 _UNNEEDED = frozenset({"pandas", "polars", "torch", "transformers", "numba"})
 """Heavy packages that others import if they can; rows travel as Arrow."""
 
@@ -113,9 +114,9 @@ def _become_worker(connection: socket.socket, serve: Any, limits: SandboxLimits,
 
 def _reap(pid: int) -> int:
     """Wait for a process that is ending; negative for the signal that ended it."""
-    for _ in range(200):
+    for _ in range(_REAP_TRIES):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
+        time.sleep(_REAP_SECONDS / _REAP_TRIES)
     return 0

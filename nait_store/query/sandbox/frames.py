@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import BinaryIO
 
-from nait_store.errors import LimitExceededError
+from nait_store.query.sandbox.limits import SandboxLimits, over_time
 
 _HEADER = struct.Struct("<BQ")
 _PIECE_BYTES = 1 << 16
@@ -81,14 +81,14 @@ class Conversation:
     ----------
     read_fd, write_fd
         Ends of the pipes from and to the process; closed by :meth:`close`.
-    wall_seconds
+    limits
         How long the process may work, in all.
     """
 
-    def __init__(self, read_fd: int, write_fd: int, wall_seconds: float) -> None:
+    def __init__(self, read_fd: int, write_fd: int, limits: SandboxLimits) -> None:
         self._read_fd, self._write_fd = read_fd, write_fd
-        self._wall_seconds = wall_seconds
-        self._left_seconds = wall_seconds
+        self._limits = limits
+        self._left_seconds = limits.wall_seconds
         self._pending = bytearray()
         for fd in (read_fd, write_fd):
             os.set_blocking(fd, False)
@@ -156,7 +156,4 @@ class Conversation:
         ready = poll.poll(max(self._left_seconds, 0) * 1000)
         self._left_seconds -= time.monotonic() - started
         if not ready or self._left_seconds <= 0:
-            raise LimitExceededError(
-                f"the query took longer than {self._wall_seconds:g} s and was stopped",
-                next_step="ask for less, or allow more: SandboxLimits(wall_seconds=…), --timeout",
-            )
+            raise over_time(self._limits)

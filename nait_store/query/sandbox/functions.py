@@ -152,8 +152,9 @@ _SQL_IN_TEXT = _words("json_deserialize_sql json_serialize_plan json_serialize_s
 _INTERNALS = _words(
     """
     __cast bitstring_byte_comparable can_cast_implicitly cast_to_type combine combine_aggr create_sort_key finalize
-    get_type hive_partition_component icu_sort_key index_key json_copy_strftime_if_date json_copy_strftime_if_timestamp make_type
-    path_join remap_struct replace_type sum_no_overflow timetz_byte_comparable to_aggregate_state vertex_extract
+    get_type hive_partition_component icu_sort_key index_key json_copy_strftime_if_date json_copy_strftime_if_timestamp
+    make_type path_join remap_struct replace_type sum_no_overflow timetz_byte_comparable to_aggregate_state
+    vertex_extract
     """
 )
 REFUSED_FUNCTIONS = _ABOUT_THE_SESSION | _WITH_EFFECTS | _SQL_IN_TEXT | _INTERNALS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from nait_store.errors import InvalidInputError
+from nait_store.errors import InvalidInputError, LimitExceededError
 
 _BOUNDS: dict[str, tuple[float, float]] = {
     "wall_seconds": (0.01, 86_400),
@@ -59,3 +59,36 @@ class SandboxLimits:
                 raise InvalidInputError(
                     f"the limit {field.name} is {value!r}", next_step=f"give a number from {low:,} to {high:,}"
                 )
+
+
+def over_time(limits: SandboxLimits) -> LimitExceededError:
+    """The error for a query that takes too long."""
+    return LimitExceededError(
+        f"the query took longer than {limits.wall_seconds:g} s and was stopped",
+        next_step="ask for less, or allow more: SandboxLimits(wall_seconds=…), --timeout",
+    )
+
+
+def over_memory(limits: SandboxLimits) -> LimitExceededError:
+    """The error for a query that needs too much memory."""
+    return LimitExceededError(
+        f"the query needs more memory than {limits.memory_bytes >> 20:,} MiB and was stopped",
+        next_step="ask for less, or allow more: SandboxLimits(memory_bytes=…), --memory",
+    )
+
+
+def over_output(limit_bytes: int) -> LimitExceededError:
+    """The error for a query that gives too many rows."""
+    return LimitExceededError(
+        f"the query gives more than {limit_bytes:,} bytes of rows and was stopped",
+        next_step="select fewer columns or rows, or allow more: SandboxLimits(output_bytes=…), --max-output",
+    )
+
+
+def over_new_scores(n_pairs: int, limits: SandboxLimits) -> LimitExceededError:
+    """The error for a query that needs too many scores that are not stored."""
+    return LimitExceededError(
+        f"the query needs {n_pairs:,} pairs of set and profile scored that are not stored yet, and may have "
+        f"{limits.new_scores:,}",
+        next_step="score them first: nait-store score SET PROFILE…, or allow more: SandboxLimits(new_scores=…)",
+    )

@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from nait_store.errors import InvalidInputError, LimitExceededError, NaitStoreError
-from nait_store.query.sandbox.answers import HostileAnswerError, over_output, read_answer
+from nait_store.query.sandbox.answers import HostileAnswerError, read_answer
 from nait_store.query.sandbox.frames import BrokenConversationError, Conversation, Frame, FrameKind
-from nait_store.query.sandbox.limits import SandboxLimits
+from nait_store.query.sandbox.limits import SandboxLimits, over_new_scores, over_output
 from nait_store.query.sandbox.processes import ForkServer, RunnerSource, Worker
 from nait_store.query.sandbox.runner import ScorePair, UntrustedQuery
 
@@ -135,7 +135,10 @@ class SandboxPool:
 
 
 def _spelled(query: UntrustedQuery) -> list[tuple[FrameKind, bytes | memoryview]]:
-    text = query.text.encode("utf-8", errors="surrogatepass")
+    try:
+        text = query.text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInputError("the SQL is not valid Unicode text", next_step="remove the surrogates") from error
     if len(text) > _QUERY_LIMIT_BYTES:
         raise LimitExceededError(
             f"the query is {len(text):,} bytes long; an untrusted one may have {_QUERY_LIMIT_BYTES:,}",
@@ -193,7 +196,7 @@ def _converse(
             raise over_output(limits.output_bytes)
         rows += frame.data
     done = _document(frame)
-    table = read_answer(bytes(rows), limits.output_bytes)
+    table = read_answer(rows, limits.output_bytes)
     types = _texts(done.get("duckdb_types"), len(table.schema))
     if len(types) != len(table.schema):
         raise HostileAnswerError("the answer has types for other columns")
@@ -224,10 +227,7 @@ def _missing(needs: dict[str, Any], limits: SandboxLimits) -> list[ScorePair]:
     if not isinstance(scores, list) or not all(isinstance(pair, dict) for pair in scores):
         raise BrokenConversationError("the process sent no list of scores")
     if len(scores) > limits.new_scores:
-        raise LimitExceededError(
-            f"the query needs {len(scores):,} pairs of set and profile scored, and may have {limits.new_scores:,}",
-            next_step="score them first: nait-store score SET PROFILE…, or allow more: SandboxLimits(new_scores=…)",
-        )
+        raise over_new_scores(len(scores), limits)
     return [ScorePair(*_texts([pair.get("activation_set"), pair.get("profile")], 2)) for pair in scores]
 
 

@@ -63,7 +63,7 @@ class RunnerSource:
     environment: Mapping[str, str] | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Worker:
     """A process that serves one query.
 
@@ -75,11 +75,14 @@ class Worker:
         Its pidfd: unlike its id it never comes to mean another process.
     conversation
         The pipes from and to it.
+    exit_code
+        None until it was reaped; negative for the signal that ended it.
     """
 
     pid: int
     handle: int
     conversation: Conversation
+    exit_code: int | None = None
 
     def kill(self) -> None:
         """End it with all its threads, wherever it is."""
@@ -154,17 +157,19 @@ class ForkServer:
         try:
             yield worker
         finally:
-            worker.kill()
+            with contextlib.suppress(NaitStoreError):
+                self.reap(worker)
             os.close(worker.handle)
             worker.conversation.close()
-            with contextlib.suppress(NaitStoreError):
-                self._ask({"reap": worker.pid})
 
     def reap(self, worker: Worker) -> int:
-        """Kill a process; its exit code, negative for the signal that ended it, which may have come earlier."""
-        worker.kill()
-        reply, _ = self._ask({"reap": worker.pid})
-        return int(reply["exit_code"])
+        """Kill a process unless it ended by itself, and return its exit code."""
+        if worker.exit_code is None:
+            worker.kill()
+            worker.exit_code = 0
+            reply, _ = self._ask({"reap": worker.pid})
+            worker.exit_code = int(reply["exit_code"])
+        return worker.exit_code
 
     def close(self) -> None:
         """End it, and with it all that it forked."""
@@ -188,7 +193,7 @@ class ForkServer:
         finally:
             os.close(request_read)
             os.close(answer_write)
-        return Worker(reply["pid"], handles[0], Conversation(answer_read, request_write, limits.wall_seconds))
+        return Worker(reply["pid"], handles[0], Conversation(answer_read, request_write, limits))
 
     def _ask(self, message: dict[str, Any], fds: list[int] | None = None) -> tuple[dict[str, Any], list[int]]:
         with self._lock:

@@ -11,14 +11,15 @@ from typing import Any, BinaryIO
 import duckdb
 import pyarrow as pa
 
-from nait_store.errors import InvalidInputError, LimitExceededError, NaitStoreError
-from nait_store.query.sandbox.answers import batch_values, over_output, plain_schema
+from nait_store.errors import InvalidInputError, NaitStoreError
+from nait_store.query.sandbox.answers import batch_values, plain_schema
 from nait_store.query.sandbox.frames import FrameKind, read_frame, write_frame
-from nait_store.query.sandbox.limits import SandboxLimits
+from nait_store.query.sandbox.limits import SandboxLimits, over_memory, over_new_scores, over_output
 from nait_store.query.sandbox.runner import Answer, Runner, UntrustedQuery
 
 _PIECE_BYTES = 1 << 18
 _SHOWN_CHARACTERS = 4000
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "can't start new thread", "Out of Memory Error")
 
 
 def serve(begin: Callable[[], Runner], limits: SandboxLimits, request_fd: int, answer_fd: int) -> None:
@@ -37,6 +38,8 @@ def serve(begin: Callable[[], Runner], limits: SandboxLimits, request_fd: int, a
         try:
             runner = begin()
             prepared = runner.prepare(_read_query(requests), limits)
+            if len(prepared.missing) > limits.new_scores:
+                raise over_new_scores(len(prepared.missing), limits)
             _write_json(answers, FrameKind.NEEDS, {"scores": [asdict(pair) for pair in prepared.missing]})
             read_frame(requests, FrameKind.GO)
             _send(prepared.run(), limits, answers)
@@ -62,7 +65,7 @@ def _read_table(requests: BinaryIO) -> pa.Table:
 
 
 def _send(answer: Answer, limits: SandboxLimits, answers: BinaryIO) -> None:
-    schema = plain_schema(answer.reader.schema)
+    schema = plain_schema(answer.reader.schema, answer.duckdb_types)
     sink = _Sink(answers, limits.output_bytes)
     with pa.ipc.new_stream(pa.PythonFile(sink, mode="w"), schema) as writer:
         for batch in answer.reader:
@@ -118,20 +121,12 @@ def _described(error: Exception, limits: SandboxLimits) -> dict[str, str | None]
     return {"kind": error.kind, "what": what, "next_step": next_step}
 
 
-def over_memory(limits: SandboxLimits) -> LimitExceededError:
-    """The error for a query that needs more memory than it may have."""
-    return LimitExceededError(
-        f"the query needs more memory than {limits.memory_bytes >> 20:,} MiB and was stopped",
-        next_step="ask for less, or allow more: SandboxLimits(memory_bytes=…), --memory",
-    )
-
-
 def _is_out_of_memory(error: BaseException | None) -> bool:
     """Whether memory ran out, or an address space that holds no more, somewhere along the causes of an error."""
     while error is not None:
         if isinstance(error, (MemoryError, duckdb.OutOfMemoryException)):
             return True
-        if any(text in str(error) for text in ("bad_alloc", "bad allocation", "can't start new thread")):
+        if any(text in str(error) for text in _OUT_OF_MEMORY):
             return True
         error = error.__cause__ or error.__context__
     return False
