@@ -144,7 +144,7 @@ FILES = _forbidden(
     read_text_as_a_scalar="SELECT read_text('{tree}/secret.csv')",
     read_text_by_a_dot="SELECT '{tree}/secret.csv'.read_text()",
     read_text_in_a_lateral_join="FROM (SELECT '{tree}/secret.csv' p) t, read_text(t.p)",
-    a_quoted_function='FROM "read_text"(\'{tree}/secret.csv\')',
+    a_quoted_function="FROM \"read_text\"('{tree}/secret.csv')",
     a_function_in_capitals="FROM READ_TEXT('{tree}/secret.csv')",
     a_qualified_function="FROM system.main.read_text('{tree}/secret.csv')",
     a_function_with_ordinality="FROM read_text('{tree}/secret.csv') WITH ORDINALITY",
@@ -154,9 +154,9 @@ FILES = _forbidden(
     a_path_with_table="TABLE '{tree}/secret.csv'",
     a_path_described="DESCRIBE '{tree}/secret.csv'",
     a_path_summarized="SUMMARIZE '{tree}/secret.csv'",
-    a_path_as_cte="WITH \"{tree}/secret.csv\" AS (SELECT 1) FROM \"{tree}/secret.csv\"",
+    a_path_as_cte='WITH "{tree}/secret.csv" AS (SELECT 1) FROM "{tree}/secret.csv"',
     a_path_out_of_the_scope_of_its_cte=(
-        "SELECT * FROM (WITH \"{tree}/secret.csv\" AS (SELECT 1) SELECT 1), \"{tree}/secret.csv\""
+        'SELECT * FROM (WITH "{tree}/secret.csv" AS (SELECT 1) SELECT 1), "{tree}/secret.csv"'
     ),
     a_path_in_a_pivot="FROM (PIVOT '{tree}/secret.csv' ON a IN (1) USING count(*))",
     a_path_in_an_in="SELECT 1 IN (FROM '{tree}/secret.csv')",
@@ -179,7 +179,7 @@ CATALOG = _forbidden(
     pragma_function="FROM pragma_database_size()",
     a_qualified_view="FROM memory.main.activation_sets",
     a_view_with_a_schema="FROM main.activation_sets",
-    a_table_of_the_session="FROM \"alignment of pool\"",
+    a_table_of_the_session='FROM "alignment of pool"',
     a_catalog_view_out_of_the_scope_of_its_cte=(
         "SELECT * FROM (WITH duckdb_settings AS (SELECT 1) FROM duckdb_settings), duckdb_settings"
     ),
@@ -198,7 +198,7 @@ CATALOG = _forbidden(
     pg_typeof="SELECT pg_typeof(1)",
     has_privilege="SELECT has_table_privilege('activation_sets', 'select')",
     which_secret="FROM which_secret('s3://b', 's3')",
-    a_qualified_function_of_the_system='SELECT "system".main.current_setting(\'threads\')',
+    a_qualified_function_of_the_system="SELECT \"system\".main.current_setting('threads')",
     an_old_version_of_a_table="FROM activation_sets AT (VERSION => 1)",
 )
 
@@ -276,7 +276,9 @@ BOMBS = _over(
     a_cross_join_in_memory="SELECT DISTINCT a.range, b.range FROM range(1000000) a, range(1000000) b",
     a_tower_of_ctes=(
         "WITH "
-        + ", ".join(f"c{i} AS (SELECT a.x FROM {f'c{i - 1} a, c{i - 1} b' if i else 'range(2) a(x)'})" for i in range(7))
+        + ", ".join(
+            f"c{i} AS (SELECT a.x FROM {f'c{i - 1} a, c{i - 1} b' if i else 'range(2) a(x)'})" for i in range(7)
+        )
         + " SELECT max(x) FROM c6"
     ),
     a_sort_of_everything="SELECT * FROM range(10000000000) t(x) ORDER BY hash(x)",

@@ -31,7 +31,9 @@ class Bench:
     def places(self) -> dict[str, Path]:
         return {"{tree}": self.tree, "{store}": self.tree, "{segment}": self.tree / "segment.parquet"}
 
-    def sql(self, query: str, parameters: Any = None, limits: SandboxLimits = SMALL, **tables: pa.Table) -> SandboxAnswer:
+    def sql(
+        self, query: str, parameters: Any = None, limits: SandboxLimits = SMALL, **tables: pa.Table
+    ) -> SandboxAnswer:
         tables = {"activation_sets": pa.table({"activation_set": ["pool"], "model": ["m"]}), **tables}
         return self.pool.run(UntrustedQuery(query, parameters, tables), limits)
 
@@ -42,7 +44,9 @@ class Bench:
     def fingerprint(self) -> dict[str, str]:
         """Digest of everything below the watched folder."""
         return {
-            str(path.relative_to(self.tree)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+            str(path.relative_to(self.tree)): hashlib.sha256(path.read_bytes()).hexdigest()
+            if path.is_file()
+            else "folder"
             for path in sorted(self.tree.rglob("*"))
         }
 

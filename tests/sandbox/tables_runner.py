@@ -17,10 +17,15 @@ from nait_store.query.sandbox.runner import Answer, ScorePair, UntrustedQuery
 
 
 class Prepared:
-    missing: Sequence[ScorePair] = ()
+    missing: Sequence[ScorePair]
 
     def __init__(self, query: UntrustedQuery, limits: SandboxLimits, files: Sequence[str] | None) -> None:
         self._query, self._limits, self._files = query, limits, files
+        self.missing = (
+            [ScorePair("pool@1", name.as_py()) for name in query.tables["missing"]["profile"]]
+            if ("missing" in query.tables)
+            else []
+        )
 
     def run(self) -> Answer:
         config = dict(sandbox_config(self._limits)) if self._files is not None else {}

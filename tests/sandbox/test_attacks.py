@@ -47,7 +47,9 @@ def test_the_next_honest_query_is_answered_after_a_kill(bench: Bench) -> None:
 def test_no_process_is_left_behind(bench: Bench) -> None:
     bench.rows("SELECT 42")
     children = psutil.Process(os.getpid()).children(recursive=True)
-    workers = [child for child in children if child.ppid() != os.getpid() and "fork_server" in " ".join(child.cmdline())]
+    workers = [
+        child for child in children if child.ppid() != os.getpid() and "fork_server" in " ".join(child.cmdline())
+    ]
     assert workers == []
 
 

