@@ -30,7 +30,7 @@ def sql(
     """Query samples, scores and metadata with SQL.
 
     samples('SET') is a table of records, alignment('SET', 'PROFILE') one of scores; activation_sets, versions,
-    segments, profiles and selections are views of what the store holds.
+    segments, profiles, profile_layers, aliases, tags and selections are views of what the store holds.
     """
     from nait_store.cli import query_output
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import IncompatibleError
-from nait_store.schemas.capture import CaptureIdentity
+from nait_store.schemas.capture import CaptureIdentity, Feature
 from nait_store.schemas.profile import ProfileRecord
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Difference:
         return f"{self.field}: {self.profile_value} (profile), {self.set_value} (set)"
 
 
-def differences(profile: ProfileRecord, version: SetVersion) -> list[Difference]:
+def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | None = None) -> list[Difference]:
     """Compare a profile with a set version field by field.
 
     Parameters
@@ -60,6 +60,8 @@ def differences(profile: ProfileRecord, version: SetVersion) -> list[Difference]
         The profile's record.
     version
         The candidate set version.
+    feature
+        Feature that candidates are scored on instead of the profile's own.
 
     Returns
     -------
@@ -78,12 +80,14 @@ def differences(profile: ProfileRecord, version: SetVersion) -> list[Difference]
                 "the layers have different widths, so this is another model or hook point",
             )
         )
-    found.extend(_missing_contents(profile, version))
+    found.extend(_missing_contents(profile, version, feature or profile.recipe.feature))
     found.extend(_settings_differences(profile, version))
     return found
 
 
-def require_compatible(profile: Profile, version: SetVersion, force: bool = False) -> list[str]:
+def require_compatible(
+    profile: Profile, version: SetVersion, force: bool = False, feature: Feature | None = None
+) -> list[str]:
     """Refuse a profile that means nothing on this set; say what shifts its scores.
 
     Parameters
@@ -94,6 +98,8 @@ def require_compatible(profile: Profile, version: SetVersion, force: bool = Fals
         The candidate set version.
     force
         Silence the warnings. Refusals cannot be forced: the scores would be noise.
+    feature
+        Feature that candidates are scored on instead of the profile's own.
 
     Returns
     -------
@@ -105,7 +111,7 @@ def require_compatible(profile: Profile, version: SetVersion, force: bool = Fals
     IncompatibleError
         Naming each differing field, both values, and what to do.
     """
-    found = differences(profile.record, version)
+    found = differences(profile.record, version, feature)
     refused = [d for d in found if d.severity == "refuse"]
     if refused:
         raise IncompatibleError(
@@ -165,8 +171,7 @@ def _identity_differences(
     return found
 
 
-def _missing_contents(profile: ProfileRecord, version: SetVersion) -> Iterable[Difference]:
-    feature = profile.recipe.feature
+def _missing_contents(profile: ProfileRecord, version: SetVersion, feature: Feature) -> Iterable[Difference]:
     if feature not in version.features:
         stored = ", ".join(f.value for f in version.features) or "none in common"
         yield Difference(

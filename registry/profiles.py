@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
+from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, NotFoundError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.registry.computation import (
@@ -29,12 +29,8 @@ from nait_store.registry.payload import (
     write_arrays,
 )
 from nait_store.registry.quality import warnings_for
-from nait_store.schemas.profile import (
-    Metric,
-    ProfileManifest,
-    ProfileRecord,
-    Recipe,
-)
+from nait_store.schemas.capture import Feature
+from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
@@ -98,20 +94,31 @@ class Profile:
         """What candidates are centred on, [L, J] float32, read-only; None where they are not."""
         return self._arrays.offset
 
-    def target(self, metric: Metric | None = None) -> ScoringTarget:
+    def target(self, metric: Metric | None = None, feature: Feature | None = None) -> ScoringTarget:
         """What a set is scored against.
 
         Parameters
         ----------
-        metric
+        metric, feature
             Instead of the recipe's own.
+
+        Raises
+        ------
+        IncompatibleError
+            Another feature than that whose background mean candidates are centred on.
         """
         recipe = self.record.recipe
+        if self.record.has_offset and feature not in (None, recipe.feature):
+            raise IncompatibleError(
+                f"profile {self.reference} centres candidates on the background's mean of {recipe.feature.value}, "
+                f"which says nothing about {feature}",
+                next_step=f"leave the feature out, or build a profile with --feature {feature}",
+            )
         return ScoringTarget(
             directions=self._arrays.directions,
             offset=self._arrays.offset,
             layers=self.record.layers,
-            feature=recipe.feature,
+            feature=recipe.feature if feature is None else feature,
             metric=recipe.metric if metric is None else metric,
         )
 
@@ -141,6 +148,10 @@ class ProfileRegistry:
         """Ascending version numbers of a profile; empty where there is none of this name."""
         return self._log.numbers(check_name(name, Kind.PROFILE))
 
+    def resolve(self, reference: Reference) -> int:
+        """Turn a reference into the number of a version that exists; NotFoundError as for :meth:`open`."""
+        return self._log.resolve(reference)
+
     def manifests(self, name: str) -> list[ProfileManifest]:
         """Read every version's document, oldest first."""
         return [self._log.read(name, number) for number in self.numbers(name)]
@@ -151,17 +162,17 @@ class ProfileRegistry:
         Parameters
         ----------
         reference
-            ``math`` for the latest version, ``math@2``.
+            ``math`` for the latest version, ``math@2``, ``math@prod`` for what an alias or tag names.
 
         Raises
         ------
         NotFoundError
-            Unknown profile or version; near names are suggested.
+            Unknown profile, version, alias or tag; near names are suggested.
         CorruptChunkError, FormatError
             A document is missing, damaged or too large.
         """
         parsed = parse_reference(reference, Kind.PROFILE) if isinstance(reference, str) else reference
-        return self._open(self._log.read(parsed.name, self._log.resolve(parsed)))
+        return self._open(self._log.read(parsed.name, self.resolve(parsed)))
 
     def build(
         self,

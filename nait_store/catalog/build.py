@@ -152,7 +152,7 @@ class Catalog:
                         table: connection.sql(f"SELECT * FROM catalog.{table}").to_arrow_table().to_pylist()
                         for table in TABLES
                     }
-                    return Earlier(tables, record.redirects)
+                    return Earlier(tables, record.redirects, record.labels)
         return None
 
     def _build(self, listing: Listing, rows: CatalogRows) -> Path | None:
@@ -161,6 +161,7 @@ class Catalog:
             fingerprint="" if rows.problems else listing.fingerprint,
             definition_sha256=definition_sha256(),
             redirects=dict(listing.redirects),
+            labels=rows.labels,
         )
         for path in self._candidates(listing):
             temporary = path.parent / f"{TEMPORARY_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:12]}.duckdb"

@@ -1,9 +1,9 @@
-"""What versions a store has: one listing of names, and a fingerprint of it that says whether an index is fresh."""
+"""What versions and labels a store has: a listing of names, whose fingerprint says whether an index is fresh."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -13,6 +13,8 @@ from nait_store.refs import Kind
 from nait_store.schemas.record import json_digest
 from nait_store.schemas.store_record import StoreRecord
 from nait_store.storage import layout
+from nait_store.storage.backend import StoredFile
+from nait_store.storage.labels import LABEL_FOLDERS
 from nait_store.storage.location import Location
 from nait_store.storage.versions import VersionNumbers
 
@@ -20,11 +22,17 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _PAGE_FILES = 1000  # of one listing request of an object store
 _AT_ONCE = 16
+_LABELS = frozenset(LABEL_FOLDERS.values())
+_LABEL_DEPTH = 3  # slashes in profiles/math/aliases/prod
+_BESIDE_VERSIONS = (layout.REDIRECTS, *LABEL_FOLDERS.values())  # few items have any
+
+Names = dict[str, tuple[str, ...]]
+"""Folder → sorted names in it."""
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Names of every document that decides what versions a store shows.
+    """Names of every document that decides what versions and labels a store shows.
 
     Attributes
     ----------
@@ -34,20 +42,24 @@ class Listing:
         Kind → name → sorted file names in its ``versions/`` folder, markers of deletions included.
     redirects
         Folder of a set or selection → sorted file names in its ``redirects/``; those without any are left out.
+    labels
+        Folder of an alias or tag, ``profiles/math/aliases/prod`` → number of its latest move.
     """
 
     store_id: str
     documents: Mapping[Kind, Mapping[str, tuple[str, ...]]]
     redirects: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, int]
 
     @property
     def fingerprint(self) -> str:
-        """Digest that changes with every commit, deletion, collection, purge and repair.
+        """Digest that changes with every commit, deletion, collection, purge, repair and move of a label.
 
         Documents are immutable, and markers come and go whole, so names suffice.
         """
         named = {kind.value: {n: list(d) for n, d in names.items()} for kind, names in self.documents.items()}
-        return json_digest([self.store_id, named, {name: list(found) for name, found in self.redirects.items()}])
+        redirects = {name: list(found) for name, found in self.redirects.items()}
+        return json_digest([self.store_id, named, redirects, dict(self.labels)])
 
     def numbers(self, kind: Kind) -> dict[str, tuple[int, ...]]:
         """Name → ascending numbers of the visible versions, of everything that has one."""
@@ -56,17 +68,18 @@ class Listing:
 
 
 def list_store(location: Location) -> Listing:
-    """List every version document and redirect of a store.
+    """List every version document, redirect and move of a label in a store.
 
     On an object store that takes one request for ``store.json``, one for all profiles and one for all selections while
-    these have less than 1,000 files, one for the names of the sets, and two for each set; many at a time.
+    these have less than 1,000 files, and one for the names of the sets; for each set two, and one more for each of
+    redirects, aliases and tags that it has; many at a time. Kinds with more files are listed as the sets are.
 
     Parameters
     ----------
     location
         The store's root.
     """
-    if location.is_local or location.protocol == "memory":
+    if not location.is_remote:
         return _list(location, None)
     with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="nait-list") as pool:
         return _list(location, pool)
@@ -77,9 +90,10 @@ def _list(location: Location, pool: ThreadPoolExecutor | None) -> Listing:
     listed = [Kind.SET] if pool else list(Kind)
     names = {kind: _ask(pool, location.names, layout.kind_folder(kind)) for kind in listed}
     small = {kind: _ask(pool, _one_page, location, kind) for kind in Kind if kind not in names}
-    found: dict[str, tuple[str, ...]] = {}  # folder → names in it
-    asked: dict[str, Callable[[], list[str]]] = {}
+    found: Names = {}
     items: dict[Kind, list[str]] = {}
+    beside: dict[str, Callable[[], list[str]]] = {}  # folder of an item → what it has beside its versions
+    versions: dict[str, Callable[[], list[str]]] = {}
     for kind in Kind:
         page = small[kind]() if kind in small else None
         if page is not None:
@@ -88,11 +102,15 @@ def _list(location: Location, pool: ThreadPoolExecutor | None) -> Listing:
             continue
         items[kind] = names[kind]() if kind in names else location.names(layout.kind_folder(kind))
         for name in items[kind]:
-            folders = [layout.versions_folder(kind, name)]
-            if kind is not Kind.PROFILE:
-                folders.append(layout.redirects_folder(kind, name))
-            asked |= {folder: _ask(pool, location.names, folder) for folder in folders}
-    found |= {folder: tuple(answer()) for folder, answer in asked.items()}
+            folder, folder_of_versions = layout.item_folder(kind, name), layout.versions_folder(kind, name)
+            beside[folder] = _ask(pool, location.present, folder, _BESIDE_VERSIONS)
+            versions[folder_of_versions] = _ask(pool, location.names, folder_of_versions)
+    answers = [
+        _ask(pool, _names_in, location, f"{folder}/{name}") for folder, answer in beside.items() for name in answer()
+    ]
+    found |= {folder: tuple(answer()) for folder, answer in versions.items()}
+    for more in answers:
+        found |= more()
     documents = {
         kind: {name: entries for name in items[kind] if (entries := found.get(layout.versions_folder(kind, name)))}
         for kind in Kind
@@ -103,7 +121,9 @@ def _list(location: Location, pool: ThreadPoolExecutor | None) -> Listing:
         for name in items[kind]
         if (entries := found.get(layout.redirects_folder(kind, name)))
     }
-    return Listing(store_id(), documents, redirects)
+    moves = {folder: layout.numbered(entries) for folder, entries in found.items() if folder.count("/") == _LABEL_DEPTH}
+    labels = {folder: numbers[-1] for folder, numbers in moves.items() if numbers}
+    return Listing(store_id(), documents, redirects, labels)
 
 
 def _ask(
@@ -116,17 +136,32 @@ def _ask(
     return lambda: answer
 
 
-def _one_page(location: Location, kind: Kind) -> dict[str, tuple[str, ...]] | None:
-    """Folder → file names, of ``versions/`` and ``redirects/``, from one request; None if there are too many files."""
+def _one_page(location: Location, kind: Kind) -> Names | None:
+    """Names of versions, redirects and moves of labels, from one request; None if there are too many files."""
     files = list(itertools.islice(location.files(layout.kind_folder(kind)), _PAGE_FILES))
-    if len(files) == _PAGE_FILES:
-        return None
+    return None if len(files) == _PAGE_FILES else _by_folder(files)
+
+
+def _names_in(location: Location, folder: str) -> Names:
+    """Names in a folder of redirects, or in each folder of a folder of labels."""
+    if folder.endswith(f"/{layout.REDIRECTS}"):
+        return {folder: tuple(location.names(folder))}
+    if location.is_remote:
+        return _by_folder(location.files(folder))
+    labels = [f"{folder}/{label}" for label in location.names(folder)]
+    return {label: tuple(location.names(label)) for label in labels}
+
+
+def _by_folder(files: Iterable[StoredFile]) -> Names:
     found: dict[str, list[str]] = {}
     for file in files:
-        parts = file.path.split("/")
-        if len(parts) == 4 and parts[2] in ("versions", "redirects"):
-            found.setdefault("/".join(parts[:3]), []).append(parts[3])
-    return {folder: tuple(sorted(entries)) for folder, entries in found.items()}
+        folder, _, name = file.path.rpartition("/")
+        match folder.split("/"):
+            case [_, _, layout.VERSIONS | layout.REDIRECTS]:
+                found.setdefault(folder, []).append(name)
+            case [_, _, labels, _] if labels in _LABELS:
+                found.setdefault(folder, []).append(name)
+    return {folder: tuple(sorted(names)) for folder, names in found.items()}
 
 
 def _store_id(location: Location) -> str:

@@ -24,6 +24,8 @@ class CatalogRecord(Document):
     """Of the statements that made the tables."""
     redirects: dict[str, tuple[str, ...]]
     """Of the listing."""
+    labels: dict[str, int]
+    """Of the listing, those left out whose document could not be read."""
     size_bytes: int = Field(default=0, ge=0)
     sha256: str = ""
     """Of the DuckDB file."""

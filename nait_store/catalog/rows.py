@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from nait_store.catalog.documents import D, Documents, Row, version_row, written
+from nait_store.catalog.label_rows import LabelReading
 from nait_store.catalog.listing import Listing
 from nait_store.catalog.set_rows import SetReading, set_row
 from nait_store.errors import FormatError, NotFoundError
@@ -18,8 +19,27 @@ from nait_store.storage.location import Location
 
 Tables = dict[str, list[Row]]
 
-TABLES = ("activation_sets", "versions", "segments", "profiles", "profile_layers", "selections")
+TABLES = (
+    "activation_sets",
+    "versions",
+    "segments",
+    "profiles",
+    "profile_layers",
+    "aliases",
+    "tags",
+    "selections",
+)
 """Tables that users see, in the order of the definition."""
+
+_OWNERS = {
+    "activation_sets": ("activation_set",),
+    "versions": ("kind", "name"),
+    "segments": ("activation_set",),
+    "profiles": ("profile",),
+    "profile_layers": ("profile",),
+    "selections": ("selection",),
+}
+"""Columns that say which set, profile or selection a row is about."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +52,13 @@ class Earlier:
         Its rows.
     redirects
         Of its listing.
+    labels
+        Of its listing, those left out whose document could not be read.
     """
 
     tables: Mapping[str, list[Row]]
     redirects: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, int]
 
 
 class CatalogRows:
@@ -54,6 +77,8 @@ class CatalogRows:
     ----------
     tables
         Table name → rows.
+    labels
+        Folder of an alias or tag → number of its move that the rows tell of.
     problems
         One sentence per document that could not be read; what it describes is left out.
     """
@@ -63,8 +88,8 @@ class CatalogRows:
         self.problems: list[str] = []
         self._documents = Documents(location)
         self._replaced: set[str] = set()  # redirects of the selection at hand
-        tables = {} if earlier is None else earlier.tables
-        self._earlier = {name: list(tables.get(name, ())) for name in TABLES}
+        known = {name: [] if earlier is None else earlier.tables[name] for name in TABLES}
+        self._earlier = {name: _by_owner(known[name], *columns) for name, columns in _OWNERS.items()}
         for name, numbers in listing.numbers(Kind.SET).items():
             folder = layout.item_folder(Kind.SET, name)
             same = earlier is not None and earlier.redirects.get(folder) == listing.redirects.get(folder)
@@ -76,11 +101,15 @@ class CatalogRows:
             self._replaced = set(listing.redirects.get(folder, ()))
             same = earlier is not None and earlier.redirects.get(folder) == listing.redirects.get(folder)
             self._add_items(Kind.SELECTION, name, numbers, may_take_over=same)
+        reading = LabelReading(self._documents, listing, known, {} if earlier is None else earlier.labels)
+        self.tables |= reading.tables
+        self.labels = reading.numbers
+        self.problems += reading.problems
 
     def _add_set(self, name: str, numbers: tuple[int, ...], *, replaced: bool, may_take_over: bool) -> None:
-        versions = {row["version"]: row for row in self._known("versions", kind="set", name=name)}
-        segments = {row["segment_id"]: row for row in self._known("segments", activation_set=name)}
-        summary = self._known("activation_sets", activation_set=name)
+        versions = {row["version"]: row for row in self._known("versions", Kind.SET.value, name)}
+        segments = {row["segment_id"]: row for row in self._known("segments", name)}
+        summary = self._known("activation_sets", name)
         # A version that went or came back changes what the segments of others are the first ones to refer to.
         if not may_take_over or tuple(sorted(versions)) != numbers[: len(versions)]:
             versions, segments, summary = {}, {}, []
@@ -103,11 +132,11 @@ class CatalogRows:
 
     def _add_items(self, kind: Kind, name: str, numbers: tuple[int, ...], *, may_take_over: bool = True) -> None:
         table = "profiles" if kind is Kind.PROFILE else "selections"
-        versions = {row["version"]: row for row in self._known("versions", kind=kind.value, name=name)}
-        items = {row["version"]: row for row in self._known(table, **{kind.value: name})}
+        versions = {row["version"]: row for row in self._known("versions", kind.value, name)}
+        items = {row["version"]: row for row in self._known(table, name)}
         if not may_take_over:
             versions, items = {}, {}
-        layers = self._known("profile_layers", profile=name) if kind is Kind.PROFILE else []
+        layers = self._known("profile_layers", name) if kind is Kind.PROFILE else []
         new = [number for number in numbers if number not in versions or number not in items]
         self._documents.fetch(layout.version_document(kind, name, number) for number in new)
         for number in numbers:
@@ -202,14 +231,21 @@ class CatalogRows:
         }
         return version, row
 
-    def _known(self, table: str, **equal: str) -> list[Row]:
-        return [row for row in self._earlier[table] if all(row[key] == value for key, value in equal.items())]
+    def _known(self, table: str, *owner: str) -> list[Row]:
+        return self._earlier[table].get(owner, [])
 
     def _manifest(self, record_type: type[D], kind: Kind, name: str, number: int) -> D:
         return self._documents.read(record_type, layout.version_document(kind, name, number))
 
 
 _UNREADABLE = (NotFoundError, FormatError)
+
+
+def _by_owner(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
+    found: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return found
 
 
 def _mark_latest(rows: Iterable[Row]) -> list[Row]:

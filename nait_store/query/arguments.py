@@ -9,8 +9,9 @@ from typing import Any
 import duckdb
 
 from nait_store.errors import InvalidInputError, did_you_mean
+from nait_store.query.functions import FUNCTIONS, Argument, ArgumentKind
 from nait_store.query.messages import translate
-from nait_store.query.statement import FUNCTIONS, Node, Statement, TableCall, parameters_in, walk
+from nait_store.query.statement import Node, Statement, TableCall, parameters_in, walk
 
 _DEPENDS_ON_ROWS = frozenset({"COLUMN_REF", "SUBQUERY", "WINDOW", "STAR"})
 
@@ -65,33 +66,39 @@ class Arguments:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def values(self, call: TableCall, parameters: Mapping[str, Any]) -> dict[str, str | None]:
-        """Values of a call's arguments by name; None where one depends on rows of the query.
+    def values(self, call: TableCall, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of a call's arguments by name.
+
+        Returns
+        -------
+        dict
+            Text, a list of texts, a number, or a list of numbers, as the function declares; None for one that depends
+            on rows of the query. What was not given is absent.
 
         Raises
         ------
         InvalidInputError
-            A value that is not text, or a ``samples(…)`` whose set is no constant.
+            A value of another type, or one that depends on rows where the function does not allow it.
         """
-        found: dict[str, str | None] = {}
-        for name, expression in zip(FUNCTIONS[call.function], call.arguments, strict=True):
+        function = FUNCTIONS[call.function]
+        found: dict[str, Any] = {}
+        for name, expression in call.arguments.items():
+            argument = function.argument(name)
+            assert argument is not None  # the parser let no other through
             where = f"the argument {name} of {call.function}()"
             if any(node.get("class") in _DEPENDS_ON_ROWS for node in walk(expression)):
-                if call.function == "samples":
-                    raise InvalidInputError(
-                        f"{where} must be a constant: which columns there are depends on it", next_step=_quoting(call)
-                    )
+                if not function.follows_rows or argument.by_name_only:
+                    raise InvalidInputError(f"{where} must be a constant", next_step=_usage(call))
                 found[name] = None
                 continue
-            value = self._evaluate(expression, parameters)
-            if isinstance(value, list):
+            found[name] = _checked(self._evaluate(expression, parameters), argument, where, call)
+        if None in found.values():
+            options = {argument.name for argument in function.arguments if argument.by_name_only}
+            if options & found.keys() or any(isinstance(value, list) and len(value) > 1 for value in found.values()):
                 raise InvalidInputError(
-                    f"{where} is a list", next_step="name one at a time and put the parts together with UNION ALL"
+                    f"{call.function}() takes no lists and no options where a name depends on rows of the query",
+                    next_step="write the names of sets and profiles as constants",
                 )
-            if not isinstance(value, str):
-                shown = "NULL" if value is None else repr(value)
-                raise InvalidInputError(f"{where} is {shown}, not text", next_step=_quoting(call))
-            found[name] = value
         return found
 
     def _evaluate(self, expression: Node, parameters: Mapping[str, Any]) -> Any:
@@ -115,6 +122,20 @@ class Arguments:
         return value
 
 
-def _quoting(call: TableCall) -> str:
-    example = {"samples": "samples('pool')", "alignment": "alignment('pool', 'math')"}[call.function]
-    return f"names are text in single quotes, or parameters: {example}"
+def _checked(value: Any, argument: Argument, where: str, call: TableCall) -> Any:
+    """The value in its plain form: a text, a list of distinct texts, a number, or a list of distinct numbers."""
+    kind = argument.kind
+    many = kind in (ArgumentKind.NAMES, ArgumentKind.NUMBERS)
+    items = list(value) if many and isinstance(value, (list, tuple)) else [value]
+    if many and not items:
+        raise InvalidInputError(f"{where} is an empty list", next_step=_usage(call))
+    for item in items:
+        wanted = str if kind in (ArgumentKind.NAME, ArgumentKind.NAMES) else int
+        if not isinstance(item, wanted) or isinstance(item, bool) or (isinstance(item, int) and item < 0):
+            shown = "NULL" if item is None else "a list" if isinstance(item, (list, tuple)) else repr(item)
+            raise InvalidInputError(f"{where} is {shown}, not {kind}", next_step=_usage(call))
+    return list(dict.fromkeys(items)) if many else items[0]
+
+
+def _usage(call: TableCall) -> str:
+    return f"names are text in single quotes, or parameters: {FUNCTIONS[call.function].usage}"

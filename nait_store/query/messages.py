@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import duckdb
 
 from nait_store.errors import InvalidInputError, NaitStoreError, NotFoundError, StorageError, did_you_mean
+from nait_store.query.functions import FUNCTIONS
 
 _KIND = re.compile(r"\A[A-Z][A-Za-z ]* Error: ")
 _NO_COLUMN = re.compile(r'(?:Referenced column|does not have a column named|column named) "((?:[^"]|"")*)"')
@@ -84,12 +85,12 @@ def _unknown_name(what: str, tables: list[str], sets: list[str], columns: list[s
             return NotFoundError(f"there is no table {name!r}", next_step=f"a set is read as samples('{name}')")
         return NotFoundError(f"there is no table {name!r}", next_step=did_you_mean(name, tables))
     if match := _NO_FUNCTION.search(what):
-        own = ["samples", "alignment"] if match[1] in ("Table", "Table Macro") else []
+        own = list(FUNCTIONS) if match[1] in ("Table", "Table Macro") else []
         suggestion = re.search(r'Did you mean "([^"]*)"', what)
         next_step = did_you_mean(match[2], own) if own else "see https://duckdb.org/docs/stable/sql/functions/overview"
         if not own and suggestion:
             next_step = f"did you mean {suggestion[1]!r}?"
-        if match[2].lower() in ("samples", "alignment"):
+        if match[2].lower() in FUNCTIONS:
             next_step = f"it gives a table: write FROM {match[2].lower()}(…)"
         return NotFoundError(f"there is no function {match[2]!r}", next_step=next_step)
     return None

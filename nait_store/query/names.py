@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion
+from nait_store.errors import IncompatibleError
 from nait_store.refs import Kind, parse_reference
 from nait_store.registry.compatibility import require_compatible
 from nait_store.registry.profiles import Profile, ProfileRegistry
+from nait_store.schemas.capture import Feature
+from nait_store.schemas.profile import Metric
 from nait_store.scoring.targets import ScoringTarget
 
 T = TypeVar("T")
@@ -34,6 +37,14 @@ class Remembered(Generic[T]):
         while len(self._things) > self._limit:
             self._drop(next(iter(self._things)))
         return thing
+
+    def forget(self, reference: str) -> None:
+        """Forget one thing, if it is remembered."""
+        if reference in self._things:
+            self._drop(reference)
+
+    def __len__(self) -> int:
+        return len(self._things)
 
     def clear(self) -> None:
         """Forget everything."""
@@ -83,7 +94,7 @@ class StatementNames:
         Raises
         ------
         NotFoundError, InvalidInputError
-            Unknown set or version, with near names; not a reference.
+            Unknown set, version, alias or tag, with near names; not a reference.
         """
         with self._lock:
             reference = parse_reference(text, Kind.SET)
@@ -99,6 +110,10 @@ class StatementNames:
                 self._versions[str(reference)] = self._versions[known.reference] = known
             return known
 
+    def latest_versions(self) -> list[SetVersion]:
+        """The latest version of every set, by name."""
+        return [self.version(name) for name in self._names.sets.names()]
+
     def profile(self, text: str) -> Profile:
         """The profile version that a reference means; errors as :meth:`version`."""
         with self._lock:
@@ -106,24 +121,35 @@ class StatementNames:
             known = self._profiles.get(str(reference))
             if known is None:
                 number = reference.version
-                if number is None and reference.alias is None:
-                    number = max(self._names.registry.numbers(reference.name), default=None)
                 if number is None:
-                    known = self._names.registry.open(reference)
-                else:
-                    spelled = f"{reference.name}@{number}"
-                    known = self._names.profiles.get(spelled, lambda: self._names.registry.open(spelled))
+                    number = self._names.registry.resolve(reference)
+                spelled = f"{reference.name}@{number}"
+                known = self._names.profiles.get(spelled, lambda: self._names.registry.open(spelled))
                 self._profiles[str(reference)] = self._profiles[known.reference] = known
             return known
 
-    def target(self, profile: Profile) -> ScoringTarget:
-        """What a profile scores against."""
+    def target(self, profile: Profile, metric: Metric | None = None, feature: Feature | None = None) -> ScoringTarget:
+        """What a profile scores against, with its own metric and feature or others."""
         with self._lock:
-            return self._names.targets.get(profile.reference, profile.target)
+            key = f"{profile.reference} {metric or ''} {feature or ''}"
+            return self._names.targets.get(key, lambda: profile.target(metric, feature))
 
-    def fit(self, profile: Profile, version: SetVersion) -> tuple[str, ...]:
+    def fit(self, profile: Profile, version: SetVersion, feature: Feature | None = None) -> tuple[str, ...]:
         """Warnings about a profile on a set version; IncompatibleError where it means nothing there."""
         with self._lock:
             return self._names.fits.get(
-                f"{profile.reference} on {version.reference}", lambda: tuple(require_compatible(profile, version))
+                f"{profile.reference} on {feature or ''} of {version.reference}",
+                lambda: tuple(require_compatible(profile, version, feature=feature)),
             )
+
+    def fitting_profiles(self, version: SetVersion, feature: Feature | None = None) -> list[Profile]:
+        """The latest version of every profile that means something on a set version, by name."""
+        found = []
+        for name in self._names.registry.names():
+            profile = self.profile(name)
+            try:
+                self.fit(profile, version, feature)
+            except IncompatibleError:
+                continue
+            found.append(profile)
+        return found

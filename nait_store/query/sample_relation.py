@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import CorruptChunkError
+from nait_store.query.spelling import identifier, literal, without_wildcards
 from nait_store.schemas.activation_set import ROW_BITS
 from nait_store.schemas.samples import USER_FIELD_PREFIX, FieldType, sql_column_name
 from nait_store.storage import layout
@@ -28,6 +29,19 @@ _SQL_TYPES: dict[FieldType, str] = {
     "json": "VARCHAR",
 }
 _TRAILING = ("n_tokens", "n_content_tokens", "truncated", "content_hash", "source_uri", "source_index")
+BASE_COLUMNS = {
+    "sample_id": "VARCHAR",
+    "n_tokens": "INTEGER",
+    "n_content_tokens": "INTEGER",
+    "truncated": "BOOLEAN",
+    "content_hash": "VARCHAR",
+    "source_uri": "VARCHAR",
+    "source_index": "BIGINT",
+    "row_id": "BIGINT",
+    "record": "VARCHAR",
+}
+"""Columns that the samples of every set have, and their types in SQL."""
+
 _HIDDEN_LISTED = 500
 _PARTS_LISTED = 16
 _FETCHED_AT_ONCE = 16
@@ -125,18 +139,18 @@ class SampleRelation:
         items = ["p.sample_id"]
         for column in self.user_columns:
             if column.user_field in stored:
-                reference = _quote(USER_FIELD_PREFIX + column.user_field)
+                reference = identifier(USER_FIELD_PREFIX + column.user_field)
                 value = f"CAST(p.{reference} AS {column.sql_type})"
                 if _SQL_TYPES[group.fields[column.user_field]] == column.sql_type:
                     value = f"p.{reference}"
             else:
                 value = f"CAST(NULL AS {column.sql_type})"
-            items.append(f"{value} AS {_quote(column.name)}")
+            items.append(f"{value} AS {identifier(column.name)}")
         items += [f"p.{name}" for name in _TRAILING] + [f"{row_id} AS row_id", "p.record"]
-        files = ", ".join(_text(_without_wildcards(path)) for path in self._paths(segments))
+        files = ", ".join(literal(without_wildcards(path)) for path in self._paths(segments))
         alias = "p"
         if group.positions is not None:
-            names = (_quote(name) for name in _unambiguous(group.positions))
+            names = (identifier(name) for name in _unambiguous(group.positions))
             alias = f"p({', '.join(names)})"
             items = [self._by_position(item, group.positions) for item in items]
         source = f"read_parquet([{files}], hive_partitioning = false) {alias}"
@@ -146,15 +160,12 @@ class SampleRelation:
     def _by_position(item: str, positions: Sequence[str]) -> str:
         for stored, unique in zip(positions, _unambiguous(positions), strict=True):
             if stored != unique:
-                item = item.replace(f"p.{_quote(stored)}", f"p.{_quote(unique)}")
+                item = item.replace(f"p.{identifier(stored)}", f"p.{identifier(unique)}")
         return item
 
     def _empty(self) -> str:
-        types = {"sample_id": "VARCHAR", "n_tokens": "INTEGER", "n_content_tokens": "INTEGER", "truncated": "BOOLEAN"}
-        types |= {"content_hash": "VARCHAR", "source_uri": "VARCHAR", "source_index": "BIGINT"}
-        types |= {"row_id": "BIGINT", "record": "VARCHAR"}
-        types |= {column.name: column.sql_type for column in self.user_columns}
-        items = ", ".join(f"CAST(NULL AS {types[name]}) AS {_quote(name)}" for name in self.columns)
+        types = BASE_COLUMNS | {column.name: column.sql_type for column in self.user_columns}
+        items = ", ".join(f"CAST(NULL AS {types[name]}) AS {identifier(name)}" for name in self.columns)
         return f"SELECT {items} WHERE false"
 
     def _paths(self, segments: Sequence[SegmentReader]) -> list[str]:
@@ -241,16 +252,3 @@ def _not_in(hidden: NDArray[np.int64]) -> str:
 
 def _among(test: str, rows: NDArray[np.int64]) -> str:
     return f"{test} ({', '.join(map(str, rows.tolist()))})"
-
-
-def _quote(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def _without_wildcards(path: str) -> str:
-    """Spell a path so that DuckDB takes no character of it for a wildcard."""
-    return "".join(f"[{c}]" if c in "*?[" else c for c in path)

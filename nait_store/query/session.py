@@ -1,4 +1,4 @@
-"""Running SQL over a store: ``samples(set)``, ``alignment(set, profile)`` and the metadata views."""
+"""Running SQL over a store: table functions over sets and profiles, and views of what the store holds."""
 
 from __future__ import annotations
 
@@ -6,50 +6,66 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import duckdb
 import pyarrow as pa
 from fsspec.core import url_to_fs
 
-from nait_store.activations.versions import ActivationSets, SetVersion
+from nait_store.activations.versions import ActivationSets
 from nait_store.catalog.build import Catalog, CatalogState
 from nait_store.catalog.rows import TABLES
-from nait_store.errors import NaitStoreError
+from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.progress import ProgressListener, ignore_progress
-from nait_store.query.alignment_table import SCHEMA, AlignmentTable, FirstError, Pair
 from nait_store.query.arguments import Arguments, bound_parameters
+from nait_store.query.features import FeatureContext
+from nait_store.query.functions import FUNCTIONS
+from nait_store.query.interruption import interruptible
+from nait_store.query.lazy_table import FirstError
 from nait_store.query.messages import translate
-from nait_store.query.names import Names, Remembered, StatementNames
+from nait_store.query.names import Names, StatementNames
+from nait_store.query.plan import StatementPlan, plan_statement
 from nait_store.query.result import QueryResult, with_plain_integers
-from nait_store.query.sample_relation import SampleRelation
-from nait_store.query.statement import FUNCTIONS, Node, Statement, StatementParser, TableCall, parameters_in
+from nait_store.query.sources import Source, Sources
+from nait_store.query.statement import Node, Statement, StatementParser, parameters_in
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
 from nait_store.query.top_k import find_top_k
 from nait_store.query.top_rows import columns_in_use, find_best, read_samples
-from nait_store.query.user_tables import user_table
+from nait_store.query.user_tables import UserTables
+from nait_store.query.views import VIEWS, SelectedRows, Views
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.storage.location import Location
 
-__all__ = ["QueryResult", "QuerySession"]
+__all__ = ["QueryResult", "QuerySession", "StatementPlan"]
 
 T = TypeVar("T")
+RESERVED = (*TABLES, *VIEWS, *FUNCTIONS)
+"""Names that mean something in every statement."""
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What stands for one call of a table function in the statement that runs."""
+class _Prepared:
+    """A statement whose names are all resolved."""
 
-    call: TableCall
-    sql: str
-    version: SetVersion | None
-    pair: Pair | None = None
+    statement: Statement
+    names: StatementNames
+    sources: tuple[Source, ...]
+    parameters: dict[str, Any]
+    """Values of all."""
+    remaining: dict[str, Any]
+    """Values of those that still occur once the calls are replaced."""
+    problems: tuple[str, ...]
 
     @property
-    def is_constant(self) -> bool:
-        return self.version is not None
+    def text(self) -> str:
+        return _compose(self.statement, self.sources)
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the statement's calls, to suggest near ones."""
+        return list(dict.fromkeys(name for source in self.sources for name in source.columns))
 
 
 class QuerySession:
@@ -63,6 +79,8 @@ class QuerySession:
         Of the same store.
     progress
         Told about scans of activations.
+    selected
+        Reads the rows of a saved selection, for ``selected_samples``.
     """
 
     def __init__(
@@ -72,22 +90,23 @@ class QuerySession:
         registry: ProfileRegistry,
         catalog: Catalog,
         progress: ProgressListener = ignore_progress,
+        selected: SelectedRows | None = None,
     ) -> None:
-        self._location = location
         self._catalog = catalog
         self._catalog_state: CatalogState | None = None
-        self._connection = _connect(location)
+        self._progress = progress
+        self._connection = connection = _connect(location)
         # DuckDB complains on stderr about what is still registered when the interpreter goes down.
-        self._closer = weakref.finalize(self, self._connection.close)
-        self._parser = StatementParser(self._connection, TABLES)
-        self._arguments = Arguments(self._connection)
+        self._closer = weakref.finalize(self, connection.close)
+        self._parser = StatementParser(connection)
+        self._arguments = Arguments(connection)
         self._names = Names(sets, registry)
         self._scores = StoredScores(location, progress)
         self._first_error = FirstError()
-        self._stored = StoredPairs(self._connection, self._names, self._scores, self._first_error)
-        self._samples: Remembered[SampleRelation] = Remembered()
-        self._sample_sql: Remembered[str] = Remembered()
-        self._alignments: Remembered[str] = Remembered(forget=self._connection.unregister)
+        stored = StoredPairs(connection, self._names, self._scores, self._first_error)
+        self._sources = Sources(location, connection, self._scores, stored, self._first_error)
+        self._views = Views(connection, selected or _no_selections, self._first_error)
+        self._user_tables = UserTables(connection, reserved=RESERVED)
         self._lock = threading.RLock()
 
     def __enter__(self) -> QuerySession:
@@ -120,8 +139,8 @@ class QuerySession:
         params
             Values of ``$name``, or of ``?`` and ``$1`` in order.
         tables
-            Name → pandas, polars or Arrow table (or a dict of columns) that the query may read. Variables of the
-            caller are never looked at.
+            Name → table that the query may read: a pandas, polars or Arrow table, a dict of columns, or the path or
+            fsspec URL of a Parquet, CSV, JSON, JSON Lines or Arrow file. Variables of the caller are never looked at.
 
         Returns
         -------
@@ -138,13 +157,39 @@ class QuerySession:
             A profile that was built on activations that mean something else.
         StorageError
             A file could not be read.
+        KeyboardInterrupt
+            Ctrl-C, while it was computing or while DuckDB was.
         """
-        with self._lock:
-            statement = self._parser.parse(query)
-            parameters = bound_parameters(statement, params)
-            reserved = (*TABLES, *FUNCTIONS)
-            with self._registered({name: user_table(name, t, reserved=reserved) for name, t in (tables or {}).items()}):
-                return self._run(statement, parameters)
+        with self._prepared(query, params, tables) as prepared:
+            return self._run(prepared)
+
+    def explain(
+        self,
+        query: str,
+        params: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        tables: Mapping[str, Any] | None = None,
+    ) -> StatementPlan:
+        """Say what a query would read, without running it.
+
+        Parameters
+        ----------
+        query, params, tables
+            As for :meth:`sql`.
+
+        Returns
+        -------
+        StatementPlan
+            Which scores are there, which passes over arrays the others take, and what else is read.
+
+        Raises
+        ------
+        NaitStoreError
+            As :meth:`sql` would, for slips in the statement too.
+        """
+        with self._prepared(query, params, tables) as prepared:
+            self._check(prepared)
+            return plan_statement(prepared.sources, self._scores)
 
     def parse_tree(self, query: str) -> list[Node]:
         """Parse SELECT statements without running them: the root node of each in DuckDB's JSON form.
@@ -157,97 +202,86 @@ class QuerySession:
         with self._lock:
             return self._parser.tree(query)
 
-    def _run(self, statement: Statement, parameters: dict[str, Any]) -> QueryResult:
-        if statement.reads_catalog:
-            self._load_catalog()
-        names = self._names.begin()
-        sources = [self._source(call, parameters, names) for call in statement.calls]
-        pairs = [source.pair for source in sources if source.pair is not None]
-        warnings = [text for pair in pairs for text in names.fit(names.profile(pair.profile), pair.version)]
-        remaining = _remaining(statement, sources, parameters)
-        written = _compose(statement, sources)
-        columns = self._columns(sources)
+    @contextmanager
+    def _prepared(
+        self, query: str, params: Mapping[str, Any] | Sequence[Any] | None, tables: Mapping[str, Any] | None
+    ) -> Iterator[_Prepared]:
+        """Resolve every name of a statement; what it reads is there as long as the block runs."""
+        with self._lock:
+            statement = self._parser.parse(query)
+            parameters = bound_parameters(statement, params)
+            reads_catalog = statement.looks_around or not statement.relations.isdisjoint((*TABLES, *VIEWS))
+            if reads_catalog:
+                self._load_catalog()
+            with self._user_tables.registered(tables or {}):
+                self._sources.begin()
+                names = self._names.begin()
+                context = FeatureContext(names, self._scores, self._progress)
+                sources = tuple(
+                    self._sources.source(call, self._arguments.values(call, parameters), context)
+                    for call in statement.calls
+                )
+                remaining = _remaining(statement, sources, parameters)
+                state = self._catalog_state
+                problems = state.problems if state is not None and reads_catalog else ()
+                with self._views.filled(statement.relations, names, self._sources.relation):
+                    yield _Prepared(statement, names, sources, parameters, remaining, problems)
+
+    def _run(self, prepared: _Prepared) -> QueryResult:
+        statement = prepared.statement
         runs = statement.analyzes or not statement.explains
+        pairs = [pair for source in prepared.sources for pair in source.pairs]
         if runs and any(not self._scores.is_stored(pair.version, pair.target) for pair in pairs):
             # A slip in the statement is reported before the scan, not after it.
-            self._guarded(lambda: self._connection.sql(written, params=remaining or None), columns)
+            self._check(prepared)
             self._scores.compute([(pair.version, pair.target) for pair in pairs])
-        table = None
-        if not statement.explains:
-            table = self._run_top_first(statement, sources, parameters, remaining)
+        table = None if statement.explains else self._run_top_first(prepared)
         if table is None:
-            table = self._fetch(written, remaining, columns)
-        problems = self._catalog_state.problems if self._catalog_state and statement.reads_catalog else ()
-        return QueryResult(table, tuple(dict.fromkeys([*warnings, *self._scores.take_warnings(), *problems])))
+            table = self._fetch(prepared.text, prepared.remaining, prepared.columns)
+        warnings = [text for source in prepared.sources for text in source.warnings]
+        return QueryResult(table, tuple(dict.fromkeys([*warnings, *self._scores.take_warnings(), *prepared.problems])))
 
-    def _source(self, call: TableCall, parameters: dict[str, Any], names: StatementNames) -> _Source:
-        values = self._arguments.values(call, parameters)
-        if call.function == "samples":
-            version = names.version(values["activation_set"] or "")
-            return _Source(call, self._samples_sql(version), version)
-        set_name, profile_name = values["activation_set"], values["profile"]
-        if set_name is None or profile_name is None:
-            scope = None if set_name is None else names.version(set_name)
-            if profile_name is not None:
-                names.profile(profile_name)
-            return _Source(call, self._stored.macro(scope, names), None)
-        version = names.version(set_name)
-        profile = names.profile(profile_name)
-        names.fit(profile, version)
-        pair = Pair(version, profile.reference, names.target(profile))
-        return _Source(call, f'FROM "{self._alignment(pair)}"', version, pair)
-
-    def _relation(self, version: SetVersion) -> SampleRelation:
-        return self._samples.get(version.state, lambda: SampleRelation(self._location, version))
-
-    def _samples_sql(self, version: SetVersion) -> str:
-        return self._sample_sql.get(version.state, lambda: self._relation(version).sql())
-
-    def _alignment(self, pair: Pair) -> str:
-        """Name of the registered table of a pair."""
-        name = f"alignment of {pair.version.state} with {pair.profile}"
-
-        def register() -> str:
-            self._connection.register(name, AlignmentTable(lambda: [pair], self._scores, self._first_error))
-            return name
-
-        return self._alignments.get(name, register)
+    def _check(self, prepared: _Prepared) -> None:
+        """Let DuckDB bind a statement, which finds unknown columns and wrong types, and runs nothing."""
+        self._guarded(lambda: self._connection.sql(prepared.text, params=prepared.remaining or None), prepared.columns)
 
     def _load_catalog(self) -> None:
         # SHOW TABLES lists what is registered; only the user's own tables belong there.
-        self._alignments.clear()
+        self._sources.hide()
+        first = self._catalog_state is None
         self._catalog_state = self._catalog.load_into(self._connection, self._catalog_state)
+        if first:
+            self._views.create()
 
-    def _run_top_first(
-        self, statement: Statement, sources: Sequence[_Source], parameters: dict[str, Any], remaining: dict[str, Any]
-    ) -> pa.Table | None:
+    def _run_top_first(self, prepared: _Prepared) -> pa.Table | None:
         """Run the statement with its top rows found first; None where it has no such form, or that fails."""
+        statement, sources = prepared.statement, list(prepared.sources)
         by_call = {id(source.call): i for i, source in enumerate(sources)}
-        replaced = list(sources)
         tables: dict[str, pa.Table] = {}
         try:
             for top in find_top_k(statement):
                 at, beside = by_call[id(top.alignment)], by_call[id(top.samples)]
-                pair, version = sources[at].pair, sources[beside].version
-                if pair is None or version is None or pair.version.reference != version.reference:
+                pairs, version = sources[at].pairs, sources[beside].version
+                if len(pairs) != 1 or version is None or pairs[0].version.reference != version.reference:
                     continue
-                best = find_best(self._scores, pair, top, top.n_rows(parameters) or 0)
+                [pair] = pairs
+                best = find_best(self._scores, pair, top, top.n_rows(prepared.parameters) or 0)
                 if best is None:
                     continue
-                relation = self._relation(version)
+                relation = self._sources.relation(version)
                 columns = columns_in_use(statement, top, relation.columns)
                 samples = read_samples(relation, best, columns, self._fetch_with)
                 if samples.num_rows != len(best.row_ids):
                     return None
                 alignment = best.alignment(pair, samples.column("sample_id"))
-                for index, call, rows in ((at, top.alignment, alignment), (beside, top.samples, samples)):
+                for index, rows in ((at, alignment), (beside, samples)):
                     name = f"top rows {index}"
                     tables[name] = rows
-                    replaced[index] = _Source(call, f'FROM "{name}"', version)
+                    sources[index] = replace(sources[index], sql=f'FROM "{name}"')
             if not tables:
                 return None
             with self._registered(tables):
-                return self._fetch(_compose(statement, replaced), remaining)
+                return self._fetch(_compose(statement, sources), prepared.remaining)
         except NaitStoreError:
             # The statement as written gives the answer, or the message that fits what the user wrote.
             return None
@@ -268,14 +302,6 @@ class QuerySession:
             for name in done:
                 self._connection.unregister(name)
 
-    def _columns(self, sources: Sequence[_Source]) -> list[str]:
-        """Columns of the statement's calls, to suggest near ones."""
-        columns = dict.fromkeys(SCHEMA.names if any(s.call.function == "alignment" for s in sources) else ())
-        for source in sources:
-            if source.call.function == "samples" and source.version is not None:
-                columns.update(dict.fromkeys(self._relation(source.version).columns))
-        return list(columns)
-
     def _fetch(self, text: str, parameters: dict[str, Any], columns: Sequence[str] = ()) -> pa.Table:
         def fetch() -> pa.Table:
             relation = self._connection.sql(text, params=parameters or None)
@@ -288,7 +314,7 @@ class QuerySession:
         """Run something in DuckDB; errors come out as ours, Ctrl-C as KeyboardInterrupt."""
         self._first_error.take()
         try:
-            return run()
+            return interruptible(self._connection, run)
         except (duckdb.Error, RuntimeError) as error:
             cause = self._first_error.take()
             if cause is not None:
@@ -297,9 +323,13 @@ class QuerySession:
                 raise KeyboardInterrupt from error
             if not isinstance(error, duckdb.Error):
                 raise
-            raise translate(
-                error, tables=[*TABLES, *FUNCTIONS], sets=self._names.sets.names(), columns=columns
-            ) from error
+            raise translate(error, tables=RESERVED, sets=self._names.sets.names(), columns=columns) from error
+
+
+def _no_selections(reference: str) -> pa.Table:
+    raise InvalidInputError(
+        f"the samples of {reference} cannot be read in this session", next_step="open the store with nait_store.open()"
+    )
 
 
 def _connect(location: Location) -> duckdb.DuckDBPyConnection:
@@ -318,7 +348,7 @@ def _connect(location: Location) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _compose(statement: Statement, sources: Sequence[_Source]) -> str:
+def _compose(statement: Statement, sources: Sequence[Source]) -> str:
     """The statement with every call replaced by what stands for it; all the rest stays as written."""
     edits: list[tuple[int, int, bytes]] = []
     for source in sources:
@@ -342,7 +372,7 @@ def _compose(statement: Statement, sources: Sequence[_Source]) -> str:
     return b"".join([*parts, statement.text[position:]]).decode()
 
 
-def _remaining(statement: Statement, sources: Sequence[_Source], parameters: dict[str, Any]) -> dict[str, Any]:
+def _remaining(statement: Statement, sources: Sequence[Source], parameters: dict[str, Any]) -> dict[str, Any]:
     """Parameters that still occur once the calls with constant arguments are replaced."""
-    used = parameters_in([argument for s in sources if s.is_constant for argument in s.call.arguments])
+    used = parameters_in([node for s in sources if s.is_constant for node in s.call.arguments.values()])
     return {name: value for name, value in parameters.items() if statement.parameters.get(name, 0) > used[name]}

@@ -14,12 +14,10 @@ from typing import Any
 import duckdb
 
 from nait_store.errors import InvalidInputError, did_you_mean
+from nait_store.query.functions import FUNCTIONS, TableFunction
 from nait_store.query.messages import translate
 
 Node = dict[str, Any]
-
-FUNCTIONS: dict[str, tuple[str, ...]] = {"samples": ("activation_set",), "alignment": ("activation_set", "profile")}
-"""Our table functions and the names of their arguments."""
 
 _QUERY_NODES = frozenset({"SELECT_NODE", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "CTE_NODE"})
 _NESTED_SQL = frozenset({"query", "query_table"})
@@ -37,7 +35,7 @@ class TableCall:
     function
         Key of :data:`FUNCTIONS`.
     arguments
-        Expression of each argument, in the order of :data:`FUNCTIONS`.
+        Name → expression of each argument that is given.
     start, name_end, end
         Byte offsets in the statement's text: of the call, of the end of its name, of its end.
     alias
@@ -50,7 +48,7 @@ class TableCall:
     """
 
     function: str
-    arguments: tuple[Node, ...]
+    arguments: Mapping[str, Node]
     start: int
     name_end: int
     end: int
@@ -79,8 +77,10 @@ class Statement:
         How often each parameter occurs.
     question_marks
         Byte offset of each ``?`` and the parameter it stands for.
-    reads_catalog
-        It looks at the metadata views, or at what tables there are.
+    relations
+        Names of the tables and views that it mentions, in lower case; not those of common table expressions alone.
+    looks_around
+        It asks what tables, views and columns there are.
     """
 
     text: bytes
@@ -90,7 +90,8 @@ class Statement:
     analyzes: bool
     parameters: Mapping[str, int]
     question_marks: tuple[tuple[int, str], ...]
-    reads_catalog: bool
+    relations: frozenset[str]
+    looks_around: bool
 
 
 class StatementParser:
@@ -100,13 +101,10 @@ class StatementParser:
     ----------
     connection
         Any DuckDB connection.
-    catalog_tables
-        Names of the metadata views.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, catalog_tables: Sequence[str]) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
-        self._catalog_tables = frozenset(catalog_tables)
         self._known: dict[str, Statement] = {}
 
     def parse(self, query: str) -> Statement:
@@ -166,7 +164,8 @@ class StatementParser:
         calls: list[TableCall] = []
         parameters: Counter[str] = Counter()
         question_marks: list[tuple[int, str]] = []
-        reads_catalog = False
+        relations: set[str] = set()
+        looks_around = False
         for node in walk(nodes[0]):
             kind = str(node.get("type", ""))
             if kind.endswith("_NODE") and kind not in _QUERY_NODES:
@@ -178,19 +177,18 @@ class StatementParser:
                 function = node["function"]
                 name = function["function_name"].lower()
                 if name in FUNCTIONS and not function["schema"] and not function["catalog"]:
-                    calls.append(_call(text, offset, name, node))
+                    calls.append(_call(text, offset, FUNCTIONS[name], node))
                 elif name in _NESTED_SQL:
                     raise InvalidInputError(
                         f"{name}() hides which sets and profiles a query needs", next_step="write the query itself"
                     )
-                reads_catalog = reads_catalog or name.startswith(_CATALOG_PREFIXES)
+                looks_around = looks_around or name.startswith(_CATALOG_PREFIXES)
             elif kind == "BASE_TABLE":
                 name, schema = node["table_name"].lower(), node["schema_name"].lower()
-                reads_catalog = reads_catalog or (
-                    name in self._catalog_tables or schema in _CATALOG_SCHEMAS or name.startswith(_CATALOG_PREFIXES)
-                )
+                relations.add(name)
+                looks_around = looks_around or schema in _CATALOG_SCHEMAS or name.startswith(_CATALOG_PREFIXES)
             elif kind == "SHOW_REF":
-                reads_catalog = True
+                looks_around = True
             elif kind == "VALUE_PARAMETER":
                 parameters[node["identifier"]] += 1
                 at = offset + int(node["query_location"])
@@ -204,7 +202,8 @@ class StatementParser:
             analyzes=analyzes,
             parameters=dict(parameters),
             question_marks=tuple(sorted(question_marks)),
-            reads_catalog=reads_catalog,
+            relations=frozenset(relations),
+            looks_around=looks_around,
         )
 
 
@@ -292,10 +291,10 @@ def _tokens(text: bytes, start: int) -> list[tuple[int, str]]:
     return tokens
 
 
-def _call(text: bytes, offset: int, function: str, node: Node) -> TableCall:
+def _call(text: bytes, offset: int, function: TableFunction, node: Node) -> TableCall:
     if node["with_ordinality"] != "WITHOUT_ORDINALITY":
         raise InvalidInputError(
-            f"{function}() cannot be read WITH ORDINALITY", next_step="use row_number() OVER (ORDER BY row_id)"
+            f"{function.name}() cannot be read WITH ORDINALITY", next_step="use row_number() OVER (ORDER BY row_id)"
         )
     start = offset + int(node["query_location"])
     # The location covers LATERAL before the call and the alias after it.
@@ -304,19 +303,19 @@ def _call(text: bytes, offset: int, function: str, node: Node) -> TableCall:
         tokens = tokens[1:]
     name = tokens[0][1].strip('"').lower() if tokens else ""
     end = _closing_parenthesis(tokens) if len(tokens) > 2 and tokens[1][1] == "(" else None
-    if name != function or end is None:
+    if name != function.name or end is None:
         raise InvalidInputError(
-            f"the call of {function}() could not be located in the query",
-            next_step=f"write it plainly: FROM {function}('…')",
+            f"the call of {function.name}() could not be located in the query",
+            next_step=f"write it plainly: FROM {function.usage}",
         )
     return TableCall(
-        function=function,
+        function=function.name,
         arguments=_arguments(function, node["function"]["arguments"]),
         start=tokens[0][0],
         name_end=tokens[1][0],
         end=end,
         alias=node["alias"],
-        relation_name=node["alias"] or function,
+        relation_name=node["alias"] or function.name,
         node=node,
     )
 
@@ -331,28 +330,27 @@ def _closing_parenthesis(tokens: Sequence[tuple[int, str]]) -> int | None:
     return None
 
 
-def _arguments(function: str, given: Sequence[Node]) -> tuple[Node, ...]:
-    names = FUNCTIONS[function]
-    usage = f"write {function}({', '.join(repr(_EXAMPLES[name]) for name in names)})"
+def _arguments(function: TableFunction, given: Sequence[Node]) -> dict[str, Node]:
+    usage = f"write {function.usage}"
     found: dict[str, Node] = {}
     for position, argument in enumerate(given):
         name = argument["name"].lower()
         if not name:
-            if position >= len(names):
+            n_positional = len(function.positional)
+            if position >= n_positional:
+                named = [a.name for a in function.arguments if a.by_name_only]
                 raise InvalidInputError(
-                    f"{function}() takes {len(names)} argument{'s' * (len(names) > 1)}, not {len(given)}",
-                    next_step=usage,
+                    f"{function.name}() takes {n_positional} argument{'s' * (n_positional != 1)}, not {len(given)}",
+                    next_step=usage + (f"; {' and '.join(named)} are given as {named[0]} := …" if named else ""),
                 )
-            name = names[position]
-        if name not in names:
-            raise InvalidInputError(f"{function}() has no argument {name!r}", next_step=did_you_mean(name, names))
+            name = function.positional[position].name
+        if function.argument(name) is None:
+            names = [a.name for a in function.arguments]
+            raise InvalidInputError(f"{function.name}() has no argument {name!r}", next_step=did_you_mean(name, names))
         if name in found:
-            raise InvalidInputError(f"{function}() got its argument {name!r} twice", next_step=usage)
+            raise InvalidInputError(f"{function.name}() got its argument {name!r} twice", next_step=usage)
         found[name] = argument["expression"]
-    missing = [name for name in names if name not in found]
+    missing = [a.name for a in function.required if a.name not in found]
     if missing:
-        raise InvalidInputError(f"{function}() needs {' and '.join(missing)}", next_step=usage)
-    return tuple(found[name] for name in names)
-
-
-_EXAMPLES = {"activation_set": "pool", "profile": "math"}
+        raise InvalidInputError(f"{function.name}() needs {' and '.join(missing)}", next_step=usage)
+    return found

@@ -12,7 +12,8 @@ import duckdb
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import IncompatibleError, InvalidInputError
-from nait_store.query.alignment_table import SCHEMA, AlignmentTable, FirstError, Pair
+from nait_store.query.alignment_table import SCHEMA, Pair, alignment_table
+from nait_store.query.lazy_table import FirstError
 from nait_store.query.names import Names, StatementNames
 from nait_store.query.stored_scores import StoredScores
 
@@ -42,7 +43,8 @@ class StoredPairs:
         self._scores = scores
         self._first_error = first_error
         self._statement: StatementNames | None = None
-        self._made: set[str] = set()
+        self._made: dict[str, str] = {}
+        self._has_checks = False
 
     def macro(self, version: SetVersion | None, names: StatementNames) -> str:
         """Name of a table macro with the arguments of ``alignment``, ready to be called.
@@ -54,24 +56,31 @@ class StoredPairs:
         names
             Of the statement that is about to run.
         """
-        if not self._made:
+        if not self._has_checks:
             for name, check in (("nait_store_set", self._check_set), ("nait_store_profile", self._check_profile)):
                 count = 1 if check == self._check_set else 2
                 self._connection.create_function(name, check, ["VARCHAR"] * count, "VARCHAR", side_effects=True)
+            self._has_checks = True
         self._statement = names
         scope = _ANY_SET if version is None else version.reference
-        macro, table = f'"stored alignment of {scope}"', f'"stored pairs of {scope}"'
+        macro, table = f'"stored alignment of {scope}"', f"stored pairs of {scope}"
         if scope not in self._made:
-            scanned = AlignmentTable(lambda: list(self._pairs(version)), self._scores, self._first_error)
-            self._connection.register(table.strip('"'), scanned)
+            scanned = alignment_table(lambda: list(self._pairs(version)), self._scores, self._first_error)
+            self._connection.register(table, scanned)
             self._connection.execute(
-                f'CREATE MACRO {macro}("set reference", "profile reference") AS TABLE '
-                f"SELECT {', '.join(SCHEMA.names)} FROM {table} t "
+                f'CREATE OR REPLACE MACRO {macro}("set reference", "profile reference") AS TABLE '
+                f'SELECT {", ".join(SCHEMA.names)} FROM "{table}" t '
                 'WHERE t.activation_set = nait_store_set("set reference") '
                 'AND t.profile = nait_store_profile("set reference", "profile reference")'
             ).fetchall()
-            self._made.add(scope)
+            self._made[scope] = table
         return macro
+
+    def hide(self) -> None:
+        """Take the tables behind the macros out of the database, where SHOW TABLES would list them."""
+        for table in self._made.values():
+            self._connection.unregister(table)
+        self._made.clear()
 
     def _check_set(self, set_reference: str) -> str:
         try:

@@ -6,7 +6,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.versions import SetVersion
@@ -52,8 +54,7 @@ class StoredScores:
 
     def is_stored(self, version: SetVersion, target: ScoringTarget) -> bool:
         """Whether every segment of the version has its scores already."""
-        with self._lock:
-            return all(self._sidecars.existing([(segment, target) for segment in version.segments]))
+        return not self.missing(version, target)
 
     def compute(self, pairs: Sequence[tuple[SetVersion, ScoringTarget]]) -> None:
         """Compute and keep what is missing, with one pass over each set's arrays for all its targets.
@@ -74,13 +75,30 @@ class StoredScores:
                     self._sidecars = ScoreSidecars(frozen)
                     ensure_scores(frozen, version, targets, self._progress, sidecars=self._sidecars)
 
+    def key(self, segment: SegmentReader, target: ScoringTarget) -> str:
+        """Name of the sidecar with the scores of a segment under a target."""
+        return self._sidecars.key(segment, target).key
+
     def scores(self, segment: SegmentReader, target: ScoringTarget) -> pa.Array:
         """Scores of a segment's rows, [n] float64; computed if they vanished since :meth:`compute`."""
-        key = self._sidecars.key(segment, target).key
+        key = self.key(segment, target)
         with self._lock:
             return self._column(
                 ("score", key), lambda: _whole(read_scores(self._sidecars, segment, target, ["score"]).column("score"))
             )
+
+    def projections(self, segment: SegmentReader, target: ScoringTarget) -> NDArray[np.float32]:
+        """The terms of the scores of a segment's rows, [n, L] in the order of the target's layers; not remembered."""
+        with self._lock:
+            lists = _whole(read_scores(self._sidecars, segment, target, ["projections"]).column("projections"))
+        values: NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False)
+        return values.reshape(segment.n_rows, len(target.layers))
+
+    def missing(self, version: SetVersion, target: ScoringTarget) -> list[SegmentReader]:
+        """Segments of the version whose scores are not kept."""
+        with self._lock:
+            there = self._sidecars.existing([(segment, target) for segment in version.segments])
+        return [segment for segment, known in zip(version.segments, there, strict=True) if not known]
 
     def sample_ids(self, segment: SegmentReader) -> pa.Array:
         """Sample ids of a segment's rows, [n] string."""

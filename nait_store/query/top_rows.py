@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from nait_store.query.alignment_table import SCHEMA, Pair
 from nait_store.query.sample_relation import SampleRelation
+from nait_store.query.spelling import identifier
 from nait_store.query.statement import Statement, walk
 from nait_store.query.stored_scores import StoredScores
 from nait_store.query.top_k import TopK
@@ -114,7 +115,7 @@ def read_samples(
     fetch
         Runs SQL that reads these tables besides.
     """
-    listed = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
+    listed = ", ".join(map(identifier, columns))
     if len(rows.row_ids) <= _FEW_ROWS:
         return fetch(f"SELECT {listed} FROM (\n{relation.sql(rows.by_ordinal)}\n) ORDER BY row_id", {})
     # Many rows are spread over all row groups: one scan with a hash of the rows beats looking them up.

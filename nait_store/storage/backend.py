@@ -137,6 +137,11 @@ class Backend:
             return set()
         return {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries if str(entry).rstrip("/") != path}
 
+    def present(self, path: str, names: Sequence[str]) -> list[str]:
+        """Those of ``names`` that lie directly in a folder."""
+        found = self.names(path)
+        return [name for name in names if name in found]
+
     def files(self, path: str) -> Iterator[StoredFile]:
         """Yield every file below a folder, sorted by its path relative to it."""
         if self.kind(path) is None:
@@ -224,6 +229,10 @@ class LocalBackend(Backend):
             return set(os.listdir(path))  # noqa: PTH208 - the names are all that is asked for
         except (FileNotFoundError, NotADirectoryError):
             return set()
+
+    def present(self, path: str, names: Sequence[str]) -> list[str]:
+        """Those of ``names`` that lie directly in a folder; for a few names that is quicker than to list it."""
+        return [name for name in names if os.access(f"{path}/{name}", os.F_OK)]
 
     def files(self, path: str) -> Iterator[StoredFile]:
         """Yield every file below a folder, sorted by its path relative to it."""

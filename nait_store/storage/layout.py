@@ -12,6 +12,9 @@ CATALOG = "catalog.duckdb"
 CATALOG_RECORD = "catalog.duckdb.json"
 SCORES = "scores"
 
+VERSIONS = "versions"
+REDIRECTS = "redirects"
+
 _NUMBERED = re.compile(r"([1-9][0-9]*)\.json\Z")
 _FOLDERS = {Kind.SET: "activations", Kind.PROFILE: "profiles", Kind.SELECTION: "selections"}
 
@@ -28,7 +31,7 @@ def item_folder(kind: Kind, name: str) -> str:
 
 def versions_folder(kind: Kind, name: str) -> str:
     """Folder of the numbered version documents."""
-    return f"{item_folder(kind, name)}/versions"
+    return f"{item_folder(kind, name)}/{VERSIONS}"
 
 
 def version_document(kind: Kind, name: str, number: int) -> str:
@@ -53,7 +56,7 @@ def labels_folder(kind: Kind, name: str, labels: str) -> str:
 
 def redirects_folder(kind: Kind, name: str) -> str:
     """Folder of the records that put one segment, or payload, in the place of another."""
-    return f"{item_folder(kind, name)}/redirects"
+    return f"{item_folder(kind, name)}/{REDIRECTS}"
 
 
 def payload_folder(kind: Kind, name: str, payload: str = "") -> str:

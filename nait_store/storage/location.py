@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -219,6 +219,11 @@ class Location:
         with self._errors("list", path):
             found = self._backend.names(self._absolute(path))
         return sorted(name for name in found if not name.startswith(TEMPORARY_PREFIX))
+
+    def present(self, path: str, names: Sequence[str]) -> list[str]:
+        """Those of ``names`` that a file or folder directly below ``path`` bears; one request where that costs one."""
+        with self._errors("look up", path):
+            return self._backend.present(self._absolute(path), names)
 
     def walk(self, path: str = "") -> Iterator[tuple[str, int]]:
         """Yield (path relative to this location, size in bytes) of every file below ``path``, sorted by path."""

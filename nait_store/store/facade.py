@@ -133,7 +133,12 @@ class Store:
         from nait_store.query.session import QuerySession
 
         return QuerySession(
-            self.location, self.sets.versions, self.profiles.registry, self.catalog, progress=self.progress
+            self.location,
+            self.sets.versions,
+            self.profiles.registry,
+            self.catalog,
+            progress=self.progress,
+            selected=lambda reference: self.selections.open(reference).rows(),
         )
 
     def ingest(

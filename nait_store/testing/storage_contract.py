@@ -219,6 +219,16 @@ class StorageContract:
         assert location.names("absent") == []
         assert location.names("d/a") == []
 
+    def test_present_names_are_those_that_lie_there(self, location: Location) -> None:
+        """Files and folders, in the order asked for; none in a file or an absent folder."""
+        for path in ("d/b", "d/sub/deep", "d-not/x", "x"):
+            self.raw_write(location, path, b"")
+        assert location.present("d", ["x", "sub", "deep", "b"]) == ["sub", "b"]
+        assert location.present("", ["d", "b", "x"]) == ["d", "x"]
+        assert location.present("d", []) == []
+        assert location.present("absent", ["b"]) == []
+        assert location.present("d/b", ["b"]) == []
+
     def test_listings_follow_what_another_client_does(self, location: Location) -> None:
         """Nothing is remembered between two questions."""
         assert location.names("d") == []

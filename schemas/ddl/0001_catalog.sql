@@ -1,5 +1,6 @@
 -- The catalog: an index over the manifests of a store, always rebuildable from them (docs/sql.md).
--- The same statements make the tables of catalog.duckdb and of a query session; COMMENT ON is their documentation.
+-- The same statements make the tables of catalog.duckdb and of a query session; COMMENT ON is their documentation,
+-- which 'python -m nait_store.catalog.reference docs/sql.md' copies to that page.
 
 CREATE TABLE activation_sets (
     activation_set VARCHAR NOT NULL,
@@ -25,29 +26,29 @@ CREATE TABLE activation_sets (
     updated_at TIMESTAMPTZ NOT NULL,
     author VARCHAR NOT NULL
 );
-COMMENT ON TABLE activation_sets IS 'One row per activation set, at its latest version';
+COMMENT ON TABLE activation_sets IS 'One row per activation set that has a version, as its latest version is';
 COMMENT ON COLUMN activation_sets.activation_set IS 'Name of the set';
-COMMENT ON COLUMN activation_sets.latest_version IS 'Number of the latest version';
+COMMENT ON COLUMN activation_sets.latest_version IS 'Number of the latest version, which the bare name means';
 COMMENT ON COLUMN activation_sets.n_versions IS 'Versions that exist, deleted ones not counted';
-COMMENT ON COLUMN activation_sets.n_samples IS 'Visible samples of the latest version';
+COMMENT ON COLUMN activation_sets.n_samples IS 'Samples of the latest version, deleted ones not counted';
 COMMENT ON COLUMN activation_sets.n_segments IS 'Segments of the latest version';
-COMMENT ON COLUMN activation_sets.n_tokens IS 'Tokens that went through the model for its segments';
-COMMENT ON COLUMN activation_sets.size_bytes IS 'Bytes of the files of its segments';
-COMMENT ON COLUMN activation_sets.features IS 'Features that every segment stores: mean, drift, last';
-COMMENT ON COLUMN activation_sets.layers IS 'Zero-based decoder layers that every segment stores';
-COMMENT ON COLUMN activation_sets.n_model_layers IS 'Decoder layers of the model';
-COMMENT ON COLUMN activation_sets.n_neurons IS 'J, the width of a layer''s vector';
-COMMENT ON COLUMN activation_sets.hook_point IS 'Where the neurons are read: mlp, residual or attn';
-COMMENT ON COLUMN activation_sets.span IS 'Which tokens of a sample count: all or response';
-COMMENT ON COLUMN activation_sets.span_edges IS 'content or rendered';
-COMMENT ON COLUMN activation_sets.template IS 'How a sample became text: chat, alpaca or plain';
-COMMENT ON COLUMN activation_sets.model_source IS 'Path or hub id of the model, as given to the latest ingest';
-COMMENT ON COLUMN activation_sets.model_fingerprint IS 'SHA-256 over tensors and configuration';
-COMMENT ON COLUMN activation_sets.tokenizer_fingerprint IS 'SHA-256 over the tokenizer';
-COMMENT ON COLUMN activation_sets.capture_id IS 'Hash of everything that decides what is measured';
+COMMENT ON COLUMN activation_sets.n_tokens IS 'Tokens that went through the model for these segments, deleted samples included';
+COMMENT ON COLUMN activation_sets.size_bytes IS 'Bytes of the files of these segments, deleted samples included';
+COMMENT ON COLUMN activation_sets.features IS 'Features that every segment stores: mean (over a sample''s tokens), drift (last token minus first), last (last token)';
+COMMENT ON COLUMN activation_sets.layers IS 'Decoder layers that every segment stores, from 0';
+COMMENT ON COLUMN activation_sets.n_model_layers IS 'Decoder layers that the model has';
+COMMENT ON COLUMN activation_sets.n_neurons IS 'Neurons of a layer: the length J of its vector';
+COMMENT ON COLUMN activation_sets.hook_point IS 'Where in a layer the neurons are read: mlp (input of the down projection), residual (output of the layer) or attn (input of the attention''s output projection)';
+COMMENT ON COLUMN activation_sets.span IS 'Which of a sample''s own tokens count: all of them, or those of the response';
+COMMENT ON COLUMN activation_sets.span_edges IS 'Whether tokens of the template count too: content (they do not) or rendered (they do)';
+COMMENT ON COLUMN activation_sets.template IS 'How a sample became text: chat (the tokenizer''s own template), alpaca or plain';
+COMMENT ON COLUMN activation_sets.model_source IS 'Path or hub id of the model, as given to the ingest that wrote the last of these segments; NULL where there are none';
+COMMENT ON COLUMN activation_sets.model_fingerprint IS 'SHA-256 of the model''s tensors and configuration: the same wherever the model lies';
+COMMENT ON COLUMN activation_sets.tokenizer_fingerprint IS 'SHA-256 of the tokenizer';
+COMMENT ON COLUMN activation_sets.capture_id IS 'Hash of all that decides what is measured (model, tokenizer, template, span, hook point): a profile fits the sets that have its own';
 COMMENT ON COLUMN activation_sets.created_at IS 'When the set was created';
 COMMENT ON COLUMN activation_sets.updated_at IS 'When its latest version was committed';
-COMMENT ON COLUMN activation_sets.author IS 'Who created it';
+COMMENT ON COLUMN activation_sets.author IS 'Who created it: user@host, or what NAIT_STORE_AUTHOR said';
 
 CREATE TABLE versions (
     kind VARCHAR NOT NULL,
@@ -63,19 +64,19 @@ CREATE TABLE versions (
     author VARCHAR NOT NULL,
     writer VARCHAR NOT NULL
 );
-COMMENT ON TABLE versions IS 'One row per version of every set, profile and selection; deleted ones are left out';
+COMMENT ON TABLE versions IS 'One row per version of every set, profile and selection; deleted versions are left out';
 COMMENT ON COLUMN versions.kind IS 'set, profile or selection';
 COMMENT ON COLUMN versions.name IS 'Name of the set, profile or selection';
-COMMENT ON COLUMN versions.version IS 'Number, from 1';
-COMMENT ON COLUMN versions.reference IS 'How to refer to it: pool@3';
-COMMENT ON COLUMN versions.is_latest IS 'Whether the bare name means this version';
-COMMENT ON COLUMN versions.parent IS 'The version it was made from';
-COMMENT ON COLUMN versions.operation IS 'ingest, delete-samples, restore, compact, purge or repair for sets, build for profiles, save for selections';
+COMMENT ON COLUMN versions.version IS 'Number, from 1; numbers are never used again';
+COMMENT ON COLUMN versions.reference IS 'What to call it in a query or on the command line: pool@3';
+COMMENT ON COLUMN versions.is_latest IS 'Whether it is the latest, which the bare name means';
+COMMENT ON COLUMN versions.parent IS 'Number of the version that was the latest when this one was made, which may be deleted by now; NULL for the first, and for selections';
+COMMENT ON COLUMN versions.operation IS 'What made it: ingest, delete-samples, restore, compact, purge or repair for sets, build for profiles, save for selections';
 COMMENT ON COLUMN versions.message IS 'What its author said about it';
-COMMENT ON COLUMN versions.n_samples IS 'Samples visible in a set, used for a profile, chosen by a selection';
+COMMENT ON COLUMN versions.n_samples IS 'Samples of a set, deleted ones not counted; in-domain samples of a profile; chosen samples of a selection';
 COMMENT ON COLUMN versions.created_at IS 'When it was committed';
-COMMENT ON COLUMN versions.author IS 'Who committed it';
-COMMENT ON COLUMN versions.writer IS 'Program that wrote it';
+COMMENT ON COLUMN versions.author IS 'Who committed it: user@host, or what NAIT_STORE_AUTHOR said';
+COMMENT ON COLUMN versions.writer IS 'Program and release that wrote it';
 
 CREATE TABLE segments (
     activation_set VARCHAR NOT NULL,
@@ -98,26 +99,26 @@ CREATE TABLE segments (
     created_at TIMESTAMPTZ NOT NULL,
     author VARCHAR NOT NULL
 );
-COMMENT ON TABLE segments IS 'One row per segment that a version of a set refers to';
+COMMENT ON TABLE segments IS 'One row per segment, the unit that one ingest or compaction writes, of every set''s versions; those of deleted versions alone are left out';
 COMMENT ON COLUMN segments.activation_set IS 'Name of the set';
-COMMENT ON COLUMN segments.segment_id IS 'ULID; name of the segment''s folder';
-COMMENT ON COLUMN segments.ordinal IS 'High bits of row_id: row_id >> 40';
-COMMENT ON COLUMN segments.first_version IS 'The version that added it';
-COMMENT ON COLUMN segments.n_rows IS 'Rows, those that a version leaves out included';
-COMMENT ON COLUMN segments.features IS 'Features it stores';
-COMMENT ON COLUMN segments.layers IS 'Zero-based decoder layers it stores';
-COMMENT ON COLUMN segments.dtype IS 'Element type of its arrays';
-COMMENT ON COLUMN segments.n_tokens IS 'Tokens that went through the model';
-COMMENT ON COLUMN segments.n_truncated IS 'Samples cut at the maximum length';
+COMMENT ON COLUMN segments.segment_id IS 'ULID of the segment, and name of its folder';
+COMMENT ON COLUMN segments.ordinal IS 'Number of the segment within the set: row_id >> 40 of its rows';
+COMMENT ON COLUMN segments.first_version IS 'Earliest version that has it, deleted versions not counted';
+COMMENT ON COLUMN segments.n_rows IS 'Rows, deleted samples included';
+COMMENT ON COLUMN segments.features IS 'Features that it stores: mean, drift, last';
+COMMENT ON COLUMN segments.layers IS 'Decoder layers that it stores, from 0';
+COMMENT ON COLUMN segments.dtype IS 'Element type of its arrays: float16 or float32';
+COMMENT ON COLUMN segments.n_tokens IS 'Tokens that went through the model, template included';
+COMMENT ON COLUMN segments.n_truncated IS 'Samples that were cut at the maximum length';
 COMMENT ON COLUMN segments.size_bytes IS 'Bytes of its files';
 COMMENT ON COLUMN segments.user_fields IS 'Fields of the records that became columns of samples(set)';
-COMMENT ON COLUMN segments.max_length_tokens IS 'Samples longer than this were cut';
-COMMENT ON COLUMN segments.compute_dtype IS 'Dtype of the forward pass';
+COMMENT ON COLUMN segments.max_length_tokens IS 'The maximum length: samples with more tokens were cut';
+COMMENT ON COLUMN segments.compute_dtype IS 'Element type of the model''s weights and forward pass';
 COMMENT ON COLUMN segments.model_source IS 'Path or hub id of the model, as given';
-COMMENT ON COLUMN segments.device IS 'Device of the forward pass';
-COMMENT ON COLUMN segments.record_sha256 IS 'Digest of segment.json, hence of everything in the segment';
+COMMENT ON COLUMN segments.device IS 'Device that the model ran on';
+COMMENT ON COLUMN segments.record_sha256 IS 'SHA-256 of segment.json, which has the digests of all its other files';
 COMMENT ON COLUMN segments.created_at IS 'When it was written';
-COMMENT ON COLUMN segments.author IS 'Who wrote it';
+COMMENT ON COLUMN segments.author IS 'Who wrote it: user@host, or what NAIT_STORE_AUTHOR said';
 
 CREATE TABLE profiles (
     profile VARCHAR NOT NULL,
@@ -149,35 +150,35 @@ CREATE TABLE profiles (
     created_at TIMESTAMPTZ NOT NULL,
     author VARCHAR NOT NULL
 );
-COMMENT ON TABLE profiles IS 'One row per version of every profile';
+COMMENT ON TABLE profiles IS 'One row per version of every profile; deleted versions are left out';
 COMMENT ON COLUMN profiles.profile IS 'Name of the profile';
-COMMENT ON COLUMN profiles.version IS 'Number, from 1';
-COMMENT ON COLUMN profiles.reference IS 'How to refer to it: math@2';
-COMMENT ON COLUMN profiles.is_latest IS 'Whether the bare name means this version';
-COMMENT ON COLUMN profiles.recipe IS 'default, nait-paper or custom';
-COMMENT ON COLUMN profiles.method IS 'pca, mean or contrastive';
-COMMENT ON COLUMN profiles.center IS 'Whether PCA removed the mean first';
-COMMENT ON COLUMN profiles.profile_feature IS 'Feature that the directions are made of';
-COMMENT ON COLUMN profiles.feature IS 'Feature that candidates are scored on';
-COMMENT ON COLUMN profiles.metric IS 'dot or cosine';
-COMMENT ON COLUMN profiles.source IS 'Set version with the in-domain samples: gsm8k@1';
-COMMENT ON COLUMN profiles.source_where IS 'Condition that chose them, if any';
-COMMENT ON COLUMN profiles.background IS 'Set version with the background samples of a contrastive profile';
-COMMENT ON COLUMN profiles.n_samples IS 'M, in-domain samples';
-COMMENT ON COLUMN profiles.layers IS 'Zero-based decoder layers it has a direction for';
-COMMENT ON COLUMN profiles.n_neurons IS 'J, the width of a direction';
-COMMENT ON COLUMN profiles.mean_explained_variance IS 'Explained-variance ratio, mean over the layers; NULL where the method has none';
-COMMENT ON COLUMN profiles.min_sign_margin IS 'Smallest sign margin of a layer; near 0, the sign is a coin toss';
+COMMENT ON COLUMN profiles.version IS 'Number, from 1; numbers are never used again';
+COMMENT ON COLUMN profiles.reference IS 'What to call it in a query or on the command line: math@2';
+COMMENT ON COLUMN profiles.is_latest IS 'Whether it is the latest, which the bare name means';
+COMMENT ON COLUMN profiles.recipe IS 'Name of the choices below: default, nait-paper, or custom for any others';
+COMMENT ON COLUMN profiles.method IS 'What a direction is: pca (first principal component), mean, or contrastive (mean minus the background''s mean)';
+COMMENT ON COLUMN profiles.center IS 'Whether PCA removed the mean first; false for other methods';
+COMMENT ON COLUMN profiles.profile_feature IS 'Feature that the directions are made of: mean, drift or last';
+COMMENT ON COLUMN profiles.feature IS 'Feature that candidates are scored on: mean, drift or last';
+COMMENT ON COLUMN profiles.metric IS 'How a sample''s vector meets a direction: dot (their product) or cosine (that over the vector''s length)';
+COMMENT ON COLUMN profiles.source IS 'Version of the set with the in-domain samples: gsm8k@1';
+COMMENT ON COLUMN profiles.source_where IS 'Condition that chose these samples; NULL for all of the version';
+COMMENT ON COLUMN profiles.background IS 'Version of the set with the background samples of a contrastive profile; NULL for other methods';
+COMMENT ON COLUMN profiles.n_samples IS 'In-domain samples that it was made from';
+COMMENT ON COLUMN profiles.layers IS 'Decoder layers that it has a direction for, from 0';
+COMMENT ON COLUMN profiles.n_neurons IS 'Neurons of a layer: the length J of a direction';
+COMMENT ON COLUMN profiles.mean_explained_variance IS 'Mean over the layers of explained_variance_ratio in profile_layers; NULL where the method has no components';
+COMMENT ON COLUMN profiles.min_sign_margin IS 'Least sign_margin of a layer in profile_layers; near 0, the sign of that layer''s direction is a coin toss';
 COMMENT ON COLUMN profiles.warnings IS 'What the build warned about';
 COMMENT ON COLUMN profiles.message IS 'What its author said about this version';
-COMMENT ON COLUMN profiles.card IS 'Free text about the profile';
-COMMENT ON COLUMN profiles.parent IS 'The version that was latest when it was built';
-COMMENT ON COLUMN profiles.hook_point IS 'Where the neurons are read';
-COMMENT ON COLUMN profiles.capture_id IS 'Must equal that of a set to be scored';
-COMMENT ON COLUMN profiles.recipe_sha256 IS 'Equal for equal recipes on equal inputs';
-COMMENT ON COLUMN profiles.directions_sha256 IS 'Digest of its directions';
+COMMENT ON COLUMN profiles.card IS 'Free text that describes the profile';
+COMMENT ON COLUMN profiles.parent IS 'Number of the version that was the latest when this one was built, which may be deleted by now; NULL for the first';
+COMMENT ON COLUMN profiles.hook_point IS 'Where in a layer the neurons are read: mlp, residual or attn';
+COMMENT ON COLUMN profiles.capture_id IS 'Hash of all that decides what is measured: the profile fits the sets that have the same';
+COMMENT ON COLUMN profiles.recipe_sha256 IS 'SHA-256 of recipe, samples and layers: a build with the same one makes no new version';
+COMMENT ON COLUMN profiles.directions_sha256 IS 'SHA-256 of its layers, directions and background mean';
 COMMENT ON COLUMN profiles.created_at IS 'When it was built';
-COMMENT ON COLUMN profiles.author IS 'Who built it';
+COMMENT ON COLUMN profiles.author IS 'Who built it: user@host, or what NAIT_STORE_AUTHOR said';
 
 CREATE TABLE profile_layers (
     profile VARCHAR NOT NULL,
@@ -187,13 +188,63 @@ CREATE TABLE profile_layers (
     explained_variance_ratio DOUBLE,
     sign_margin DOUBLE NOT NULL
 );
-COMMENT ON TABLE profile_layers IS 'One row per layer of every profile version';
+COMMENT ON TABLE profile_layers IS 'One row per layer of every profile version, with statistics of its direction';
 COMMENT ON COLUMN profile_layers.profile IS 'Name of the profile';
-COMMENT ON COLUMN profile_layers.version IS 'Number, from 1';
-COMMENT ON COLUMN profile_layers.reference IS 'How to refer to it: math@2';
-COMMENT ON COLUMN profile_layers.layer IS 'Zero-based decoder layer';
-COMMENT ON COLUMN profile_layers.explained_variance_ratio IS 'Share of the variance on the component; NULL where the method has none';
-COMMENT ON COLUMN profile_layers.sign_margin IS '|mean · v| over the standard deviation of the projections';
+COMMENT ON COLUMN profile_layers.version IS 'Number of the profile''s version';
+COMMENT ON COLUMN profile_layers.reference IS 'What to call it in a query or on the command line: math@2';
+COMMENT ON COLUMN profile_layers.layer IS 'Decoder layer, from 0';
+COMMENT ON COLUMN profile_layers.explained_variance_ratio IS 'Share (0 to 1) of the in-domain samples'' variance that lies along the direction, of their mean square where PCA was not centred; NULL where the method has no components';
+COMMENT ON COLUMN profile_layers.sign_margin IS 'How sure the direction''s sign is: |mean · direction| over the standard deviation of sample · direction, of the in-domain samples (their mean minus the background''s for contrastive); near 0 it is a coin toss; at most 1000000';
+
+CREATE TABLE aliases (
+    kind VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    alias VARCHAR NOT NULL,
+    version INTEGER NOT NULL,
+    reference VARCHAR NOT NULL,
+    label_reference VARCHAR NOT NULL,
+    is_deleted BOOLEAN NOT NULL,
+    n_moves BIGINT NOT NULL,
+    reason VARCHAR NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    author VARCHAR NOT NULL
+);
+COMMENT ON TABLE aliases IS 'One row per alias, a name that moves from version to version: what it names now';
+COMMENT ON COLUMN aliases.kind IS 'set, profile or selection';
+COMMENT ON COLUMN aliases.name IS 'Name of the set, profile or selection';
+COMMENT ON COLUMN aliases.alias IS 'The alias: prod';
+COMMENT ON COLUMN aliases.version IS 'Number of the version that it names now';
+COMMENT ON COLUMN aliases.reference IS 'That version: pool@3';
+COMMENT ON COLUMN aliases.label_reference IS 'The same by its alias: pool@prod';
+COMMENT ON COLUMN aliases.is_deleted IS 'Whether that version was deleted: the alias gives an error until it is moved, or the version brought back';
+COMMENT ON COLUMN aliases.n_moves IS 'How often it was set, moved or taken away so far';
+COMMENT ON COLUMN aliases.reason IS 'Why it was put there, as its author said';
+COMMENT ON COLUMN aliases.created_at IS 'When it was put there';
+COMMENT ON COLUMN aliases.author IS 'Who put it there: user@host, or what NAIT_STORE_AUTHOR said';
+
+CREATE TABLE tags (
+    kind VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    tag VARCHAR NOT NULL,
+    version INTEGER NOT NULL,
+    reference VARCHAR NOT NULL,
+    label_reference VARCHAR NOT NULL,
+    is_deleted BOOLEAN NOT NULL,
+    reason VARCHAR NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    author VARCHAR NOT NULL
+);
+COMMENT ON TABLE tags IS 'One row per tag, a name that stays on a version and keeps it from deletion and gc';
+COMMENT ON COLUMN tags.kind IS 'set, profile or selection';
+COMMENT ON COLUMN tags.name IS 'Name of the set, profile or selection';
+COMMENT ON COLUMN tags.tag IS 'The tag: paper';
+COMMENT ON COLUMN tags.version IS 'Number of the version that it is on';
+COMMENT ON COLUMN tags.reference IS 'That version: pool@3';
+COMMENT ON COLUMN tags.label_reference IS 'The same by its tag: pool@paper';
+COMMENT ON COLUMN tags.is_deleted IS 'Whether that version is deleted all the same, though the tag forbids it: the tag gives an error then';
+COMMENT ON COLUMN tags.reason IS 'Why it was put there, as its author said';
+COMMENT ON COLUMN tags.created_at IS 'When it was put there';
+COMMENT ON COLUMN tags.author IS 'Who put it there: user@host, or what NAIT_STORE_AUTHOR said';
 
 CREATE TABLE selections (
     selection VARCHAR NOT NULL,
@@ -213,20 +264,20 @@ CREATE TABLE selections (
     created_at TIMESTAMPTZ NOT NULL,
     author VARCHAR NOT NULL
 );
-COMMENT ON TABLE selections IS 'One row per version of every saved selection';
+COMMENT ON TABLE selections IS 'One row per version of every saved selection; deleted versions are left out';
 COMMENT ON COLUMN selections.selection IS 'Name of the selection';
-COMMENT ON COLUMN selections.version IS 'Number, from 1';
-COMMENT ON COLUMN selections.reference IS 'How to refer to it: best@1';
-COMMENT ON COLUMN selections.is_latest IS 'Whether the bare name means this version';
-COMMENT ON COLUMN selections.activation_set IS 'Set version it chose from: pool@3';
-COMMENT ON COLUMN selections.profile IS 'Profile version it ranked by; NULL for a random one';
-COMMENT ON COLUMN selections.strategy IS 'alignment, lowest or random';
-COMMENT ON COLUMN selections.top IS 'Budget as asked: 10% or 562';
-COMMENT ON COLUMN selections.condition IS 'The --where that candidates met, if any';
-COMMENT ON COLUMN selections.seed IS 'Seed of a random one';
-COMMENT ON COLUMN selections.n_candidates IS 'Samples it chose from';
-COMMENT ON COLUMN selections.n_selected IS 'Samples it chose';
-COMMENT ON COLUMN selections.query IS 'SQL that reproduces it';
-COMMENT ON COLUMN selections.message IS 'What its author said about it';
+COMMENT ON COLUMN selections.version IS 'Number, from 1; numbers are never used again';
+COMMENT ON COLUMN selections.reference IS 'What to call it in a query or on the command line: best@1';
+COMMENT ON COLUMN selections.is_latest IS 'Whether it is the latest, which the bare name means';
+COMMENT ON COLUMN selections.activation_set IS 'Version of the set that it chose from: pool@3';
+COMMENT ON COLUMN selections.profile IS 'Version of the profile that gave the scores: math@2; NULL for a random one without scores';
+COMMENT ON COLUMN selections.strategy IS 'alignment (highest scores), lowest (lowest scores) or random';
+COMMENT ON COLUMN selections.top IS 'How many were asked for: 10% or 562';
+COMMENT ON COLUMN selections.condition IS 'Condition that candidates had to meet (--where); NULL for none';
+COMMENT ON COLUMN selections.seed IS 'Seed of a random one; NULL for others';
+COMMENT ON COLUMN selections.n_candidates IS 'Samples that it chose from';
+COMMENT ON COLUMN selections.n_selected IS 'Samples that it chose, those purged since not counted';
+COMMENT ON COLUMN selections.query IS 'SQL query that gives the same samples';
+COMMENT ON COLUMN selections.message IS 'What its author said about this version';
 COMMENT ON COLUMN selections.created_at IS 'When it was saved';
-COMMENT ON COLUMN selections.author IS 'Who saved it';
+COMMENT ON COLUMN selections.author IS 'Who saved it: user@host, or what NAIT_STORE_AUTHOR said';

@@ -151,6 +151,9 @@ def test_sizes_and_tokens_are_those_of_the_segment_records(
 
 def test_every_table_and_column_is_commented(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute(definition()).fetchall()
+    assert connection.sql("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall() == [
+        (table,) for table in sorted(TABLES)
+    ]
     assert connection.sql("SELECT table_name FROM duckdb_tables() WHERE comment IS NULL").fetchall() == []
     query = "SELECT table_name, column_name FROM duckdb_columns() WHERE comment IS NULL AND NOT internal"
     assert connection.sql(query).fetchall() == []

@@ -22,6 +22,7 @@ from nait_store.registry.recipes import RECIPES
 from nait_store.schemas.activation_set import Operation
 from nait_store.schemas.profile import ProfileManifest
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
+from nait_store.storage.labels import LabelKind, Labels
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import new_ulid, now
 from nait_store.storage.versions import VersionLog
@@ -41,6 +42,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sets = ActivationSets(location)
     for name in ("default", "nait-paper"):
         ProfileRegistry(location).build("math", sets.open("pool@1"), recipe=_on_mean(name))
+    sets.log.labels.put(LabelKind.ALIAS, "pool", "prod", 1)
+    Labels(location, Kind.PROFILE).put(LabelKind.TAG, "math", "paper", 1)
     return folder
 
 
@@ -106,6 +109,21 @@ def delete_profile(location: Location) -> None:
     VersionLog(location, Kind.PROFILE, ProfileManifest).delete("math", 2)
 
 
+def move(location: Location, *numbers: int) -> None:
+    for number in numbers:
+        ActivationSets(location).log.labels.put(LabelKind.ALIAS, "pool", "prod", number)
+
+
+def untag(location: Location) -> None:
+    Labels(location, Kind.PROFILE).remove(LabelKind.TAG, "math", "paper")
+
+
+def tag_again(location: Location) -> None:
+    untag(location)
+    rows(location)
+    Labels(location, Kind.PROFILE).put(LabelKind.TAG, "math", "paper", 2)
+
+
 CHANGES: dict[str, Change] = {
     "delete the first": lambda location: delete(location, 1),
     "delete the last": lambda location: delete(location, 3),
@@ -119,6 +137,11 @@ CHANGES: dict[str, Change] = {
     "purge twice": lambda location: (purge(location, 0, [1, 2]), purge(location, 0, [2, 5])),
     "purge and append": lambda location: (purge(location, 1, [0]), build_set(location, "pool", 5, first=40)),
     "delete a profile": delete_profile,
+    "move an alias": lambda location: move(location, 2),
+    "move an alias twice": lambda location: move(location, 2, 1),
+    "another alias": lambda location: ActivationSets(location).log.labels.put(LabelKind.ALIAS, "pool", "old", 1),
+    "take a tag away": untag,
+    "tag again": tag_again,
 }
 
 

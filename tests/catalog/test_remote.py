@@ -17,6 +17,7 @@ from nait_store.catalog.build import Catalog
 from nait_store.catalog.listing import list_store
 from nait_store.refs import Kind
 from nait_store.schemas.capture import Feature
+from nait_store.storage.labels import LabelKind, Labels
 from nait_store.storage.location import Location
 from nait_store.testing.object_store import ObjectStore
 from nait_store.testing.stores import build_set
@@ -24,12 +25,15 @@ from nait_store.testing.stores import build_set
 
 @pytest.fixture(scope="module")
 def url(object_store: ObjectStore) -> str:
-    """Three sets, three profiles, a selection; whoever changes something puts it back."""
+    """Three sets, three profiles, a selection, a label of each; whoever changes something puts it back."""
     store = nait_store.open(object_store.new_url(), create=True)
     for name in ("one", "two", "three"):
         build_set(store.location, name, 6, features=(Feature.MEAN,))
         store.profiles.build(name, source=name)
     store.selections.save("best", store.select("one", strategy="random", top=2))
+    store.sets.alias("one@1", "prod")
+    Labels(store.location, Kind.PROFILE).put(LabelKind.ALIAS, "two", "prod", 1)
+    Labels(store.location, Kind.SELECTION).put(LabelKind.TAG, "best", "paper", 1)
     return store.url
 
 
@@ -72,20 +76,49 @@ EXPECTED = [
 ]
 
 
-def test_a_look_at_three_sets_three_profiles_and_a_selection_takes_nine_listings(
+def test_a_look_at_three_sets_three_profiles_and_a_selection_takes_ten_listings(
     store: nait_store.Store, requests: Counter[str]
 ) -> None:
     found = list_store(store.location)
     assert {kind: len(found.documents[kind]) for kind in Kind} == {Kind.SET: 3, Kind.PROFILE: 3, Kind.SELECTION: 1}
-    # all profiles, all selections, the names of the sets, and the versions and redirects of each of them
-    assert requests == {"list_objects_v2": 1 + 1 + 1 + 2 * 3, "get_object": 1}
+    # all profiles, all selections, the names of the sets, each of these and its versions, the aliases of the first
+    assert requests == {"list_objects_v2": 1 + 1 + 1 + 2 * 3 + 1, "get_object": 1}
 
 
 def test_an_index_that_is_fresh_costs_that_look_alone(store: nait_store.Store, requests: Counter[str]) -> None:
     assert loaded(store.location) == EXPECTED
     requests.clear()
     assert loaded(store.location) == EXPECTED
-    assert requests == {"list_objects_v2": 9, "get_object": 1}
+    assert requests == {"list_objects_v2": 10, "get_object": 1}
+
+
+def test_labels_of_sets_profiles_and_selections_are_found(store: nait_store.Store) -> None:
+    with duckdb.connect() as connection:
+        Catalog(store.location).load_into(connection)
+        found = connection.sql(
+            "SELECT kind, label_reference, reference FROM aliases UNION ALL SELECT kind, label_reference, reference "
+            "FROM tags ORDER BY ALL"
+        ).fetchall()
+    assert found == [
+        ("profile", "two@prod", "two@1"),
+        ("selection", "best@paper", "best@1"),
+        ("set", "one@prod", "one@1"),
+    ]
+
+
+def test_a_move_of_a_label_costs_the_look_and_its_document_alone(
+    object_store: ObjectStore, requests: Counter[str]
+) -> None:
+    store = nait_store.open(object_store.new_url(), create=True)
+    build_set(store.location, "pool", 2)
+    store.sets.tag("pool@1", "paper")
+    store.sets.alias("pool@1", "prod")
+    loaded(store.location)
+    store.sets.alias("pool@1", "old")
+    requests.clear()
+    loaded(store.location)
+    # profiles, selections, names of sets; the set, its versions, aliases and tags; store.json and the alias
+    assert requests == {"list_objects_v2": 1 + 1 + 1 + 4, "get_object": 2}
 
 
 def test_more_files_than_one_page_holds_are_listed_item_by_item(

@@ -11,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nait_store.activations.history import delete_samples, doomed_by_ids
 from nait_store.activations.versions import ActivationSets, SetVersion
 from nait_store.catalog.build import Catalog
 from nait_store.progress import ProgressEvent
 from nait_store.query.session import QuerySession
+from nait_store.refs import Kind
 from nait_store.registry.profiles import Profile, ProfileRegistry
 from nait_store.registry.recipes import RECIPES, choose_recipe
 from nait_store.schemas.capture import Feature
+from nait_store.storage.labels import LabelKind, Labels
 from nait_store.storage.location import Location
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
 
@@ -65,6 +68,12 @@ class Workbench:
         array = np.random.default_rng(seed).standard_normal((len(rows), N_LAYERS, N_NEURONS), dtype=np.float32)
         record = build_segment(self.location, name, rows, {Feature.MEAN: array})
         return self.sets.commit(name, [record], ingest_ids=())
+
+    def delete(self, name: str, ids: list[str]) -> SetVersion:
+        """Commit a version of a set without these samples."""
+        doomed, missing = doomed_by_ids(self.sets, self.sets.open(name), ids)
+        assert missing == []
+        return delete_samples(self.sets, doomed, details={}, message="", allow_empty=False)[0]
 
     def expected_scores(self, set_ref: str, profile: Profile) -> dict[str, float]:
         """Scores in float64 from the stored arrays, by sample id, visible samples only."""
@@ -123,7 +132,10 @@ def _location(kind: str, folder: Path) -> Location:
 
 
 def _filled(location: Location) -> Workbench:
-    """pool@1 (40 samples in 3 segments), pool@2 (60 in 4), elsewhere@1 (another model), math@1, math@2, code@1."""
+    """pool@1 (40 samples in 3 segments), pool@2 (60 in 4), elsewhere@1 (another model), math@1, math@2, code@1.
+
+    The alias math@prod and the tag math@paper are on math@1.
+    """
     bench = Workbench(location)
     domains = [("maths", "code", "chat")[i % 3] for i in range(60)]
     build_set(location, "pool", 40, N_LAYERS, N_NEURONS, n_segments=3, user_fields={"domain": domains[:40]})
@@ -132,4 +144,7 @@ def _filled(location: Location) -> Workbench:
     bench.profile("math", "pool@1")
     bench.profile("math", "pool@2")
     bench.profile("code", "pool@1", method="mean", metric="dot")
+    labels = Labels(location, Kind.PROFILE)
+    labels.put(LabelKind.ALIAS, "math", "prod", 1)
+    labels.put(LabelKind.TAG, "math", "paper", 1, "table 2")
     return bench

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from nait_store.catalog.reference import rewrite
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sql.md"
 BLOCK = re.compile(r"^```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 BLOCKS = [(kind, text) for kind, text in BLOCK.findall(PAGE.read_text(encoding="utf-8"))]
@@ -33,6 +35,17 @@ def test_the_columns_are_documented(shared: Workbench) -> None:
                for row in shared.rows(f"DESCRIBE FROM {call}")}  # fmt: skip
     missing = {name for name in columns - {"instruction", "output", "domain"} if f"`{name}`" not in page}
     assert missing == set()
+
+
+def test_the_columns_of_the_views_are_documented_by_their_comments() -> None:
+    """Rewrite the page with ``python -m nait_store.catalog.reference docs/sql.md``."""
+    page = PAGE.read_text(encoding="utf-8")
+    assert rewrite(page) == page
+
+
+def test_a_view_without_a_table_of_columns_is_refused() -> None:
+    with pytest.raises(ValueError, match="aliases"):
+        rewrite(PAGE.read_text(encoding="utf-8").replace("<!-- columns: aliases -->", ""))
 
 
 def test_the_views_are_documented(shared: Workbench) -> None:

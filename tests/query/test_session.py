@@ -11,12 +11,14 @@ import polars
 import pyarrow as pa
 import pytest
 
+from nait_store.catalog.rows import TABLES
 from nait_store.errors import (
     IncompatibleError,
     InvalidInputError,
     NotFoundError,
     StorageError,
 )
+from nait_store.query.views import VIEWS
 
 Workbench = Any  # of conftest.py, which importlib mode cannot import
 NATURAL = (
@@ -267,7 +269,9 @@ def test_one_text_with_other_parameters_is_another_query(shared: Workbench) -> N
         ("FROM samples($1)", "pool", "single text"),
         ("FROM samples($1)", [3], "is 3, not text"),
         ("FROM samples($1)", [None], "is NULL, not text"),
-        ("FROM alignment('pool', $1)", [["math", "code"]], "is a list"),
+        ("FROM alignment('pool', $1)", [[]], "is an empty list"),
+        ("FROM alignment('pool', $1)", [["math", 3]], "is 3, not text"),
+        ("FROM samples($1)", [["pool"]], "is a list, not text"),
     ],
 )
 def test_parameters_that_do_not_match_are_refused(shared: Workbench, query: str, params: Any, message: str) -> None:
@@ -292,7 +296,7 @@ def test_parameters_that_do_not_match_are_refused(shared: Workbench, query: str,
         ("SELECT s.scor FROM samples('pool') s", "no column 'scor'", "did you mean"),
         ("SELECT scor FROM alignment('pool','math')", "no column 'scor'", "did you mean 'score'?"),
         ("FROM pool", "no table 'pool'", "samples('pool')"),
-        ("FROM activation_set", "no table 'activation_set'", "did you mean 'activation_sets'?"),
+        ("FROM activation_set", "no table 'activation_set'", "did you mean 'activation_sets'"),
         ("FROM aligment('pool','math')", "no function 'aligment'", "did you mean 'alignment'?"),
         ("SELECT samples('pool')", "no function 'samples'", "FROM samples(…)"),
         ("SELECT t.x FROM samples('pool') s", "no table 't'", "these exist: s"),
@@ -326,7 +330,13 @@ def test_unknown_names_are_errors_with_near_ones(shared: Workbench, query: str, 
         ("FROM alignment('pool', profil := 'math')", "no argument 'profil'"),
         ("FROM alignment('pool', activation_set := 'pool')", "twice"),
         ("FROM samples((SELECT 'pool'))", "must be a constant"),
-        ("FROM alignment('pool', ['math','code'])", "is a list"),
+        ("FROM alignment('pool', [])", "is an empty list"),
+        ("FROM alignment('pool', 'math', feature := 'mode')", "'mode' is not a feature"),
+        ("FROM alignment('pool', 'math', metric := 'euclid')", "'euclid' is not a metric"),
+        ("FROM alignment('pool', 'math', 'dot')", "metric are given as feature := "),
+        ("FROM (FROM profiles LIMIT 1) p, alignment('pool', p.profile, metric := 'dot')", "no lists and no options"),
+        ("FROM (FROM profiles LIMIT 1) p, alignment(['pool', 'pool@1'], p.profile)", "no lists and no options"),
+        ("FROM (FROM profiles LIMIT 1) p, alignment_layers('pool', p.profile)", "must be a constant"),
         ("FROM samples('pool') WITH ORDINALITY", "ORDINALITY"),
         ("SELECT 'a'::INTEGER", "Could not convert"),
         ("SELECT row_id FROM samples('pool') a, samples('pool') b", "ambiguous"),
@@ -384,9 +394,7 @@ def test_other_ways_to_ask(shared: Workbench) -> None:
     assert ("sample_id", "VARCHAR") in [row[:2] for row in shared.rows("DESCRIBE FROM samples('pool')")]
     assert ("score", "DOUBLE") in [row[:2] for row in shared.rows("DESCRIBE FROM alignment('pool','math')")]
     assert shared.sql("SUMMARIZE FROM samples('pool')").n_rows == 12
-    assert shared.rows("SHOW TABLES") == [
-        (name,) for name in ("activation_sets", "profile_layers", "profiles", "segments", "selections", "versions")
-    ]
+    assert shared.rows("SHOW TABLES") == [(name,) for name in sorted([*TABLES, *VIEWS])]
     assert shared.rows("SELECT count(*) FROM duckdb_columns() WHERE table_name = 'versions' AND comment IS NULL") == [
         (0,)
     ]

@@ -238,16 +238,14 @@ def mend_labels(location: Location, kind: Kind, name: str, log: RepairLog, damag
             if known.version is not None and _is_lost(location, kind, name, known.version):
                 _take_off(location, path, known, kind, name, log)
             continue
-        lost = LabelRecord(
-            label=label,
-            number=number,
-            version=None,
-            reason="repair: this move was lost",
-            provenance=current_provenance(),
-        )
-        log.write(path, lost.to_json_bytes(), "written anew: the version that it named is lost")
-        later = location.exists(f"{folder}/{match['labels']}/{label}/{number + 1}.json")
-        if not later:
+        reason = "repair: this move was lost"
+        log.write(path, _naming_nothing(label, number, reason), "written anew: the version that it named is lost")
+        later = f"{folder}/{match['labels']}/{label}/{number + 1}.json"
+        if not location.exists(later):
+            # Indexes of the store read moves once, and know only by a new one that this one says something else now.
+            if not log.dry_run:
+                with contextlib.suppress(AlreadyExistsError):  # somebody set it again at once
+                    location.create_bytes(later, _naming_nothing(label, number + 1, reason))
             before = _read(location, f"{folder}/{match['labels']}/{label}/{number - 1}.json", LabelRecord)
             was = f"before this move it was {name}@{before.version}; " if before and before.version else ""
             what = "alias" if match["labels"] == "aliases" else "tag"
@@ -258,16 +256,15 @@ def _take_off(location: Location, path: str, known: LabelRecord, kind: Kind, nam
     folder = path.rpartition("/")[0]
     if location.exists(f"{folder}/{known.number + 1}.json"):
         return
-    off = LabelRecord(
-        label=known.label,
-        number=known.number + 1,
-        version=None,
-        reason=f"repair: {name}@{known.version} is lost",
-        provenance=current_provenance(),
-    )
+    off = _naming_nothing(known.label, known.number + 1, f"repair: {name}@{known.version} is lost")
     if not log.dry_run:
-        location.create_bytes(f"{folder}/{known.number + 1}.json", off.to_json_bytes())
+        location.create_bytes(f"{folder}/{known.number + 1}.json", off)
     log.lose(path, f"{kind} {name}@{known.label} named version {known.version}, which is lost; it names nothing now")
+
+
+def _naming_nothing(label: str, number: int, reason: str) -> bytes:
+    record = LabelRecord(label=label, number=number, version=None, reason=reason, provenance=current_provenance())
+    return record.to_json_bytes()
 
 
 def _is_lost(location: Location, kind: Kind, name: str, number: int) -> bool:

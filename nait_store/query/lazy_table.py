@@ -1,0 +1,119 @@
+"""Tables that make their rows when DuckDB scans them, for the columns and rows that a statement asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+
+BATCH_ROWS = 122_880  # DuckDB's row group
+
+K = TypeVar("K")
+Batches = Callable[[Sequence[str], Any], Iterator[pa.RecordBatch]]
+"""From the names of columns and a filter (a pyarrow expression or None) to batches that have those columns.
+
+The filter is a hint: rows that do not meet it are dropped afterwards in any case.
+"""
+
+
+class FirstError:
+    """Keeps the first exception of a scan: DuckDB passes on its text only, and from another thread."""
+
+    def __init__(self) -> None:
+        self.error: BaseException | None = None
+
+    def keep(self, error: BaseException) -> None:
+        """Keep an exception unless there is one already."""
+        if self.error is None:
+            self.error = error
+
+    def take(self) -> BaseException | None:
+        """Return the exception and forget it."""
+        error, self.error = self.error, None
+        return error
+
+
+class LazyTable(pyarrow.dataset.InMemoryDataset):  # type: ignore[misc]
+    """A table that DuckDB asks, through :meth:`scanner`, for the columns and rows that it needs.
+
+    Parameters
+    ----------
+    schema
+        Its columns.
+    batches
+        Makes rows; called when a scan begins, maybe in another thread.
+    first_error
+        Receives what goes wrong in a scan.
+    """
+
+    def __init__(self, schema: pa.Schema, batches: Batches, first_error: FirstError) -> None:
+        # A subclass, though it holds no rows: DuckDB takes objects of pyarrow's own dataset classes only.
+        super().__init__(pa.Table.from_batches([], schema=schema))
+        self._columns = schema
+        self._make = batches
+        self._first_error = first_error
+
+    def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **options: Any) -> Any:  # noqa: A002, ARG002
+        """Make the scanner that DuckDB reads from.
+
+        Parameters
+        ----------
+        columns
+            Those to give; all of them if omitted.
+        filter
+            pyarrow expression that rows must meet.
+        **options
+            Hints of the caller, not needed here.
+        """
+        try:
+            names = self._columns.names
+            wanted = list(names if columns is None else columns)
+            needed = [name for name in names if name in wanted or mentions(filter, name)]
+            schema = pa.schema([self._columns.field(name) for name in needed])
+            batches = self._guarded(needed, filter)
+            return pyarrow.dataset.Scanner.from_batches(batches, schema=schema, columns=wanted, filter=filter)
+        except BaseException as error:
+            self._first_error.keep(error)
+            raise
+
+    def _guarded(self, names: Sequence[str], condition: Any) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._make(names, condition)
+        except BaseException as error:
+            self._first_error.keep(error)
+            raise
+
+
+def mentions(condition: Any, name: str) -> bool:
+    """Whether a filter may look at a column; its text may name too many, never too few."""
+    return condition is not None and name in str(condition)
+
+
+def may_match(parts: Mapping[K, Any], condition: Any, schema: pa.Schema) -> list[K]:
+    """Which parts of a table may hold rows that meet a filter.
+
+    Parameters
+    ----------
+    parts
+        Each with a pyarrow expression that is true of all its rows, such as ``field("profile") == "math@2"``.
+    condition
+        The filter; None keeps all.
+    schema
+        Of the table.
+    """
+    if condition is None:
+        return list(parts)
+    keys = [str(i) for i in range(len(parts))]
+    # No file of these names is ever opened: only pyarrow's own reasoning about partitions is wanted.
+    dataset = pyarrow.dataset.FileSystemDataset.from_paths(
+        keys,
+        schema=schema,
+        format=pyarrow.dataset.IpcFileFormat(),
+        filesystem=pyarrow.fs.LocalFileSystem(),
+        partitions=list(parts.values()),
+    )
+    kept = {fragment.path for fragment in dataset.get_fragments(filter=condition)}
+    return [part for key, part in zip(keys, parts, strict=True) if key in kept]

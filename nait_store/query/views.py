@@ -1,0 +1,174 @@
+"""``all_samples`` and ``selected_samples``: views whose rows are too many to be kept in the catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+from pyarrow.dataset import field
+
+from nait_store.query.lazy_table import FirstError, LazyTable, may_match
+from nait_store.query.names import StatementNames
+from nait_store.query.sample_relation import BASE_COLUMNS, SampleRelation
+from nait_store.query.spelling import literal
+
+ALL_SAMPLES, SELECTED_SAMPLES = "all_samples", "selected_samples"
+VIEWS = (ALL_SAMPLES, SELECTED_SAMPLES)
+
+SelectedRows = Callable[[str], pa.Table]
+"""From a reference such as ``best@1`` to the columns ``rank``, ``sample_id`` and ``score``."""
+
+_SELECTED_SCHEMA = pa.schema(
+    [
+        pa.field("selection", pa.string()),
+        pa.field("version", pa.int32()),
+        pa.field("reference", pa.string()),
+        pa.field("activation_set", pa.string()),
+        pa.field("rank", pa.int64()),
+        pa.field("sample_id", pa.string()),
+        pa.field("score", pa.float64()),
+    ]
+)
+_COMMENTS = {
+    ALL_SAMPLES: (
+        "One row per sample of the latest version of every set; samples(set) has your own fields as columns",
+        {
+            "activation_set": "Resolved reference of the set, pool@3",
+            "sample_id": "The user's id, else the first 128 bits of the content hash; unique within a set",
+            "n_tokens": "Tokens that went through the model, template included",
+            "n_content_tokens": "K, the sample's own tokens, which the features reduce over",
+            "truncated": "Whether --max-length cut it",
+            "content_hash": "SHA-256 of the record; equal in all sets that hold the same record",
+            "source_uri": "File it came from",
+            "source_index": "Position in that file, from 0",
+            "row_id": "Handle of the row within its set; not to be kept outside the store",
+            "record": "The whole record as JSON",
+        },
+    ),
+    SELECTED_SAMPLES: (
+        "One row per sample of every version of every saved selection",
+        {
+            "selection": "Name of the selection",
+            "version": "Number, from 1",
+            "reference": "How to refer to it: best@1",
+            "activation_set": "Set version it chose from: pool@3",
+            "rank": "Place in the selection, from 1",
+            "sample_id": "The sample",
+            "score": "Its score; NULL in a random selection without a profile",
+        },
+    ),
+}
+
+
+class Views:
+    """Keeps both views in a session's database: typed and commented at all times, filled while a statement asks.
+
+    Parameters
+    ----------
+    connection
+        The session's database.
+    selected
+        Reads the rows of a saved selection.
+    first_error
+        Receives what goes wrong in a scan.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, selected: SelectedRows, first_error: FirstError) -> None:
+        self._connection = connection
+        self._selected = selected
+        self._first_error = first_error
+
+    def create(self) -> None:
+        """Make the empty views, for DESCRIBE and for tools that look around."""
+        columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in _all_samples_types().items())
+        self._execute(f"CREATE VIEW {ALL_SAMPLES} AS SELECT {columns} WHERE false")
+        self._connection.register("empty rows", _SELECTED_SCHEMA.empty_table())
+        described = self._connection.sql('DESCRIBE "empty rows"').fetchall()
+        columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind, *_ in described)
+        self._execute(f"CREATE VIEW {SELECTED_SAMPLES} AS SELECT {columns} WHERE false")
+        self._connection.unregister("empty rows")
+        for view, (comment, of_columns) in _COMMENTS.items():
+            self._execute(f"COMMENT ON VIEW {view} IS {literal(comment)}")
+            for name, text in of_columns.items():
+                self._execute(f"COMMENT ON COLUMN {view}.{name} IS {literal(text)}")
+
+    @contextmanager
+    def filled(
+        self, mentioned: frozenset[str], names: StatementNames, relation: Callable[[Any], SampleRelation]
+    ) -> Iterator[None]:
+        """Fill the views that a statement mentions, as long as the block runs.
+
+        Parameters
+        ----------
+        mentioned
+            Names of relations.
+        names
+            Of the statement: which version of each set is meant.
+        relation
+            The samples of a set version.
+        """
+        wanted = [view for view in VIEWS if view in mentioned]
+        try:
+            # Temporary relations are found before the empty views of the same name.
+            if ALL_SAMPLES in wanted:
+                self._execute(f"CREATE TEMP VIEW {ALL_SAMPLES} AS {self._all_samples(names, relation)}")
+            if SELECTED_SAMPLES in wanted:
+                saved = self._connection.sql(
+                    "SELECT selection, version, reference, activation_set FROM selections ORDER BY ALL"
+                ).fetchall()
+                rows = _SelectedRows(saved, self._selected)
+                self._connection.register(
+                    SELECTED_SAMPLES, LazyTable(_SELECTED_SCHEMA, rows.batches, self._first_error)
+                )
+            yield
+        finally:
+            if ALL_SAMPLES in wanted:
+                self._execute(f"DROP VIEW IF EXISTS temp.{ALL_SAMPLES}")
+            if SELECTED_SAMPLES in wanted:
+                self._connection.unregister(SELECTED_SAMPLES)
+
+    def _all_samples(self, names: StatementNames, relation: Callable[[Any], SampleRelation]) -> str:
+        columns = ", ".join(name for name in _all_samples_types() if name != "activation_set")
+        parts = [
+            f"SELECT {literal(version.reference)} AS activation_set, {columns} FROM (\n{relation(version).sql()}\n)"
+            for version in names.latest_versions()
+        ]
+        return "\nUNION ALL\n".join(parts) if parts else f"FROM main.{ALL_SAMPLES}"
+
+    def _execute(self, sql: str) -> None:
+        self._connection.execute(sql).fetchall()
+
+
+class _SelectedRows:
+    """Rows of saved selections, of those only that a filter lets through."""
+
+    def __init__(self, saved: Sequence[tuple[str, int, str, str]], read: SelectedRows) -> None:
+        self._saved = saved
+        self._read = read
+
+    def batches(self, names: Sequence[str], condition: Any) -> Iterator[pa.RecordBatch]:
+        schema = pa.schema([_SELECTED_SCHEMA.field(name) for name in names])
+        guarantees = {
+            saved: (field("selection") == saved[0])
+            & (field("version") == saved[1])
+            & (field("reference") == saved[2])
+            & (field("activation_set") == saved[3])
+            for saved in self._saved
+        }
+        for saved in may_match(guarantees, condition, _SELECTED_SCHEMA):
+            rows = self._read(saved[2])
+            constants = dict(zip(_SELECTED_SCHEMA.names, saved, strict=False))
+            columns = [
+                pa.repeat(pa.scalar(constants[name], schema.field(name).type), rows.num_rows)
+                if name in constants
+                else rows.column(name)
+                for name in names
+            ]
+            yield from pa.table(columns, schema=schema).to_batches()
+
+
+def _all_samples_types() -> dict[str, str]:
+    return {"activation_set": "VARCHAR", **BASE_COLUMNS}
