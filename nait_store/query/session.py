@@ -27,7 +27,8 @@ from nait_store.query.messages import translate
 from nait_store.query.names import Names, StatementNames
 from nait_store.query.plan import StatementPlan, plan_statement
 from nait_store.query.result import QueryResult, with_plain_integers
-from nait_store.query.sources import Source, Sources
+from nait_store.query.sources import Source, Sources, WantedScores, wanted_target
+from nait_store.query.spelling import identifier
 from nait_store.query.statement import Node, Statement, StatementParser, parameters_in
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
@@ -38,7 +39,7 @@ from nait_store.query.views import VIEWS, SelectedRows, Views
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.storage.location import Location
 
-__all__ = ["QueryResult", "QuerySession", "StatementPlan"]
+__all__ = ["PreparedStatement", "QueryResult", "QuerySession", "StatementPlan"]
 
 T = TypeVar("T")
 RESERVED = (*TABLES, *VIEWS, *FUNCTIONS)
@@ -46,7 +47,7 @@ RESERVED = (*TABLES, *VIEWS, *FUNCTIONS)
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class PreparedStatement:
     """A statement whose names are all resolved."""
 
     statement: Statement
@@ -60,6 +61,7 @@ class _Prepared:
 
     @property
     def text(self) -> str:
+        """The statement with its calls replaced by what stands for them."""
         return _compose(self.statement, self.sources)
 
     @property
@@ -81,6 +83,10 @@ class QuerySession:
         Told about scans of activations.
     selected
         Reads the rows of a saved selection, for ``selected_samples``.
+    settings
+        Of the database, besides those that every session has.
+    parsing
+        A database to parse statements and evaluate their constants with, instead of the session's own.
     """
 
     def __init__(
@@ -91,15 +97,18 @@ class QuerySession:
         catalog: Catalog,
         progress: ProgressListener = ignore_progress,
         selected: SelectedRows | None = None,
+        *,
+        settings: Mapping[str, str | bool | int] | None = None,
+        parsing: duckdb.DuckDBPyConnection | None = None,
     ) -> None:
         self._catalog = catalog
         self._catalog_state: CatalogState | None = None
         self._progress = progress
-        self._connection = connection = _connect(location)
+        self._connection = connection = _connect(location, settings or {})
         # DuckDB complains on stderr about what is still registered when the interpreter goes down.
         self._closer = weakref.finalize(self, connection.close)
-        self._parser = StatementParser(connection)
-        self._arguments = Arguments(connection)
+        self._parser = StatementParser(parsing or connection)
+        self._arguments = Arguments(parsing or connection)
         self._names = Names(sets, registry)
         self._scores = StoredScores(location, progress)
         self._first_error = FirstError()
@@ -191,6 +200,40 @@ class QuerySession:
             self._check(prepared)
             return plan_statement(prepared.sources, self._scores)
 
+    def score(self, wanted: Sequence[WantedScores]) -> tuple[str, ...]:
+        """Compute scores that are not stored, and store them where the store can be written.
+
+        Parameters
+        ----------
+        wanted
+            Names, which are judged as those in a query are.
+
+        Returns
+        -------
+        tuple of str
+            Warnings: scores that could not be kept.
+
+        Raises
+        ------
+        NotFoundError, InvalidInputError, IncompatibleError
+            Names of nothing, or of things that do not belong together.
+        """
+        with self._lock:
+            names = self._names.begin()
+            self._scores.compute([wanted_target(one, names) for one in wanted])
+            return tuple(self._scores.take_warnings())
+
+    def read_tables(self, tables: Mapping[str, Any]) -> dict[str, pa.Table]:
+        """Read the caller's tables and files whole, as :meth:`sql` would understand them.
+
+        Parameters
+        ----------
+        tables
+            As for :meth:`sql`.
+        """
+        with self._lock, self._user_tables.registered(tables):
+            return {name: self._fetch(f"FROM {identifier(name)}", {}) for name in tables}
+
     def parse_tree(self, query: str) -> list[Node]:
         """Parse SELECT statements without running them: the root node of each in DuckDB's JSON form.
 
@@ -205,7 +248,7 @@ class QuerySession:
     @contextmanager
     def _prepared(
         self, query: str, params: Mapping[str, Any] | Sequence[Any] | None, tables: Mapping[str, Any] | None
-    ) -> Iterator[_Prepared]:
+    ) -> Iterator[PreparedStatement]:
         """Resolve every name of a statement; what it reads is there as long as the block runs."""
         with self._lock:
             statement = self._parser.parse(query)
@@ -225,9 +268,9 @@ class QuerySession:
                 state = self._catalog_state
                 problems = state.problems if state is not None and reads_catalog else ()
                 with self._views.filled(statement.relations, names, self._sources.relation):
-                    yield _Prepared(statement, names, sources, parameters, remaining, problems)
+                    yield PreparedStatement(statement, names, sources, parameters, remaining, problems)
 
-    def _run(self, prepared: _Prepared) -> QueryResult:
+    def _run(self, prepared: PreparedStatement) -> QueryResult:
         statement = prepared.statement
         runs = statement.analyzes or not statement.explains
         pairs = [pair for source in prepared.sources for pair in source.pairs]
@@ -241,7 +284,7 @@ class QuerySession:
         warnings = [text for source in prepared.sources for text in source.warnings]
         return QueryResult(table, tuple(dict.fromkeys([*warnings, *self._scores.take_warnings(), *prepared.problems])))
 
-    def _check(self, prepared: _Prepared) -> None:
+    def _check(self, prepared: PreparedStatement) -> None:
         """Let DuckDB bind a statement, which finds unknown columns and wrong types, and runs nothing."""
         self._guarded(lambda: self._connection.sql(prepared.text, params=prepared.remaining or None), prepared.columns)
 
@@ -253,7 +296,7 @@ class QuerySession:
         if first:
             self._views.create()
 
-    def _run_top_first(self, prepared: _Prepared) -> pa.Table | None:
+    def _run_top_first(self, prepared: PreparedStatement) -> pa.Table | None:
         """Run the statement with its top rows found first; None where it has no such form, or that fails."""
         statement, sources = prepared.statement, list(prepared.sources)
         by_call = {id(source.call): i for i, source in enumerate(sources)}
@@ -332,7 +375,7 @@ def _no_selections(reference: str) -> pa.Table:
     )
 
 
-def _connect(location: Location) -> duckdb.DuckDBPyConnection:
+def _connect(location: Location, settings: Mapping[str, str | bool | int]) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -340,6 +383,7 @@ def _connect(location: Location) -> duckdb.DuckDBPyConnection:
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            **settings,
         },
     )
     connection.execute("SET TimeZone = 'UTC'").fetchall()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
+    from nait_store.query.sandbox.limits import SandboxLimits
     from nait_store.query.session import QueryResult, QuerySession
     from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nait_store.store.purge.purging import PurgeReport
     from nait_store.store.repair.repairing import RepairReport
     from nait_store.store.sets import Sets
+    from nait_store.store.untrusted import UntrustedSql
 
 DEFAULT_URL = "./.nait-store"
 
@@ -141,6 +143,12 @@ class Store:
             selected=lambda reference: self.selections.open(reference).rows(),
         )
 
+    @cached_property
+    def _untrusted_sql(self) -> UntrustedSql:
+        from nait_store.store.untrusted import UntrustedSql
+
+        return UntrustedSql(self)
+
     def ingest(
         self,
         sources: str | Sequence[str],
@@ -208,6 +216,7 @@ class Store:
         params: Mapping[str, Any] | Sequence[Any] | None = None,
         *,
         tables: Mapping[str, Any] | None = None,
+        sandbox: bool | SandboxLimits = False,
     ) -> QueryResult:
         """Run SQL over ``samples(set)``, ``alignment(set, profile)`` and the metadata views.
 
@@ -219,12 +228,26 @@ class Store:
             Values of ``$name`` or ``?`` in it.
         tables
             Data frames or Arrow tables that the query may read, by name.
+        sandbox
+            For a query that you did not write: run it in a process of its own that can read the store and nothing
+            else, and stop it at these limits (True: at the default ones). Linux only.
 
         Returns
         -------
         QueryResult
             With ``.df()``, ``.arrow()``, ``.pl()``, ``.fetchall()``.
+
+        Raises
+        ------
+        ForbiddenError
+            The query says something that an untrusted query may not.
+        LimitExceededError
+            It took more time, memory or output than it may.
         """
+        if sandbox:
+            from nait_store.query.sandbox.limits import SandboxLimits
+
+            return self._untrusted_sql.run(query, params, tables, SandboxLimits() if sandbox is True else sandbox)
         return self.session.sql(query, params, tables=tables)
 
     def score(self, set: str, *profiles: str, force: bool = False) -> tuple[ScoreWork, list[str]]:  # noqa: A002

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import duckdb
 
-from nait_store.errors import InvalidInputError
 from nait_store.query.messages import translate
-from nait_store.query.sandbox.allow_list import AllowList
 from nait_store.query.sandbox.limits import SandboxLimits
-from nait_store.query.sandbox.lockdown import lock, parsing_connection, sandbox_config
-from nait_store.query.sandbox.runner import Answer, ScorePair, UntrustedQuery
+from nait_store.query.sandbox.lockdown import lock, sandbox_config
+from nait_store.query.sandbox.runner import Answer, UntrustedQuery
+from nait_store.query.sandbox.session import approve
+from nait_store.query.sources import WantedScores
 
 
 class Prepared:
-    missing: Sequence[ScorePair]
+    missing: Sequence[WantedScores]
 
     def __init__(self, query: UntrustedQuery, limits: SandboxLimits, files: Sequence[str] | None) -> None:
         self._query, self._limits, self._files = query, limits, files
         self.missing = (
-            [ScorePair("pool@1", name.as_py()) for name in query.tables["missing"]["profile"]]
+            [WantedScores("pool@1", name.as_py(), "mean", "dot") for name in query.tables["missing"]["profile"]]
             if ("missing" in query.tables)
             else []
         )
@@ -58,32 +57,23 @@ class TablesRunner:
 
     def prepare(self, query: UntrustedQuery, limits: SandboxLimits) -> Prepared:
         if self._checks:
-            connection = parsing_connection(limits)
-            try:
-                statements = connection.extract_statements(query.text)
-                [(text,)] = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [query.text]).fetchall()
-            except duckdb.Error as error:
-                raise translate(error) from error
-            document = json.loads(text)
-            if len(statements) != 1 or statements[0].type.name != "SELECT" or document["error"]:
-                raise InvalidInputError("not one SELECT")
-            AllowList(query.tables, ["samples", "alignment"]).check(document["statements"][0]["node"])
+            approve(query, limits)
         return Prepared(query, limits, self._files)
 
 
-def open_runner(option: Any, limits: SandboxLimits) -> TablesRunner:
+def open_runner(option: Any) -> TablesRunner:
     return TablesRunner(checks=True, files=())
 
 
-def open_without_allow_list(option: list[str], limits: SandboxLimits) -> TablesRunner:
+def open_without_allow_list(option: list[str]) -> TablesRunner:
     return TablesRunner(checks=False, files=option)
 
 
-def open_without_any(option: Any, limits: SandboxLimits) -> TablesRunner:
+def open_without_any(option: Any) -> TablesRunner:
     return TablesRunner(checks=False, files=None)
 
 
-def open_hostile(option: str, limits: SandboxLimits) -> Any:
+def open_hostile(option: str) -> Any:
     """What a process would do that somebody else has taken over."""
     return HostileRunner(option)
 

@@ -63,7 +63,7 @@ def main(arguments: dict[str, Any]) -> None:
     def serve(limits: SandboxLimits, request_fd: int, answer_fd: int) -> None:
         def begin() -> Runner:
             confinement.confine(limits, server, network=arguments["network"])
-            runner: Runner = open_runner(arguments["option"], limits)
+            runner: Runner = open_runner(arguments["option"])
             return runner
 
         worker.serve(begin, limits, request_fd, answer_fd)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import duckdb
 
 from nait_store.query.sandbox.limits import SandboxLimits
+from nait_store.query.spelling import literal, without_wildcards
 
 _NESTING = 250
 """How deep expressions may be nested; DuckDB's own limit is 1000, too many for its stack in places."""
@@ -45,7 +46,9 @@ def lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str] = ()) -> No
         Exact paths that it may go on reading. DuckDB would also write them if it were asked to: what keeps it from
         that is the allow-list before it and the kernel below it.
     """
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
+    # A path that has characters of a pattern is read through the pattern that matches nothing else: both are asked for.
+    spellings = dict.fromkeys(spelling for path in files for spelling in (path, without_wildcards(path)))
+    listed = ", ".join(map(literal, spellings))
     for setting in (
         f"allowed_paths = [{listed}]",
         "allow_extension_repositories = 'forbidden'",

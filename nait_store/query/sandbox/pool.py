@@ -7,7 +7,7 @@ import signal
 import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +17,8 @@ from nait_store.query.sandbox.answers import HostileAnswerError, read_answer
 from nait_store.query.sandbox.frames import BrokenConversationError, Conversation, Frame, FrameKind
 from nait_store.query.sandbox.limits import SandboxLimits, over_new_scores, over_output
 from nait_store.query.sandbox.processes import ForkServer, RunnerSource, Worker
-from nait_store.query.sandbox.runner import ScorePair, UntrustedQuery
+from nait_store.query.sandbox.runner import UntrustedQuery
+from nait_store.query.sources import WantedScores
 
 _MOST_AT_ONCE = 4
 _QUERY_LIMIT_BYTES = 1 << 20
@@ -34,7 +35,7 @@ class SandboxAnswer:
     warnings: tuple[str, ...]
 
 
-def _compute_nothing(pairs: Sequence[ScorePair]) -> None:
+def _compute_nothing(pairs: Sequence[WantedScores]) -> None:
     raise InvalidInputError(f"the scores of {pairs[0].activation_set} under {pairs[0].profile} are not stored")
 
 
@@ -79,7 +80,7 @@ class SandboxPool:
         self,
         query: UntrustedQuery,
         limits: SandboxLimits,
-        compute: Callable[[Sequence[ScorePair]], None] = _compute_nothing,
+        compute: Callable[[Sequence[WantedScores]], None] = _compute_nothing,
     ) -> SandboxAnswer:
         """Run one query.
 
@@ -144,30 +145,24 @@ def _spelled(query: UntrustedQuery) -> list[tuple[FrameKind, bytes | memoryview]
             f"the query is {len(text):,} bytes long; an untrusted one may have {_QUERY_LIMIT_BYTES:,}",
             next_step="hand values over as a table: tables={'mine': …}",
         )
-    given = query.parameters
-    request: dict[str, Any] = {"text": query.text, "parameters": None, "tables": list(query.tables)}
-    tables = list(query.tables.values())
-    if given is not None and len(given):
-        request["parameters"] = "named" if isinstance(given, Mapping) else "ordered"
-        tables.insert(0, _parameter_row(given))
+    request = {"text": query.text, "has_parameters": bool(query.parameters), "tables": list(query.tables)}
+    tables = [*([_parameter_row(query.parameters)] if query.parameters else []), *query.tables.values()]
     messages: list[tuple[FrameKind, bytes | memoryview]] = [(FrameKind.REQUEST, json.dumps(request).encode())]
     return messages + [(FrameKind.TABLE, _stream(table)) for table in tables]
 
 
-def _parameter_row(given: Mapping[str, Any] | Sequence[Any]) -> pa.Table:
+def _parameter_row(parameters: Mapping[str, Any]) -> pa.Table:
     """Parameters as a table of one row; unlike in JSON, dates, decimals and bytes stay what they are."""
-    items = list(given.items()) if isinstance(given, Mapping) else [(str(i), value) for i, value in enumerate(given)]
     columns = []
-    for name, value in items:
+    for name, value in parameters.items():
         try:
             columns.append(pa.array([value]))
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
             raise InvalidInputError(
-                f"the value of the parameter ${str(name).removeprefix('$')} cannot be handed to an untrusted query: "
-                f"{error}",
+                f"the value of the parameter ${name} cannot be handed to an untrusted query: {error}",
                 next_step="give a text, a number, a date, or a list or dict of those",
             ) from error
-    return pa.Table.from_arrays(columns, names=[str(name) for name, _ in items])
+    return pa.Table.from_arrays(columns, names=list(parameters))
 
 
 def _stream(table: pa.Table) -> memoryview:
@@ -181,7 +176,7 @@ def _converse(
     conversation: Conversation,
     messages: Sequence[tuple[FrameKind, bytes | memoryview]],
     limits: SandboxLimits,
-    compute: Callable[[Sequence[ScorePair]], None],
+    compute: Callable[[Sequence[WantedScores]], None],
 ) -> SandboxAnswer:
     for kind, data in messages:
         conversation.send(kind, data)
@@ -222,13 +217,13 @@ def _document(frame: Frame) -> dict[str, Any]:
     return document
 
 
-def _missing(needs: dict[str, Any], limits: SandboxLimits) -> list[ScorePair]:
+def _missing(needs: dict[str, Any], limits: SandboxLimits) -> list[WantedScores]:
     scores = needs.get("scores")
     if not isinstance(scores, list) or not all(isinstance(pair, dict) for pair in scores):
         raise BrokenConversationError("the process sent no list of scores")
     if len(scores) > limits.new_scores:
         raise over_new_scores(len(scores), limits)
-    return [ScorePair(*_texts([pair.get("activation_set"), pair.get("profile")], 2)) for pair in scores]
+    return [WantedScores(*_texts([pair.get(field.name) for field in fields(WantedScores)], 4)) for pair in scores]
 
 
 def _error(document: dict[str, Any]) -> NaitStoreError:

@@ -48,7 +48,7 @@ class RunnerSource:
     Attributes
     ----------
     opener
-        ``module:function``, which takes the option and the limits and returns a runner.
+        ``module:function``, which takes the option and returns a runner.
     option
         Its argument, a JSON value: the URL of a store, for example.
     network

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from nait_store.query.sandbox.limits import SandboxLimits
+from nait_store.query.sources import WantedScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,22 +21,14 @@ class UntrustedQuery:
     text
         As its author wrote it.
     parameters
-        Values by name or in order.
+        Values by name.
     tables
         The caller's own tables.
     """
 
     text: str
-    parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ScorePair:
-    """Scores that a query needs and that are not stored: resolved references of a set and of a profile."""
-
-    activation_set: str
-    profile: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +54,7 @@ class PreparedQuery(Protocol):
     """A query that was found harmless and whose names are resolved; nothing of it has run."""
 
     @property
-    def missing(self) -> Sequence[ScorePair]:
+    def missing(self) -> Sequence[WantedScores]:
         """Scores that somebody who may write the store must compute before it can run."""
 
     def run(self) -> Answer:

@@ -49,12 +49,10 @@ def serve(begin: Callable[[], Runner], limits: SandboxLimits, request_fd: int, a
 
 def _read_query(requests: BinaryIO) -> UntrustedQuery:
     request = json.loads(read_frame(requests, FrameKind.REQUEST).data)
-    parameters: Any = None
-    if request["parameters"] is not None:
-        table = _read_table(requests)
-        values = [column[0].as_py() for column in table.columns]
-        named = request["parameters"] == "named"
-        parameters = dict(zip(table.column_names, values, strict=True)) if named else values
+    parameters: dict[str, Any] = {}
+    if request["has_parameters"]:
+        row = _read_table(requests)
+        parameters = {name: column[0].as_py() for name, column in zip(row.column_names, row.columns, strict=True)}
     tables = {name: _read_table(requests) for name in request["tables"]}
     return UntrustedQuery(request["text"], parameters, tables)
 
