@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from nait_store.store.purge.purging import PurgeReport
     from nait_store.store.repair.repairing import RepairReport
     from nait_store.store.sets import Sets
-    from nait_store.store.untrusted import UntrustedSql
 
 DEFAULT_URL = "./.nait-store"
 
@@ -143,12 +142,6 @@ class Store:
             selected=lambda reference: self.selections.open(reference).rows(),
         )
 
-    @cached_property
-    def _untrusted_sql(self) -> UntrustedSql:
-        from nait_store.store.untrusted import UntrustedSql
-
-        return UntrustedSql(self)
-
     def ingest(
         self,
         sources: str | Sequence[str],
@@ -244,10 +237,10 @@ class Store:
         LimitExceededError
             It took more time, memory or output than it may.
         """
-        if sandbox:
-            from nait_store.query.sandbox.limits import SandboxLimits
+        if sandbox is not False:
+            from nait_store.store.untrusted import run_untrusted
 
-            return self._untrusted_sql.run(query, params, tables, SandboxLimits() if sandbox is True else sandbox)
+            return run_untrusted(self, query, params, tables, sandbox)
         return self.session.sql(query, params, tables=tables)
 
     def score(self, set: str, *profiles: str, force: bool = False) -> tuple[ScoreWork, list[str]]:  # noqa: A002

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from nait_store.catalog.rows import TABLES
 from nait_store.errors import InvalidInputError
 from nait_store.query.arguments import named_parameters
 from nait_store.query.result import QueryResult, with_plain_integers
 from nait_store.query.sandbox.limits import SandboxLimits
-from nait_store.query.sandbox.pool import SandboxPool
+from nait_store.query.sandbox.pool import shared_pool
 from nait_store.query.sandbox.processes import RunnerSource
 from nait_store.query.sandbox.runner import UntrustedQuery
 from nait_store.query.sources import WantedScores
+from nait_store.query.views import VIEWS
+from nait_store.storage.location import Location
 
 if TYPE_CHECKING:
     from nait_store.store.facade import Store
@@ -25,47 +27,42 @@ _REMOTE_PREFIXES = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_", "SSL_CERT_", "REQUES
 """Where the clients of remote filesystems look for addresses and credentials."""
 
 
-class UntrustedSql:
-    """Runs untrusted queries over a store.
+def run_untrusted(
+    store: Store,
+    query: str,
+    params: Mapping[str, Any] | Sequence[Any] | None,
+    tables: Mapping[str, Any] | None,
+    sandbox: bool | SandboxLimits,
+) -> QueryResult:
+    """Run one untrusted query; see :meth:`~nait_store.store.facade.Store.sql`.
 
-    Parameters
-    ----------
-    store
-        The store. What a query needs to be computed or kept, its session does.
+    What it needs to be computed or kept, the store's own session does.
     """
+    limits = SandboxLimits() if sandbox is True else sandbox
+    if not isinstance(limits, SandboxLimits):
+        raise InvalidInputError(f"sandbox is {sandbox!r}", next_step="give True, or SandboxLimits(…)")
+    pool = shared_pool(_source(store.location))
+    session = store.session
+    given = session.read_tables(tables) if tables else {}
+    warnings: list[str] = []
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def compute(pairs: Sequence[WantedScores]) -> None:
+        warnings.extend(session.score(pairs))
 
-    def run(
-        self,
-        query: str,
-        params: Mapping[str, Any] | Sequence[Any] | None,
-        tables: Mapping[str, Any] | None,
-        limits: SandboxLimits,
-    ) -> QueryResult:
-        """Run one query; see :meth:`~nait_store.store.facade.Store.sql`."""
-        session = self._store.session
-        given = session.read_tables(tables) if tables else {}
-        warnings: list[str] = []
-
-        def compute(pairs: Sequence[WantedScores]) -> None:
-            warnings.extend(session.score(pairs))
-
+    if any(name in query.lower() for name in (*TABLES, *VIEWS)):
         # Kept fresh here, because the query's process can write nothing.
-        self._store.catalog.path_for_reading()
-        answer = self._pool.run(UntrustedQuery(query, named_parameters(params), given), limits, compute)
-        table = with_plain_integers(answer.table, list(answer.duckdb_types))
-        return QueryResult(table, tuple(dict.fromkeys([*answer.warnings, *warnings])))
+        store.catalog.path_for_reading()
+    answer = pool.run(UntrustedQuery(query, named_parameters(params), given), limits, compute, store.url)
+    table = with_plain_integers(answer.table, list(answer.duckdb_types))
+    return QueryResult(table, tuple(dict.fromkeys([*answer.warnings, *warnings])))
 
-    @cached_property
-    def _pool(self) -> SandboxPool:
-        location = self._store.location
-        if not location.is_local and not location.is_remote:
-            raise InvalidInputError(
-                f"untrusted SQL cannot be run over {location.url}, which lives in this process alone",
-                next_step="copy the store to a folder, or leave the sandbox out for SQL that you trust",
-            )
-        passed = _CACHE_VARIABLES if location.is_local else (*_CACHE_VARIABLES, *_REMOTE_PREFIXES)
-        environment = {name: value for name, value in os.environ.items() if name.upper().startswith(passed)}
-        return SandboxPool(RunnerSource(_OPENER, location.url, network=location.is_remote, environment=environment))
+
+def _source(location: Location) -> RunnerSource:
+    if not location.is_local and not location.is_remote:
+        raise InvalidInputError(
+            f"untrusted SQL cannot be run over {location.url}, which lives in this process alone",
+            next_step="copy the store to a folder, or leave the sandbox out for SQL that you trust",
+        )
+    passed = _CACHE_VARIABLES if location.is_local else (*_CACHE_VARIABLES, *_REMOTE_PREFIXES)
+    environment = {name: value for name, value in os.environ.items() if name.upper().startswith(passed)}
+    return RunnerSource(_OPENER, network=location.is_remote, environment=tuple(sorted(environment.items())))

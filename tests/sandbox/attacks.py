@@ -42,7 +42,7 @@ def _over(**queries: str) -> list[Attack]:
     return [Attack(name, query, LimitExceededError) for name, query in queries.items()]
 
 
-WRITES_IN_A_SELECT = _forbidden(
+WRITES_IN_A_SELECT = _invalid(
     copy_in_a_cte="WITH x AS (COPY (SELECT 1) TO '{tree}/out.csv') SELECT 1",
     copy_in_a_cte_over_a_segment=(
         "WITH x AS (COPY (SELECT 1) TO '{segment}' (FORMAT parquet, USE_TMP_FILE false)) FROM activation_sets"
@@ -67,6 +67,8 @@ WRITES_IN_A_SELECT = _forbidden(
     copy_to_a_program="WITH x AS (COPY (SELECT 1) TO '/dev/stdout') SELECT 1",
     insert_in_a_cte="WITH x AS (INSERT INTO activation_sets SELECT * FROM activation_sets RETURNING *) FROM x",
     update_in_a_cte="WITH x AS (UPDATE activation_sets SET model = 'x' RETURNING *) FROM x",
+    an_ideographic_space="WITH x AS (\u3000COPY (SELECT 1) TO '{tree}/out.csv') SELECT 1",
+    a_newline_everywhere="WITH\nx\nAS\n(\nCOPY\n(SELECT 1)\nTO\n'{tree}/out.csv'\n)\nSELECT\n1",
     delete_in_a_cte="WITH x AS (DELETE FROM activation_sets RETURNING *) FROM x",
 )
 
@@ -115,8 +117,6 @@ OTHER_STATEMENTS = _invalid(
     checkpoint="CHECKPOINT",
     vacuum="VACUUM",
     analyze="ANALYZE",
-    explain="EXPLAIN SELECT 1",
-    explain_analyze="EXPLAIN ANALYZE SELECT * FROM read_text('{tree}/secret.csv')",
     comment_on="COMMENT ON VIEW activation_sets IS 'mine'",
     pivot_that_creates_a_type="PIVOT activation_sets ON model USING count(*)",
     two_statements="SELECT 1; COPY (SELECT 1) TO '{tree}/out.csv'",
@@ -202,10 +202,13 @@ CATALOG = _forbidden(
     an_old_version_of_a_table="FROM activation_sets AT (VERSION => 1)",
 )
 
-TRICKS = _forbidden(
+SQL_IN_TEXT = _invalid(
     query_function="FROM query('COPY (SELECT 1) TO ''{tree}/out.csv''')",
     query_table="FROM query_table('{tree}/secret.csv')",
     query_table_list="FROM query_table(['duckdb_settings'])",
+)
+
+TRICKS = _forbidden(
     histogram_of_a_named_table="FROM histogram('duckdb_settings', name)",
     json_execute_serialized_sql="FROM json_execute_serialized_sql(json_serialize_sql('SELECT 1'))",
     json_serialize_sql="SELECT json_serialize_sql('SELECT 1')",
@@ -237,8 +240,6 @@ TRICKS = _forbidden(
     an_escape_in_a_path="FROM read_text(E'{tree}\\x2fsecret.csv')",
     a_dollar_quoted_path="FROM read_text($${tree}/secret.csv$$)",
     a_no_break_space="FROM\u00a0read_text('{tree}/secret.csv')",
-    an_ideographic_space="WITH x AS (\u3000COPY (SELECT 1) TO '{tree}/out.csv') SELECT 1",
-    a_newline_everywhere="WITH\nx\nAS\n(\nCOPY\n(SELECT 1)\nTO\n'{tree}/out.csv'\n)\nSELECT\n1",
     fullwidth_letters="FROM \uff52\uff45\uff41\uff44_text('{tree}/secret.csv')",
     a_function_named_in_unicode="SELECT \u0433ead_text('{tree}/secret.csv')",
 )
@@ -255,9 +256,17 @@ UNREADABLE = _invalid(
     an_escape_sequence_in_a_message="SELECT error(chr(27) || ']0;owned' || chr(7))",
 )
 
+PLANS = _forbidden(
+    explain="EXPLAIN SELECT 1",
+    explain_analyze="EXPLAIN ANALYZE SELECT * FROM read_text('{tree}/secret.csv')",
+)
+
+SELECTS = [*WRITES_IN_A_SELECT, *FILES, *CATALOG, *SQL_IN_TEXT, *TRICKS]
+"""What DuckDB takes for a SELECT."""
+
 BOMBS = _over(
     a_constant_text="SELECT repeat('x', 4000000000)",
-    a_constant_text_of_texts="SELECT repeat(repeat(repeat('x', 10000), 10000), 10000)",
+    a_constant_text_of_texts="SELECT repeat(repeat(repeat('x', 1000), 1000), 4000)",
     a_text_per_row="SELECT max(length(repeat('x', 100000000 + range::INT))) FROM range(1000)",
     a_padded_text="SELECT length(lpad('x', 2000000000, 'y'))",
     a_printed_text="SELECT length(printf('%2000000000d', 1))",
@@ -302,5 +311,5 @@ UNKNOWN = [
 ]
 
 ATTACKS = [
-    *WRITES_IN_A_SELECT, *OTHER_STATEMENTS, *FILES, *CATALOG, *TRICKS, *UNREADABLE, *BOMBS, *UNKNOWN,
+    *WRITES_IN_A_SELECT, *OTHER_STATEMENTS, *FILES, *CATALOG, *SQL_IN_TEXT, *TRICKS, *PLANS, *UNREADABLE, *BOMBS, *UNKNOWN,
 ]  # fmt: skip

@@ -87,9 +87,9 @@ def test_values_count_as_they_are_in_memory() -> None:
 def test_an_index_out_of_a_buffer_is_refused() -> None:
     stream = _stream(_one(a=["x" * 77]))
     offsets = b"\x00\x00\x00\x00\x4d\x00\x00\x00"
-    assert stream.count(offsets) == 1
+    before, _, after = stream.rpartition(offsets)
     with pytest.raises(HostileAnswerError):
-        read_answer(stream.replace(offsets, b"\x00\x00\x00\x00\xff\x00\x00\x00"), LIMIT_BYTES)
+        read_answer(before + b"\x00\x00\x00\x00\xff\x00\x00\x00" + after, LIMIT_BYTES)
 
 
 def test_text_that_is_no_text_is_refused() -> None:

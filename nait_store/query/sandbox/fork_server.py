@@ -16,22 +16,27 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
-    from nait_store.query.sandbox.limits import SandboxLimits
     from nait_store.query.sandbox.runner import Runner
 
 MESSAGE_BYTES = 1 << 16
 READY = b"ready"
 _ORPHAN_CHECK_SECONDS = 5.0
+_IDLE_SECONDS = 600.0
+"""After which it ends; whoever asks again starts another."""
+
 _REAP_SECONDS, _REAP_TRIES = 1.0, 500
 _UNNEEDED = frozenset({"pandas", "polars", "torch", "transformers", "numba"})
 """Heavy packages that others import if they can; rows travel as Arrow."""
+
+
+Serve = Callable[[dict[str, Any], int, int], None]
 
 
 class _Unneeded(importlib.abc.MetaPathFinder):
@@ -45,13 +50,13 @@ class _Unneeded(importlib.abc.MetaPathFinder):
 
 
 def main(arguments: dict[str, Any]) -> None:
-    """Serve the caller until it goes away.
+    """Serve the caller until it goes away, or asks for nothing any more.
 
     Parameters
     ----------
     arguments
         ``socket``: number of the inherited socket; ``parent``: process id of the caller; ``runner``: what opens a
-        runner, ``module:function``; ``option``: its argument; ``network``: whether the processes need sockets.
+        runner, ``module:function``; ``network``: whether the processes need sockets.
     """
     connection = socket.socket(fileno=arguments["socket"])
     sys.meta_path.insert(0, _Unneeded())
@@ -60,10 +65,12 @@ def main(arguments: dict[str, Any]) -> None:
     from nait_store.query.sandbox import confinement, worker
     from nait_store.query.sandbox.limits import SandboxLimits
 
-    def serve(limits: SandboxLimits, request_fd: int, answer_fd: int) -> None:
+    def serve(message: dict[str, Any], request_fd: int, answer_fd: int) -> None:
+        limits = SandboxLimits(**message["limits"])
+
         def begin() -> Runner:
             confinement.confine(limits, server, network=arguments["network"])
-            runner: Runner = open_runner(arguments["option"])
+            runner: Runner = open_runner(message["option"])
             return runner
 
         worker.serve(begin, limits, request_fd, answer_fd)
@@ -76,23 +83,25 @@ def main(arguments: dict[str, Any]) -> None:
     gc.freeze()
     connection.settimeout(_ORPHAN_CHECK_SECONDS)
     connection.send(READY)
+    last_used = time.monotonic()
     while True:
         try:
             data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 2)
         except TimeoutError:
             # The caller's end may live on in a process that it forked.
-            if os.getppid() != arguments["parent"]:
+            if os.getppid() != arguments["parent"] or time.monotonic() - last_used > _IDLE_SECONDS:
                 return
             continue
         if not data:
             return
+        last_used = time.monotonic()
         message = json.loads(data)
         if "reap" in message:
             connection.send(json.dumps({"exit_code": _reap(message["reap"])}).encode())
             continue
         pid = os.fork()
         if pid == 0:
-            _become_worker(connection, serve, SandboxLimits(**message["limits"]), fds)
+            _become_worker(connection, serve, message, fds)
         for fd in fds:
             os.close(fd)
         handle = os.pidfd_open(pid)
@@ -100,11 +109,11 @@ def main(arguments: dict[str, Any]) -> None:
         os.close(handle)
 
 
-def _become_worker(connection: socket.socket, serve: Any, limits: SandboxLimits, fds: Sequence[int]) -> None:
+def _become_worker(connection: socket.socket, serve: Serve, message: dict[str, Any], fds: Sequence[int]) -> None:
     """Never returns: what the fork server does after a fork must not happen twice."""
     try:
         connection.close()
-        serve(limits, *fds)
+        serve(message, *fds)
     except BaseException:
         traceback.print_exc()
         os._exit(1)

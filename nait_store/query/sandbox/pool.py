@@ -6,7 +6,8 @@ import json
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,7 +17,7 @@ from nait_store.errors import InvalidInputError, LimitExceededError, NaitStoreEr
 from nait_store.query.sandbox.answers import HostileAnswerError, read_answer
 from nait_store.query.sandbox.frames import BrokenConversationError, Conversation, Frame, FrameKind
 from nait_store.query.sandbox.limits import SandboxLimits, over_new_scores, over_output
-from nait_store.query.sandbox.processes import ForkServer, RunnerSource, Worker
+from nait_store.query.sandbox.processes import ForkServer, ForkServerGoneError, RunnerSource, Worker
 from nait_store.query.sandbox.runner import UntrustedQuery
 from nait_store.query.sources import WantedScores
 
@@ -81,6 +82,7 @@ class SandboxPool:
         query: UntrustedQuery,
         limits: SandboxLimits,
         compute: Callable[[Sequence[WantedScores]], None] = _compute_nothing,
+        option: Any = None,
     ) -> SandboxAnswer:
         """Run one query.
 
@@ -94,6 +96,8 @@ class SandboxPool:
             Called in this process with the scores that it needs and that are not stored, at most
             ``limits.new_scores`` of them. The names come from a process that has read the query: they are to be
             resolved and judged like the query itself.
+        option
+            For what opens the runner: the URL of a store, for example.
 
         Returns
         -------
@@ -110,13 +114,22 @@ class SandboxPool:
             Whatever is wrong with the query, as for one that is trusted.
         """
         messages = _spelled(query)
-        with self._turns:
-            server = self._server()
-            with server.worker(limits) as worker:
-                try:
-                    return _converse(worker.conversation, messages, limits, compute)
-                except (BrokenConversationError, HostileAnswerError) as error:
-                    raise _ended(server, worker, limits, error) from error
+        with self._turns, self._worker(limits, option) as (server, worker):
+            try:
+                return _converse(worker.conversation, messages, limits, compute)
+            except (BrokenConversationError, HostileAnswerError) as error:
+                raise _ended(server, worker, limits, error) from error
+
+    @contextmanager
+    def _worker(self, limits: SandboxLimits, option: Any) -> Iterator[tuple[ForkServer, Worker]]:
+        with ExitStack() as stack:
+            try:
+                server = self._server()
+                worker = stack.enter_context(server.worker(limits, option))
+            except ForkServerGoneError:  # just now; the next one is new
+                server = self._server()
+                worker = stack.enter_context(server.worker(limits, option))
+            yield server, worker
 
     def _server(self) -> ForkServer:
         with self._lock:
@@ -133,6 +146,18 @@ class SandboxPool:
 
     def _end(self) -> None:
         self._closer()
+
+
+_shared: dict[RunnerSource, SandboxPool] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_pool(source: RunnerSource) -> SandboxPool:
+    """The pool of this process for a source, begun now if there is none; it lives as long as the process."""
+    with _shared_lock:
+        if source not in _shared:
+            _shared[source] = SandboxPool(source)
+        return _shared[source]
 
 
 def _spelled(query: UntrustedQuery) -> list[tuple[FrameKind, bytes | memoryview]]:

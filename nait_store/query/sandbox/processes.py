@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -41,6 +41,10 @@ _FIXED_VARIABLES = {
 }
 
 
+class ForkServerGoneError(NaitStoreError):
+    """It was killed, or had not been needed for long; another can be started."""
+
+
 @dataclass(frozen=True)
 class RunnerSource:
     """What the processes run queries with.
@@ -48,19 +52,16 @@ class RunnerSource:
     Attributes
     ----------
     opener
-        ``module:function``, which takes the option and returns a runner.
-    option
-        Its argument, a JSON value: the URL of a store, for example.
+        ``module:function``, which takes an option and returns a runner.
     network
         Whether it needs the network.
     environment
-        Variables that it needs. All others are withheld, but for those that importing needs.
+        Variables that it needs, and their values. All others are withheld, but for those that importing needs.
     """
 
     opener: str
-    option: Any = None
     network: bool = False
-    environment: Mapping[str, str] | None = None
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(eq=False)
@@ -117,7 +118,6 @@ class ForkServer:
                 "parent": os.getpid(),
                 "socket": theirs.fileno(),
                 "runner": source.opener,
-                "option": source.option,
                 "network": source.network,
             }
             try:
@@ -128,7 +128,7 @@ class ForkServer:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     pass_fds=[theirs.fileno()],
-                    env={**environment, **_FIXED_VARIABLES, **(source.environment or {})},
+                    env={**environment, **_FIXED_VARIABLES, **dict(source.environment)},
                     cwd="/",
                     start_new_session=True,  # Ctrl-C is the caller's affair
                 )
@@ -145,15 +145,22 @@ class ForkServer:
         return os.getpid() == self._owner and self._process.poll() is None and self._socket.fileno() >= 0
 
     @contextmanager
-    def worker(self, limits: SandboxLimits) -> Iterator[Worker]:
+    def worker(self, limits: SandboxLimits, option: Any) -> Iterator[Worker]:
         """Fork a confined process, which is dead and gone when the block ends.
 
         Parameters
         ----------
         limits
             How much it may take.
+        option
+            For what opens its runner: a JSON value.
+
+        Raises
+        ------
+        ForkServerGoneError
+            The fork server ended.
         """
-        worker = self._fork(limits)
+        worker = self._fork(limits, option)
         try:
             yield worker
         finally:
@@ -181,11 +188,11 @@ class ForkServer:
         if self._process.stderr is not None:
             self._process.stderr.close()
 
-    def _fork(self, limits: SandboxLimits) -> Worker:
+    def _fork(self, limits: SandboxLimits, option: Any) -> Worker:
         request_read, request_write = os.pipe()
         answer_read, answer_write = os.pipe()
         try:
-            reply, handles = self._ask({"limits": asdict(limits)}, [request_read, answer_write])
+            reply, handles = self._ask({"limits": asdict(limits), "option": option}, [request_read, answer_write])
         except BaseException:
             os.close(request_write)
             os.close(answer_read)
@@ -219,6 +226,8 @@ class ForkServer:
 
     def _failed(self) -> NaitStoreError:
         self._process.kill()
+        if self._is_ready:
+            return ForkServerGoneError("the process that untrusted SQL is run from ended", next_step="try again")
         said = self._process.stderr.read().decode(errors="replace").strip() if self._process.stderr else ""
         last = said.splitlines()[-1] if said else "it ended without a word"
         return NaitStoreError(
