@@ -10,6 +10,8 @@ import typer
 import typer.core
 
 from nait_store.cli import (
+    attach,
+    cache,
     compact,
     demo,
     doctor,
@@ -41,9 +43,11 @@ _ORDER = (
     "sql",
     "select",
     "score",
+    "attach",
     "verify",
     "repair",
     "gc",
+    "cache",
     "purge",
     "doctor",
     "demo",
@@ -79,8 +83,10 @@ app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
+app.add_typer(cache.app, name="cache")
 app.command("purge")(purge.purge)
 app.command("repair")(repair.repair)
 app.command("doctor")(doctor.doctor)

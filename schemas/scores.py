@@ -58,6 +58,9 @@ class SidecarRecord(Document):
     size_bytes: int = Field(ge=0)
     sha256: Sha256
     """Of the Parquet file."""
+    footer_sha256: Sha256 | None = None
+    """Of the Parquet file's footer, from the first byte of its metadata to the end of the file: it says where the pages
+    lie, which have checksums of their own. None in records that were written before it was kept."""
 
     @property
     def score_key(self) -> ScoreKey:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -75,6 +75,8 @@ class SampleRelation:
         The store's root.
     version
         The set version.
+    path_of
+        Where the reader finds a segment's ``samples.parquet``.
 
     Attributes
     ----------
@@ -82,9 +84,15 @@ class SampleRelation:
         The user's fields in the order of their first appearance.
     """
 
-    def __init__(self, location: Location, version: SetVersion) -> None:
+    def __init__(
+        self,
+        location: Location,
+        version: SetVersion,
+        path_of: Callable[[SegmentReader], str] = SegmentReader.samples_path,
+    ) -> None:
         self._location = location
         self._version = version
+        self._path_of = path_of
         self._groups = self._group()
         self.user_columns = _user_columns(self._stored_fields(), [group.fields for group in self._groups])
 
@@ -93,30 +101,35 @@ class SampleRelation:
         """Names of all columns, in order."""
         return ("sample_id", *(column.name for column in self.user_columns), *_TRAILING, "row_id", "record")
 
-    def sql(self, rows: Mapping[int, NDArray[np.int64]] | None = None) -> str:
+    def sql(
+        self, rows: Mapping[int, NDArray[np.int64]] | None = None, *, columns: Collection[str] | None = None
+    ) -> str:
         """Spell a query that gives the samples.
 
         Parameters
         ----------
         rows
             Segment ordinal → rows to give, a few of them; all visible ones if omitted. The rows named must be visible.
+        columns
+            Those to give; all of them if omitted.
 
         Returns
         -------
         str
-            A query whose columns are :attr:`columns`.
+            A query whose columns are :attr:`columns`, or those asked for, in the same order.
         """
+        wanted = self.columns if columns is None else [name for name in self.columns if name in columns]
         if rows is None:
-            parts = [self._select(group, segments, hidden) for group, segments, hidden in self._visible_parts()]
+            parts = [self._select(wanted, group, segments, hidden) for group, segments, hidden in self._visible_parts()]
         else:
             # One file each, so that the row groups without wanted rows are skipped by their statistics.
             parts = [
-                self._select(group, [segment], _among("p.row_index IN", rows[segment.ordinal]))
+                self._select(wanted, group, [segment], _among("p.row_index IN", rows[segment.ordinal]))
                 for group in self._groups
                 for segment in group.segments
                 if len(rows.get(segment.ordinal, ()))
             ]
-        return "\nUNION ALL\n".join(parts) if parts else self._empty()
+        return "\nUNION ALL\n".join(parts) if parts else self._empty(wanted)
 
     def files(self) -> list[str]:
         """Paths or URLs of the Parquet files that :meth:`sql` reads."""
@@ -132,15 +145,15 @@ class SampleRelation:
             if len(partly) > _PARTS_LISTED:
                 # Thousands of branches would take longer to plan than to run.
                 rows = np.concatenate([(s.ordinal << ROW_BITS) | hidden[s.ordinal] for s in partly])
-                yield group, partly, f"{_row_id(partly)} NOT IN (SELECT unnest({rows.tolist()}::BIGINT[]))"
+                yield group, partly, f"{row_id_sql(partly)} NOT IN {_listed(rows)}"
                 continue
             for segment in partly:
                 yield group, [segment], _not_in(hidden[segment.ordinal])
 
-    def _select(self, group: _Group, segments: Sequence[SegmentReader], condition: str) -> str:
+    def _select(self, wanted: Collection[str], group: _Group, segments: Sequence[SegmentReader], condition: str) -> str:
         stored = set(group.fields)
-        row_id = _row_id(segments)
-        items = ["p.sample_id"]
+        values = {name: f"p.{name}" for name in ("sample_id", *_TRAILING, "record")}
+        values["row_id"] = f"{row_id_sql(segments)} AS row_id"
         for column in self.user_columns:
             if column.user_field in stored:
                 reference = identifier(USER_FIELD_PREFIX + column.user_field)
@@ -149,15 +162,14 @@ class SampleRelation:
                     value = f"p.{reference}"
             else:
                 value = f"CAST(NULL AS {column.sql_type})"
-            items.append(f"{value} AS {identifier(column.name)}")
-        items += [f"p.{name}" for name in _TRAILING] + [f"{row_id} AS row_id", "p.record"]
-        files = ", ".join(literal(without_wildcards(path)) for path in self._paths(segments))
+            values[column.name] = f"{value} AS {identifier(column.name)}"
+        items = [values[name] for name in wanted]
         alias = "p"
         if group.positions is not None:
             names = (identifier(name) for name in _unambiguous(group.positions))
             alias = f"p({', '.join(names)})"
             items = [self._by_position(item, group.positions) for item in items]
-        source = f"read_parquet([{files}], hive_partitioning = false) {alias}"
+        source = f"{parquet_sql(self._paths(segments))} {alias}"
         return f"SELECT {', '.join(items)} FROM {source}" + (f" WHERE {condition}" if condition else "")
 
     @staticmethod
@@ -167,16 +179,16 @@ class SampleRelation:
                 item = item.replace(f"p.{identifier(stored)}", f"p.{identifier(unique)}")
         return item
 
-    def _empty(self) -> str:
+    def _empty(self, wanted: Iterable[str]) -> str:
         types = BASE_COLUMNS | {column.name: column.sql_type for column in self.user_columns}
-        items = ", ".join(f"CAST(NULL AS {types[name]}) AS {identifier(name)}" for name in self.columns)
+        items = ", ".join(f"CAST(NULL AS {types[name]}) AS {identifier(name)}" for name in wanted)
         return f"SELECT {items} WHERE false"
 
     def _paths(self, segments: Sequence[SegmentReader]) -> list[str]:
         if len(segments) < 2 or not segments[0].is_remote:
-            return [segment.samples_path() for segment in segments]
+            return [self._path_of(segment) for segment in segments]
         with ThreadPoolExecutor(min(_FETCHED_AT_ONCE, len(segments)), thread_name_prefix="nait-samples") as pool:
-            return list(pool.map(SegmentReader.samples_path, segments))
+            return list(pool.map(self._path_of, segments))
 
     def _group(self) -> list[_Group]:
         groups: dict[object, _Group] = {}
@@ -234,8 +246,15 @@ def _unambiguous(stored: Sequence[str]) -> list[str]:
     return [f"{i}:{name}" if lowered.count(name.lower()) > 1 else name for i, name in enumerate(stored)]
 
 
-def _row_id(segments: Sequence[SegmentReader]) -> str:
+def row_id_sql(segments: Sequence[SegmentReader]) -> str:
+    """``row_id`` of a row that was read, under the alias ``p``, from one Parquet file for each of these segments."""
     return f"((({_ordinal(segments)}) << {ROW_BITS}) | p.row_index)"
+
+
+def parquet_sql(paths: Iterable[str]) -> str:
+    """Spell a table function that reads these files, of which no character is a wildcard."""
+    files = ", ".join(literal(without_wildcards(path)) for path in paths)
+    return f"read_parquet([{files}], hive_partitioning = false)"
 
 
 def _ordinal(segments: Sequence[SegmentReader]) -> str:
@@ -250,8 +269,13 @@ def _ordinal(segments: Sequence[SegmentReader]) -> str:
 def _not_in(hidden: NDArray[np.int64]) -> str:
     if len(hidden) <= _HIDDEN_LISTED:
         return _among("p.row_index NOT IN", hidden)
-    # A list this long would be compared item by item; as a subquery it is hashed.
-    return f"p.row_index NOT IN (SELECT unnest({hidden.tolist()}::BIGINT[]))"
+    return f"p.row_index NOT IN {_listed(hidden)}"
+
+
+def _listed(rows: NDArray[np.int64]) -> str:
+    # As a subquery a long list is hashed instead of compared item by item; as one text it is read at once, while
+    # numbers would each become a node of the syntax tree, to be parsed and bound anew in every query.
+    return f"(SELECT unnest('{rows.tolist()}'::BIGINT[]))"
 
 
 def _among(test: str, rows: NDArray[np.int64]) -> str:

@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 from pyarrow.dataset import field
 
+from nait_store.activations.set_version import SetVersion
 from nait_store.query.lazy_table import FirstError, LazyTable, may_match
 from nait_store.query.names import StatementNames
 from nait_store.query.sample_relation import BASE_COLUMNS, SampleRelation
@@ -97,7 +98,7 @@ class Views:
 
     @contextmanager
     def filled(
-        self, mentioned: frozenset[str], names: StatementNames, relation: Callable[[Any], SampleRelation]
+        self, mentioned: frozenset[str], names: StatementNames, relation: Callable[[SetVersion], SampleRelation]
     ) -> Iterator[None]:
         """Fill the views that a statement mentions, as long as the block runs.
 
@@ -113,8 +114,8 @@ class Views:
         wanted = [view for view in VIEWS if view in mentioned]
         try:
             # Temporary relations are found before the empty views of the same name.
-            if ALL_SAMPLES in wanted:
-                self._execute(f"CREATE TEMP VIEW {ALL_SAMPLES} AS {self._all_samples(names, relation)}")
+            if ALL_SAMPLES in wanted and (query := _all_samples(names.latest_versions(), relation)):
+                self._execute(f"CREATE TEMP VIEW {ALL_SAMPLES} AS {query}")
             if SELECTED_SAMPLES in wanted:
                 saved = self._connection.sql(
                     "SELECT selection, version, reference, activation_set FROM selections ORDER BY ALL"
@@ -129,14 +130,6 @@ class Views:
                 self._execute(f"DROP VIEW IF EXISTS temp.{ALL_SAMPLES}")
             if SELECTED_SAMPLES in wanted:
                 self._connection.unregister(SELECTED_SAMPLES)
-
-    def _all_samples(self, names: StatementNames, relation: Callable[[Any], SampleRelation]) -> str:
-        columns = ", ".join(name for name in _all_samples_types() if name != "activation_set")
-        parts = [
-            f"SELECT {literal(version.reference)} AS activation_set, {columns} FROM (\n{relation(version).sql()}\n)"
-            for version in names.latest_versions()
-        ]
-        return "\nUNION ALL\n".join(parts) if parts else f"FROM main.{ALL_SAMPLES}"
 
     def _execute(self, sql: str) -> None:
         self._connection.execute(sql).fetchall()
@@ -168,6 +161,16 @@ class _SelectedRows:
                 for name in names
             ]
             yield from pa.table(columns, schema=schema).to_batches()
+
+
+def _all_samples(versions: Sequence[SetVersion], relation: Callable[[SetVersion], SampleRelation]) -> str:
+    """A query for the samples of these set versions; empty where there are none."""
+    columns = ", ".join(BASE_COLUMNS)
+    return "\nUNION ALL\n".join(
+        f"SELECT {literal(version.reference)} AS activation_set, {columns} "
+        f"FROM (\n{relation(version).sql(columns=BASE_COLUMNS)}\n)"
+        for version in versions
+    )
 
 
 def _all_samples_types() -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,12 +14,11 @@ from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.scores import KERNEL_REVISION, ScoreKey, SidecarRecord
 from nait_store.scoring.scan import SegmentScores
 from nait_store.scoring.sidecar_files import SidecarWriter, open_sidecar, read_sidecar_record
+from nait_store.scoring.sidecar_listing import read_records
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 
 logger = logging.getLogger(__name__)
-
-_READERS = 16
 
 
 @dataclass(frozen=True)
@@ -45,26 +43,15 @@ class CarriedRows:
 def sidecar_records(location: Location) -> Iterator[SidecarRecord]:
     """Yield the record of every score sidecar of a store, by ascending key; damaged ones are left out and logged.
 
-    Reads one small document per sidecar, and there is one for each segment and profile ever scored: some thousands
-    a second on a local disk, sixteen in one round trip over a network. Ask once and keep the answer.
+    Reads one small document per sidecar, and there is one for each segment and profile ever scored: see
+    :func:`~nait_store.scoring.sidecar_listing.read_records`. Ask once and keep the answer.
     """
     keys = [name.removesuffix(".json") for name in location.names(layout.SCORES) if name.endswith(".json")]
-
-    def read(key: str) -> SidecarRecord | None:
-        try:
-            return read_sidecar_record(location, key)
-        except NotFoundError:  # deleted meanwhile
-            return None
-        except CorruptChunkError as error:
-            logger.warning("ignoring a score sidecar: %s", error.what)
-            return None
-
-    if location.is_local:
-        yield from filter(None, map(read, keys))
-        return
-    with ThreadPoolExecutor(_READERS, thread_name_prefix="nait-read") as pool:
-        for start in range(0, len(keys), 64 * _READERS):
-            yield from filter(None, pool.map(read, keys[start : start + 64 * _READERS]))
+    for _, record in read_records(location, keys):
+        if isinstance(record, CorruptChunkError):
+            logger.warning("ignoring a score sidecar: %s", record.what)
+        else:
+            yield record
 
 
 def carry_over(

@@ -13,9 +13,10 @@ from nait_store.activations.reader import SegmentReader
 from nait_store.activations.set_version import SetVersion
 from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.scoring.memory_sidecars import MemorySidecars, MemoryWriter
 from nait_store.scoring.scan import Pairs, scan
 from nait_store.scoring.sidecar_files import SidecarWriter
-from nait_store.scoring.sidecars import SCORE_COLUMNS, MemoryWriter, ScoreSidecars, check_columns
+from nait_store.scoring.sidecars import SCORE_COLUMNS, ScoreSidecars, check_columns
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 
@@ -107,15 +108,27 @@ def read_scores(
     target: ScoringTarget,
     columns: Sequence[str] = SCORE_COLUMNS,
 ) -> pa.Table:
-    """As :meth:`ScoreSidecars.read`, computing scores that are missing or damaged on the way."""
+    """As :meth:`ScoreSidecars.read`, computing scores that are missing or damaged on the way.
+
+    So a sidecar may be deleted at any moment, also between a query's first look at it and its reading.
+    """
     check_columns(columns)
     if sidecars.exists(segment, target):
         try:
             return sidecars.read(segment, target, columns)
-        except (CorruptChunkError, NotFoundError) as error:  # removed by somebody, or damaged below its metadata
+        except NotFoundError as error:  # deleted by somebody; in memory, dropped
+            logger.info("computing scores again: %s", error)
+        except CorruptChunkError as error:
             logger.warning("computing scores again: %s", error)
-    _compute(sidecars, [(segment, [target])], ignore_progress)
-    return sidecars.read(segment, target, columns)
+    # Kept, and yet not read from there: whoever deleted it may do so again in this moment.
+    here, key = MemorySidecars(), sidecars.key(segment, target).key
+    copy = here.open_writer(key, segment.n_rows, len(target.layers))
+    with sidecars.writing(segment, target) as writer:
+        for found in scan([(segment, [target])]):
+            writer.append(found.scores)
+            copy.append(found.scores)
+    copy.close()
+    return here.read(key, columns)
 
 
 def _missing(

@@ -18,13 +18,14 @@ from nait_store.schemas.record import FileDigest
 from nait_store.schemas.scores import ScoreKey, SidecarRecord, scores_schema
 from nait_store.scoring.scan import SegmentScores
 from nait_store.storage import layout
-from nait_store.storage.digests import HashedFile
+from nait_store.storage.digests import HashedFile, sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.object_cache import object_cache
 from nait_store.storage.pending import PendingFile
 
 KEY_METADATA = b"nait_store.score_key"
 _ROW_GROUP_BYTES = 1 << 20
+_LENGTH_AND_MAGIC_BYTES = 8
 _AGAIN = "run the same command again: the scores are computed anew"
 
 
@@ -55,6 +56,9 @@ def read_sidecar_record(location: Location, key: str) -> SidecarRecord:
 def open_sidecar(location: Location, key: ScoreKey) -> Iterator[tuple[SidecarRecord, pq.ParquetFile]]:
     """Open a sidecar that is what its name and its record say; page checksums are verified as pages are read.
 
+    The record holds its own digest and that of the footer, the footer says where the pages lie, and the pages have
+    checksums: so no byte that is read goes unchecked, and none is read for the check alone.
+
     Raises
     ------
     NotFoundError
@@ -72,6 +76,8 @@ def open_sidecar(location: Location, key: ScoreKey) -> Iterator[tuple[SidecarRec
                 raise CorruptChunkError(
                     f"{url} has {size_bytes:,} bytes, its record says {record.size_bytes:,}", next_step=_AGAIN
                 )
+            if not _has_footer(handle, record):
+                raise CorruptChunkError(f"{url} differs from the digest in its record", next_step=_AGAIN)
             handle.seek(0)
             with pq.ParquetFile(handle, page_checksum_verification=True) as file:
                 schema = file.schema_arrow
@@ -90,6 +96,23 @@ def open_sidecar(location: Location, key: ScoreKey) -> Iterator[tuple[SidecarRec
                 f"{url} cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
                 next_step=_AGAIN,
             ) from error
+
+
+def _has_footer(handle: BinaryIO, record: SidecarRecord) -> bool:
+    """Whether a file's footer is the one that was written; of records without its digest, whether the whole file is."""
+    if record.footer_sha256 is None:
+        handle.seek(0)
+        return sha256_bytes(handle.read()) == record.sha256
+    end = record.size_bytes
+    handle.seek(max(0, end - _LENGTH_AND_MAGIC_BYTES))
+    n_bytes = _footer_bytes(handle.read())
+    handle.seek(max(0, end - n_bytes))
+    return n_bytes <= end and sha256_bytes(handle.read()) == record.footer_sha256
+
+
+def _footer_bytes(end: bytes | bytearray) -> int:
+    """Length of the footer of a Parquet file that ends so: metadata, their length in four bytes, and PAR1."""
+    return int.from_bytes(end[-8:-4], "little") + _LENGTH_AND_MAGIC_BYTES
 
 
 def _opened(location: Location, path: str, record: SidecarRecord) -> BinaryIO:
@@ -137,6 +160,7 @@ class SidecarWriter:
         self._group_rows = max(1024, _ROW_GROUP_BYTES // (16 + 4 * n_layers))
         self._waiting: list[SegmentScores] = []
         self._n_waiting = 0
+        self._footer_sha256 = ""
         # A cache needs no fsync: readers see what a crash of the machine left of it.
         file = PendingFile(location, layout.score_sidecar(key.key), durable=False)
         self._file: PendingFile | None = file
@@ -169,8 +193,10 @@ class SidecarWriter:
             raise ValueError(f"{self._n_written} of the segment's {self._n_rows} rows were scored")
         file = self._file
         assert file is not None
+        end = self._hashed.keep()
         with file.errors():
             self._parquet.close()
+        self._footer_sha256 = sha256_bytes(bytes(end[-_footer_bytes(end) :]))
         if self._is_there():
             self.discard()
             return
@@ -206,6 +232,7 @@ class SidecarWriter:
             n_layers=self._n_layers,
             size_bytes=self._hashed.size_bytes,
             sha256=self._hashed.sha256,
+            footer_sha256=self._footer_sha256,
         )
         with PendingFile(self._location, layout.score_record(self._key.key), durable=False) as file:
             with file.errors():

@@ -10,12 +10,12 @@ import contextlib
 import logging
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from nait_store.activations.reader import SegmentReader
 from nait_store.errors import CorruptChunkError, NotFoundError, ReadOnlyError
 from nait_store.schemas.scores import ScoreKey, scores_schema
+from nait_store.scoring.memory_sidecars import MemorySidecars, MemoryWriter
 from nait_store.scoring.scan import SegmentScores
 from nait_store.scoring.sidecar_files import SidecarWriter, delete_sidecar, open_sidecar
 from nait_store.scoring.targets import ScoringTarget
@@ -32,7 +32,8 @@ class ScoreSidecars:
     """Every kept score of a store.
 
     Where the store cannot be written, scores are kept by this object, so whoever reads them afterwards must hold on
-    to it: a query session has one for its lifetime. Row indices and scores only, then; no projections.
+    to it: a query session has one for its lifetime. What that takes of memory is said by
+    :class:`~nait_store.scoring.memory_sidecars.MemorySidecars`.
 
     Parameters
     ----------
@@ -45,7 +46,7 @@ class ScoreSidecars:
     def __init__(self, location: Location, *, in_memory: bool = True) -> None:
         self._location = location
         self._in_memory = in_memory
-        self._memory: dict[str, pa.Table] = {}
+        self._memory = MemorySidecars()
         self._known: set[str] = set()
 
     @staticmethod
@@ -95,22 +96,15 @@ class ScoreSidecars:
         Raises
         ------
         NotFoundError
-            These scores, or a column of this name, are not there.
+            These scores, or a column of this name, are not there; or they are kept in memory, where projections are
+            dropped beyond a limit. :func:`~nait_store.scoring.completion.read_scores` computes them again.
         CorruptChunkError
             A file is damaged; the sidecar is gone afterwards, so computing and reading again mends it.
-        ReadOnlyError
-            Projections are wanted and the store could not be written, so that only scores were kept.
         """
         check_columns(columns)
         key = self.key(segment, target)
-        kept = self._memory.get(key.key)
-        if kept is not None:
-            if "projections" in columns:
-                raise ReadOnlyError(
-                    f"projections are not kept: {self._location.url} cannot be written",
-                    next_step="copy the store to a folder that you can write",
-                )
-            return kept.select(list(columns))
+        if key.key in self._memory:
+            return self._memory.read(key.key, columns)
         try:
             with open_sidecar(self._location, key) as (record, file):
                 if (record.n_rows, record.n_layers) != (segment.n_rows, len(target.layers)):
@@ -151,7 +145,7 @@ class ScoreSidecars:
             if not self._in_memory:
                 raise
             logger.info("scores are kept in memory only: %s", error.what)
-            return MemoryWriter(key.key, segment.n_rows, self._memory)
+            return self._memory.open_writer(key.key, segment.n_rows, len(target.layers))
 
     def _discard(self, key: ScoreKey) -> None:
         try:
@@ -161,44 +155,6 @@ class ScoreSidecars:
                 "a damaged score sidecar cannot be removed: %s",
                 self._location.url_of(layout.score_sidecar(key.key)),
             )
-
-
-class MemoryWriter:
-    """Keeps row indices and scores in memory.
-
-    Parameters
-    ----------
-    key
-        Name of the sidecar that it stands for.
-    n_rows
-        Of the segment.
-    memory
-        Gets the table.
-    """
-
-    def __init__(self, key: str, n_rows: int, memory: dict[str, pa.Table]) -> None:
-        self._key = key
-        self._n_rows = n_rows
-        self._memory = memory
-        self._parts: list[SegmentScores] = []
-
-    def append(self, scores: SegmentScores) -> None:
-        """Add the next rows."""
-        self._parts.append(SegmentScores(scores.scores, scores.projections[:0]))
-
-    def close(self) -> None:
-        """Keep them."""
-        scores = np.concatenate([part.scores for part in self._parts])
-        if len(scores) != self._n_rows:
-            raise ValueError(f"{len(scores)} of the segment's {self._n_rows} rows were scored")
-        fields = [scores_schema(1).field(name) for name in SCORE_COLUMNS]
-        index = pa.array(np.arange(self._n_rows, dtype=np.int64))
-        self._memory[self._key] = pa.table([index, pa.array(scores)], schema=pa.schema(fields))
-        self._parts = []
-
-    def discard(self) -> None:
-        """Forget them."""
-        self._parts = []
 
 
 def check_columns(columns: Sequence[str]) -> None:

@@ -43,6 +43,7 @@ class HashedFile:
     def __init__(self, handle: BinaryIO) -> None:
         self._handle = handle
         self._digest = hashlib.sha256()
+        self._kept: bytearray | None = None
         self.size_bytes = 0
 
     @property
@@ -61,7 +62,14 @@ class HashedFile:
         view = memoryview(data)
         self._digest.update(view)
         self.size_bytes += view.nbytes
+        if self._kept is not None:
+            self._kept += view
         return view.nbytes
+
+    def keep(self) -> bytearray:
+        """Keep what is written from now on; it grows in what is returned."""
+        self._kept = bytearray()
+        return self._kept
 
     def flush(self) -> None:
         """Hand everything to the system."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
+    from nait_store.store.attached_file import AttachReport
     from nait_store.store.doctor import DoctorReport
     from nait_store.store.garbage.collection import GcReport
     from nait_store.store.integrity import VerifyReport
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
     from nait_store.store.purge.purging import PurgeReport
     from nait_store.store.repair.repairing import RepairReport
+    from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
 
 DEFAULT_URL = "./.nait-store"
@@ -127,6 +129,13 @@ class Store:
         from nait_store.catalog.build import Catalog
 
         return Catalog(self.location)
+
+    @cached_property
+    def score_cache(self) -> ScoreCache:
+        """The scores that it keeps."""
+        from nait_store.store.score_cache import ScoreCache
+
+        return ScoreCache(self)
 
     @cached_property
     def session(self) -> QuerySession:
@@ -325,6 +334,57 @@ class Store:
         chosen = format_for(target.url, options.get("format"))
         version = self.sets.open(selection.set_ref)
         return export(self.location, version, selection, target, format=chosen, clean=options.get("clean", False))
+
+    def attach(
+        self,
+        out: str,
+        *,
+        sets: str | Sequence[str] = (),
+        profiles: str | Sequence[str] = (),
+        compute: bool = False,
+        overwrite: bool = False,
+    ) -> AttachReport:
+        """Write a plain DuckDB file with views over samples and stored scores, for programs without this package.
+
+        It holds no samples and no scores: its views read the store's Parquet files. It shows the store as it is
+        now; write it again to show what came later.
+
+        Parameters
+        ----------
+        out
+            Path or fsspec URL of the file.
+        sets, profiles
+            ``pool``, ``pool@3``, ``pool@paper``, or patterns: ``math-*``, ``pool@*``. By default every set and every
+            profile at its latest version. Pairs that do not belong together are left out.
+        compute
+            Whether to compute and keep scores that are missing; otherwise such pairs are left out and reported.
+        overwrite
+            Whether an existing file may be replaced.
+
+        Returns
+        -------
+        AttachReport
+            The views, and the pairs that were left out.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The file exists and ``overwrite`` is off.
+        NotFoundError, IncompatibleError
+            An unknown set, profile or version; a profile, named by itself, that fits none of the sets.
+        InvalidInputError
+            A name that a DuckDB file cannot have here; a store in memory.
+        """
+        from nait_store.store.attached_file import write_attached_file
+
+        return write_attached_file(
+            self,
+            out,
+            sets=(sets,) if isinstance(sets, str) else sets,
+            profiles=(profiles,) if isinstance(profiles, str) else profiles,
+            compute=compute,
+            overwrite=overwrite,
+        )
 
     def verify(self, *, quick: bool = False, set: str | None = None) -> VerifyReport:  # noqa: A002
         """Compare every file with its record.

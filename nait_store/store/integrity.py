@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 from nait_store.errors import NotFoundError, did_you_mean
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import NAME_PATTERN, Kind, check_name
-from nait_store.schemas.scores import SidecarRecord
+from nait_store.schemas.scores import KERNEL_REVISION, SidecarRecord
 from nait_store.schemas.store_record import StoreRecord
 from nait_store.storage import layout
 from nait_store.storage.verify import Finding, Inspection, Severity
@@ -172,6 +172,10 @@ def _inspect_scores(inspection: Inspection) -> None:
         elif not inspection.exists(sidecar):
             inspection.info(sidecar, "it is missing; its scores are computed again when somebody asks for them")
         else:
+            if record.kernel_revision < KERNEL_REVISION:
+                inspection.info(
+                    path, "an earlier release computed these scores, so nothing reads them; gc removes them"
+                )
             place = f"scores of {record.n_rows:,} rows"
             inspection.expect(sidecar, record.sha256, record.size_bytes, place=place)
     for name in names:

@@ -65,7 +65,7 @@ class Tables:
 
 
 @pytest.fixture(scope="session")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     tree = tmp_path_factory.mktemp("watched")
     (tree / "secret.csv").write_text(f"a\n{SECRET}\n", encoding="utf-8")
     store = nait_store.open(str(tree / "store"), create=True)
@@ -76,7 +76,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         "math", version, recipe=RECIPES["default"], rows=None, where=None, limit=None, seed=0, background=None
     )
     store.sql("FROM alignment('pool', 'math'), profiles")  # scores and catalog are there
-    yield Bench(store, tree)
+    return Bench(store, tree)
 
 
 @pytest.fixture(scope="session")

@@ -48,7 +48,8 @@ class Prepared:
         outcomes = []
         for text in self._query.tables["attempts"]["query"].to_pylist():
             try:
-                outcomes.append(str(connection.sql(text) and connection.sql(text).fetchall()))
+                relation = connection.sql(text)
+                outcomes.append(str(None if relation is None else relation.fetchall()))
             except Exception as error:
                 outcomes.append(str(error))
         return Answer(pa.table({"outcome": outcomes}).to_reader(), ("VARCHAR",))

@@ -60,11 +60,11 @@ def test_every_type_of_the_installed_duckdb_is_allowed_or_knowingly_refused(
 
 def test_nothing_is_both_allowed_and_refused() -> None:
     allowed, refused = functions.FUNCTIONS, functions.REFUSED_FUNCTIONS
-    assert allowed & refused == set()
+    assert allowed.isdisjoint(refused)
     assert [name for name in allowed if name.startswith(functions.REFUSED_FUNCTION_PREFIXES)] == []
-    assert functions.TABLE_FUNCTIONS & functions.REFUSED_TABLE_FUNCTIONS == set()
+    assert functions.TABLE_FUNCTIONS.isdisjoint(functions.REFUSED_TABLE_FUNCTIONS)
     assert [n for n in functions.TABLE_FUNCTIONS if n.startswith(functions.REFUSED_TABLE_FUNCTION_PREFIXES)] == []
-    assert functions.TYPES & functions.REFUSED_TYPES == set()
+    assert functions.TYPES.isdisjoint(functions.REFUSED_TYPES)
 
 
 def test_what_is_allowed_exists(connection: duckdb.DuckDBPyConnection) -> None:
@@ -86,7 +86,7 @@ def test_no_allowed_function_reads_or_writes_anything_but_its_arguments(connecti
 
 STATEMENTS = """
 SELECT 1
-SELECT * EXCLUDE (a) REPLACE (b AS c) RENAME (d AS e), t.*, COLUMNS('a.*'), COLUMNS(c -> c LIKE 'a%'), * LIKE 'b%' FROM t
+SELECT * EXCLUDE (a) REPLACE (b AS c) RENAME (d AS e), t.*, COLUMNS('a.*'), COLUMNS(c -> c LIKE 'a'), * LIKE 'b%' FROM t
 FROM t SELECT a WHERE b
 FROM t TABLESAMPLE 10%
 FROM t USING SAMPLE reservoir(10 ROWS) REPEATABLE (3)
@@ -102,7 +102,7 @@ WITH A AS (FROM t) FROM a
 WITH t AS (FROM t) FROM t
 SELECT a, sum(b) FILTER (WHERE c) OVER (PARTITION BY d ORDER BY e ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM t
 SELECT rank() OVER w, lag(a, 1, 0) OVER w FROM t WINDOW w AS (ORDER BY b RANGE UNBOUNDED PRECEDING EXCLUDE TIES)
-SELECT a FROM t GROUP BY ALL HAVING count(*) > 1 QUALIFY row_number() OVER (ORDER BY a) = 1 ORDER BY ALL LIMIT 5 OFFSET 1
+SELECT a FROM t GROUP BY ALL HAVING count(*) > 1 QUALIFY row_number() OVER (ORDER BY a) = 1 ORDER BY ALL LIMIT 5
 SELECT a, b FROM t GROUP BY CUBE (a, b), GROUPING SETS ((a), ())
 SELECT DISTINCT ON (a) a FROM t UNION SELECT 1 EXCEPT ALL SELECT 2 INTERSECT SELECT 3 ORDER BY 1 LIMIT 10%
 SELECT 1 UNION ALL BY NAME SELECT 2
@@ -118,9 +118,10 @@ SELECT list_aggregate([1, 2], 'sum'), [1, 2].list_aggr('stddev')
 SELECT a->'$.b', a->>'$.c', json_extract_string(a, '$.d'), CAST(a AS JSON), from_json(a, '{"x": "INTEGER"}') FROM t
 SELECT a.b.c[2].d, (a).b, 'x'.upper(), (t.a).lower() FROM t
 SELECT CASE a WHEN 1 THEN 2 ELSE 3 END, a BETWEEN 1 AND 2, a IN (1, 2), a IN (FROM u), EXISTS (FROM u), NOT a FROM t
-SELECT a IS NULL, a IS DISTINCT FROM 1, a > ALL (SELECT 1), a = ANY (SELECT 2), coalesce(a, 1), nullif(a, 1), TRY(a) FROM t
-SELECT a LIKE 'x' ESCAPE '$', a ILIKE 'y', a SIMILAR TO 'z', a ~ 'w', a GLOB 'v*', a COLLATE NOCASE, regexp_extract(a, 'x') FROM t
-SELECT date_trunc('month', a), EXTRACT(year FROM a), a + INTERVAL 3 DAYS, a AT TIME ZONE 'UTC', strftime(a, '%Y'), now() FROM t
+SELECT a IS NULL, a IS DISTINCT FROM 1, a > ALL (SELECT 1), a = ANY (SELECT 2) FROM t
+SELECT coalesce(a, 1), nullif(a, 1), ifnull(a, 1), TRY(a), if(a, b, c) FROM t
+SELECT a LIKE 'x' ESCAPE '$', a ILIKE 'y', a SIMILAR TO 'z', a ~ 'w', a GLOB 'v*', a COLLATE NOCASE FROM t
+SELECT date_trunc('month', a), EXTRACT(year FROM a), a + INTERVAL 3 DAYS, a AT TIME ZONE 'UTC', strftime(a, '%Y') FROM t
 SELECT DATE '2026-03-01', TIMESTAMP '2026-03-01 12:00', INTERVAL '1' YEAR, 'x'::UUID, 'ab'::BLOB, '101'::BIT, 1::HUGEINT
 SELECT a::STRUCT(x INT, y VARCHAR[]), a::MAP(VARCHAR, INT), a::UNION(n INT, s VARCHAR), a::INT[3], a::ENUM('x') FROM t
 SELECT -a, +a, a // 2, a % 3, a ** 2, a ^ 2, a & 1, a | 1, a << 1, ~a, @a, a || 'x', 5! FROM t

@@ -30,7 +30,8 @@ QUERIES = {
     "alignment('pool', 'math') WINDOW w AS (ORDER BY score) ORDER BY ALL",
     "aggregates": "SELECT count(*), sum(n_tokens), round(corr(score, n_tokens), 9), quantile_cont(score, [0.1, 0.9]), "
     "round(stddev(score), 9), histogram(domain) FROM alignment('pool', 'math') JOIN samples('pool') USING (row_id)",
-    "grouping_sets": "SELECT domain, truncated, count(*) FROM samples('pool') GROUP BY CUBE (domain, truncated) ORDER BY ALL",
+    "grouping_sets": "SELECT domain, truncated, count(*) FROM samples('pool') "
+    "GROUP BY CUBE (domain, truncated) ORDER BY ALL",
     "json": "SELECT record->>'$.domain' AS d, json_extract(record, '$.instruction') FROM samples('pool') ORDER BY ALL",
     "texts": "SELECT upper(domain), regexp_extract(sample_id, '[0-9]+'), string_split(instruction, ' ')[1], "
     "format('{}-{}', domain, n_tokens) FROM samples('pool') ORDER BY sample_id LIMIT 3",

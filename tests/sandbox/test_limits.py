@@ -12,9 +12,19 @@ from nait_store.query.sandbox.limits import SandboxLimits
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("wall_seconds", 0), ("wall_seconds", float("nan")), ("wall_seconds", float("inf")), ("wall_seconds", "10")]
-    + [("memory_bytes", 1), ("memory_bytes", 1e9), ("output_bytes", 0), ("threads", 0), ("threads", True)]
-    + [("new_scores", -1), ("threads", 1000)],
+    [
+        ("wall_seconds", 0),
+        ("wall_seconds", float("nan")),
+        ("wall_seconds", float("inf")),
+        ("wall_seconds", "10"),
+        ("memory_bytes", 1),
+        ("memory_bytes", 1e9),
+        ("output_bytes", 0),
+        ("threads", 0),
+        ("threads", True),
+        ("threads", 1000),
+        ("new_scores", -1),
+    ],
 )
 def test_a_limit_that_makes_no_sense_is_named(name: str, value: Any) -> None:
     with pytest.raises(InvalidInputError, match=f"the limit {name} is"):

@@ -50,8 +50,10 @@ def ask(text, **limits):
 
 @pytest.mark.parametrize(
     "value",
-    ["text", "", 7, 2.5, True, None, b"bytes", datetime.date(2026, 3, 1), decimal.Decimal("1.25"), [1, 2], {"a": 1}]
-    + [datetime.datetime(2026, 3, 1, 12, 30), ["a", None], [[1], []]],
+    [
+        *("text", "", 7, 2.5, True, None, b"bytes", datetime.date(2026, 3, 1), datetime.datetime(2026, 3, 1, 12, 30)),
+        *(decimal.Decimal("1.25"), [1, 2], ["a", None], [[1], []], {"a": 1}),
+    ],
     ids=str,
 )
 def test_a_parameter_arrives_as_it_was(tables: Tables, value: Any) -> None:
@@ -191,8 +193,8 @@ def test_a_pool_that_is_forgotten_ends_its_processes() -> None:
 
 
 def test_nothing_outlives_a_caller_that_is_killed() -> None:
-    endless = f"import threading, time; threading.Thread(target=ask, args=({ENDLESS!r},), daemon=True).start(); time.sleep(60)"
-    with _program(f"{PROGRAM}\nask('SELECT 1'); {endless}") as caller:
+    endless = f"threading.Thread(target=ask, args=({ENDLESS!r},), daemon=True).start()"
+    with _program(f"{PROGRAM}\nimport threading, time\nask('SELECT 1')\n{endless}\ntime.sleep(60)") as caller:
         family = _eventually(lambda: _family_of_three(caller.pid))
         caller.kill()
         assert psutil.wait_procs(family, timeout=15)[1] == []
@@ -234,9 +236,9 @@ def test_the_fork_server_has_one_thread(tables: Tables, bench: Bench) -> None:
 
 
 def test_a_fork_server_that_cannot_start_says_why() -> None:
-    with SandboxPool(RunnerSource("nait_store.no_such_module:open")) as pool:
-        with pytest.raises(NaitStoreError, match="no_such_module"):
-            pool.run(UntrustedQuery("SELECT 1"), SandboxLimits())
+    missing = RunnerSource("nait_store.no_such_module:open")
+    with SandboxPool(missing) as pool, pytest.raises(NaitStoreError, match="no_such_module"):
+        pool.run(UntrustedQuery("SELECT 1"), SandboxLimits())
 
 
 def test_other_systems_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,8 @@ from nait_store.testing.faults import no_space_from, write_steps
 from nait_store.testing.scores import plain_projections, random_target
 from nait_store.testing.stores import build_set
 
+COLUMNS = ("row_index", "score", "projections")
+
 
 def target(seed: int = 0, **options: Any) -> ScoringTarget:
     return random_target(seed, **{"layers": (0, 1, 2), "n_neurons": 37, **options})
@@ -227,7 +229,9 @@ def test_another_keys_file_under_this_name_is_not_believed(location: Location, v
     file.write_bytes(other.read_bytes())
     path = file.with_suffix(".json")
     record = SidecarRecord.from_json_bytes(path.read_bytes(), "the record")
-    path.write_bytes(record.model_copy(update={"size_bytes": file.stat().st_size}).to_json_bytes())
+    footer = hashlib.sha256(file.read_bytes()[footer_of(file).start :]).hexdigest()
+    lie = {"size_bytes": file.stat().st_size, "footer_sha256": footer}
+    path.write_bytes(record.model_copy(update=lie).to_json_bytes())
     with pytest.raises(CorruptChunkError, match="holds other scores than its name says"):
         ScoreSidecars(location).read(version.segments[0], target(1))
 
@@ -239,6 +243,8 @@ def test_the_record_holds_the_digest_of_the_file(location: Location, version: Se
     record = SidecarRecord.from_json_bytes(file.with_suffix(".json").read_bytes(), "the record")
     assert record.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
     assert record.size_bytes == file.stat().st_size
+    footer = footer_of(file)
+    assert record.footer_sha256 == hashlib.sha256(file.read_bytes()[footer.start :]).hexdigest()
     assert (record.n_rows, record.n_layers) == (150, 2)
     assert record.score_key == ScoreSidecars.key(version.segments[0], one)
     assert record.file.path == file.name
@@ -294,6 +300,44 @@ def test_a_flipped_bit_within_the_scores_is_noticed_and_mended(location: Locatio
     assert file.read_bytes() == good
 
 
+def footer_of(file: Path) -> range:
+    size_bytes = file.stat().st_size
+    return range(size_bytes - 8 - int.from_bytes(file.read_bytes()[-8:-4], "little"), size_bytes)
+
+
+def test_no_flipped_bit_of_the_footer_gives_other_scores(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several row groups: their places and lengths are what a flipped bit could exchange unnoticed."""
+    monkeypatch.setattr(sidecar_files, "_ROW_GROUP_BYTES", 1)
+    version = build_set(location, "pool", 2100, 1, 4, chunk_rows=500)
+    one = random_target(layers=(0,), n_neurons=4)
+    ensure_scores(location, version, [one])
+    file = file_of(location, version, one)
+    whole, record = (path.read_bytes() for path in (file, file.with_suffix(".json")))
+    for position in footer_of(file):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        file.write_bytes(bytes(damaged))
+        file.with_suffix(".json").write_bytes(record)
+        with pytest.raises(CorruptChunkError, match="differs from the digest in its record"):
+            ScoreSidecars(location).read(version.segments[0], one, COLUMNS)
+
+
+@pytest.mark.parametrize("damage", [truncate, garbage, flip_a_score], ids=lambda f: f.__name__)
+def test_a_sidecar_of_an_earlier_release_is_believed_if_all_of_it_is_as_recorded(
+    location: Location, version: SetVersion, damage: Any
+) -> None:
+    one = target()
+    ensure_scores(location, version, [one])
+    file = file_of(location, version, one)
+    path = file.with_suffix(".json")
+    record = SidecarRecord.from_json_bytes(path.read_bytes(), "the record")
+    path.write_bytes(record.model_copy(update={"footer_sha256": None}).to_json_bytes())
+    assert ScoreSidecars(location).read(version.segments[0], one).num_rows == 150
+    damage(file)
+    with pytest.raises(CorruptChunkError):
+        ScoreSidecars(location).read(version.segments[0], one)
+
+
 def test_reading_can_compute_what_is_missing_or_damaged(location: Location, version: SetVersion) -> None:
     one, segment = target(), version.segments[0]
     sidecars = ScoreSidecars(location)
@@ -313,13 +357,26 @@ def test_a_read_only_store_is_scored_into_memory(location: Location, version: Se
     assert work.n_computed == 2
     assert ensure_scores(closed, version, [one], sidecars=sidecars).n_computed == 0
     for segment in version.segments:
-        table = sidecars.read(segment, one)
-        assert table.schema.names == ["row_index", "score"]
+        table = sidecars.read(segment, one, COLUMNS)
+        exact = plain_projections(segment, one)
         assert table["row_index"].to_pylist() == list(range(150))
-        np.testing.assert_allclose(table["score"].to_numpy(), plain_projections(segment, one).sum(axis=1), atol=1e-6)
-    with pytest.raises(ReadOnlyError, match="projections are not kept"):
-        sidecars.read(version.segments[0], one, ["projections"])
+        np.testing.assert_allclose(table["score"].to_numpy(), exact.sum(axis=1), atol=1e-6)
+        np.testing.assert_allclose(np.stack(table["projections"].to_numpy()), exact, atol=1e-6)
     assert files(location) == []
+
+
+@pytest.mark.parametrize("columns", [COLUMNS, ("projections", "score"), ("row_index",)], ids=", ".join)
+def test_what_is_kept_in_memory_reads_as_from_a_disk(
+    location: Location, version: SetVersion, columns: tuple[str, ...]
+) -> None:
+    one = target(metric=Metric.COSINE, layers=(0, 2))
+    kept = ScoreSidecars(location.read_only("closed", "open it"))
+    ensure_scores(location, version, [one], sidecars=kept)
+    ensure_scores(location, version, [one])
+    for segment in version.segments:
+        found, expected = (sidecars.read(segment, one, columns) for sidecars in (kept, ScoreSidecars(location)))
+        assert found.schema == expected.schema
+        assert found == expected
 
 
 def test_a_read_only_store_gives_what_was_kept_before(location: Location, version: SetVersion) -> None:

@@ -14,6 +14,7 @@ from nait_store.refs import Kind
 from nait_store.schemas.activation_set import IngestOutcome, Operation, RedirectRecord
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.record import FileDigest
+from nait_store.schemas.scores import SidecarRecord
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.heartbeat import BeatingHeart
@@ -201,6 +202,21 @@ def test_a_lost_sidecar_is_no_loss_and_a_changed_one_is_damage(store: nait_store
     store.location.delete(path)
     assert problems(store) == {}
     assert "computed again" in problems(store, Severity.INFO)[path]
+
+
+def test_scores_of_an_earlier_kernel_are_worth_knowing_and_checked_all_the_same(store: nait_store.Store) -> None:
+    store.profiles.build("math", source="maths")
+    store.score("pool", "math")
+    (path,) = (path for path, _ in store.location.walk("scores") if path.endswith(".parquet"))
+    record = SidecarRecord.from_json_bytes(store.location.read_bytes(path.replace(".parquet", ".json")), path)
+    older = record.model_copy(update={"kernel_revision": 0})
+    kept, noted = layout.score_sidecar(older.key), layout.score_record(older.key)
+    store.location.write_bytes(kept, store.location.read_bytes(path))
+    store.location.write_bytes(noted, older.to_json_bytes())
+    assert problems(store) == {}
+    assert problems(store, Severity.INFO)[noted].startswith("an earlier release computed these scores")
+    store.location.write_bytes(kept, store.location.read_bytes(path)[::-1])
+    assert list(problems(store)) == [kept]
 
 
 def test_files_that_go_while_it_runs_are_no_findings(url: str) -> None:

@@ -129,7 +129,7 @@ def read_answer(data: bytes | bytearray, limit_bytes: int) -> pa.Table:
             batch.validate(full=True)
             batches.append(batch)
         table = pa.Table.from_batches(batches, schema)
-    except (pa.ArrowException, OSError, EOFError, struct.error, OverflowError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, EOFError, StopIteration, struct.error, OverflowError, ValueError) as error:
         raise HostileAnswerError(f"the answer is no Arrow stream: {error}") from error
     return table
 

@@ -90,5 +90,5 @@ def over_new_scores(n_pairs: int, limits: SandboxLimits) -> LimitExceededError:
     return LimitExceededError(
         f"the query needs {n_pairs:,} pairs of set and profile scored that are not stored yet, and may have "
         f"{limits.new_scores:,}",
-        next_step="score them first: nait-store score SET PROFILE…, or allow more: SandboxLimits(new_scores=…)",
+        next_step="run 'nait-store score SET PROFILE…' first, or allow more: SandboxLimits(new_scores=…), --new-scores",
     )

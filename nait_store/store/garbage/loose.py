@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from nait_store.errors import FormatError, NotFoundError
-from nait_store.schemas.scores import SidecarRecord
+from nait_store.scoring.sidecar_listing import ListedSidecar, list_sidecars
 from nait_store.storage import layout
-from nait_store.storage.backend import StoredFile
 from nait_store.storage.location import Location
 from nait_store.store.garbage.items import Ages, Garbage, GarbageKind, delete, weigh
-
-_SIDECAR = re.compile(r"([0-9a-f]{64})\.(json|parquet)\Z")
 
 
 @dataclass(frozen=True)
@@ -37,31 +32,21 @@ class Wanted:
 
 def score_garbage(location: Location, ages: Ages, wanted: Wanted) -> Iterator[Garbage]:
     """Find the score sidecars that nothing can ask for any more; each is named by its Parquet file."""
-    found: dict[str, dict[str, StoredFile]] = {}
-    for file in location.files(layout.SCORES):
-        match = _SIDECAR.match(file.path.rpartition("/")[2])
-        if match is not None:
-            found.setdefault(match[1], {})[match[2]] = file
-    for key, files in sorted(found.items()):
-        reason = _why(location, key, files, ages, wanted)
+    for sidecar in list_sidecars(location):
+        reason = why_unwanted(sidecar, ages, wanted)
         if reason is not None:
-            yield weigh(GarbageKind.SCORES, layout.score_sidecar(key), reason, list(files.values()))
+            yield weigh(GarbageKind.SCORES, sidecar.path, reason, sidecar.files)
 
 
-def _why(location: Location, key: str, files: dict[str, StoredFile], ages: Ages, wanted: Wanted) -> str | None:
-    record: SidecarRecord | None = None
-    if len(files) == 2:
-        path = layout.score_record(key)
-        try:
-            record = SidecarRecord.from_json_bytes(location.read_bytes(path), location.url_of(path))
-        except (FormatError, NotFoundError):
-            record = None
+def why_unwanted(sidecar: ListedSidecar, ages: Ages, wanted: Wanted) -> str | None:
+    """Why nothing can ask for a sidecar any more; None where something can, or may soon."""
+    record = sidecar.record
     if record is not None and record.segment_sha256 in wanted.doomed_segments:
         return "its segment is collected"
-    if not ages.is_orphan([file.modified_at for file in files.values()]):
+    if not ages.is_orphan([file.modified_at for file in sidecar.files]):
         return None
-    if record is None:
-        return "it is not whole"
+    if sidecar.problem or record is None:
+        return sidecar.problem
     if wanted.segments is not None and record.segment_sha256 not in wanted.segments:
         return "its segment does not exist"
     if wanted.directions is not None and record.directions_sha256 not in wanted.directions:

@@ -84,7 +84,7 @@ class Roots:
     unreadable
         Profiles and selections that cannot be read, so that nobody knows what they were made from.
     directions
-        Digests of the directions of all profile versions that are kept.
+        Digest of the directions of every profile version that is kept → the versions that have them.
     """
 
     def __init__(self, location: Location, ages: Ages, read: dict[str, Document] | None = None) -> None:
@@ -94,13 +94,13 @@ class Roots:
         self._labels: dict[tuple[Kind, str], dict[int, str]] = {}
         self._needed: dict[tuple[Kind, str, int], str] = {}
         self.unreadable: list[Held] = []
-        self.directions: set[str] = set()
+        self.directions: dict[str, list[str]] = {}
         for record, spelled in self._kept(Kind.SELECTION, SelectionRecord):
             self._need(Kind.SET, record.set_ref, f"{spelled} was selected from it")
             if record.profile_ref is not None:
                 self._need(Kind.PROFILE, record.profile_ref, f"{spelled} was selected by it")
         for record, spelled in self._kept(Kind.PROFILE, ProfileRecord):
-            self.directions.add(record.directions_sha256)
+            self.directions.setdefault(record.directions_sha256, []).append(spelled)
             for source in (record.source, record.background):
                 if source is not None:
                     self._needed[Kind.SET, source.set_name, source.version] = f"{spelled} was built from it"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nait_store.errors import InvalidInputError, StorageError
+from nait_store.scoring.sidecar_files import delete_sidecar
+from nait_store.storage import layout
 from nait_store.storage.location import Location
 
 
@@ -75,6 +77,12 @@ class RepairLog:
         if not self.dry_run:
             self.location.delete(path)
         self.deleted.append(Note(path, why))
+
+    def delete_scores(self, key: str, why: str) -> None:
+        """Delete a score sidecar."""
+        if not self.dry_run:
+            delete_sidecar(self.location, key)
+        self.deleted.append(Note(layout.score_sidecar(key), why))
 
     def lose(self, path: str, what: str) -> None:
         """Note what could not be saved."""

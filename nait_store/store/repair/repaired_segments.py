@@ -29,6 +29,7 @@ from nait_store.errors import CorruptChunkError, FormatError, NaitStoreError, No
 from nait_store.schemas.activation_set import FeatureArray, Operation, SegmentRecord, SegmentRef, SetRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureSettings, Feature, StoredDtype
 from nait_store.schemas.record import FileDigest, canonical_json
+from nait_store.schemas.scores import SidecarRecord
 from nait_store.scoring.carrying import sidecar_records
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, sha256_file
@@ -91,20 +92,21 @@ class SegmentRepair:
         self._damaged = damaged
         self._rejects = rejects
         self._orphans: set[str] = set()
+        self._distrusted: set[str] = set()
 
     def run(self, refs: Sequence[SegmentRef], orphans: Sequence[SegmentRef]) -> None:
         """Mend segments; ``orphans`` are in no version that can be read, and are to be committed again."""
         self._orphans = {ref.segment_id for ref in orphans}
         wounds = [wound for ref in (*refs, *orphans) if (wound := self._examine(ref)) is not None]
-        if not wounds:
+        if not wounds and not self._distrusted:
             return
         for wound in wounds:
             self._take_notes(wound)
+        sidecars = self._trusted_scores()
         if self._log.dry_run:
             return
         entries = [entry for wound in wounds for entry in self._dropped(wound)]
         append_lines(self._rejects, entries)  # before anything is blank
-        sidecars = list(sidecar_records(self._location))
         for wound in wounds:
             replaced = replace_segment(
                 self._sets,
@@ -128,9 +130,15 @@ class SegmentRepair:
             every = np.arange(ref.n_rows, dtype=np.int64)
             return _Wound(ref, self._stand_in(ref), every, (), readable, "its segment.json is lost")
         broken = {file.path for file in record.files if not _is_sound(self._location, folder, file)}
+        found = frozenset(broken)
         self._mend_bits(folder, record, broken)
         self._mend_metadata(folder, record, broken)
         self._mend_norms(folder, record, broken)
+        norms = {norms_path(f) for f in record.features}
+        # Rows of a chunk that is lost become blank, and so do their scores. What else was wrong for a while is right
+        # again, and scores that were computed in that while are not.
+        if any(path.startswith(f"{DATA_FOLDER}/") for path in (found - broken) | (found & norms)):
+            self._distrusted.add(ref.record_sha256)
         if not broken:
             return None
         return _Wound(
@@ -141,6 +149,16 @@ class SegmentRepair:
             SAMPLES_FILE not in broken,
             ", ".join(sorted(broken)[:3]) + (" …" if len(broken) > 3 else ""),
         )
+
+    def _trusted_scores(self) -> list[SidecarRecord]:
+        """Records of all score sidecars, but those that damaged arrays may have been scored for, which are deleted."""
+        trusted = []
+        for sidecar in sidecar_records(self._location):
+            if sidecar.segment_sha256 in self._distrusted:
+                self._log.delete_scores(sidecar.key, "scores that may have been computed from damaged arrays")
+            else:
+                trusted.append(sidecar)
+        return trusted
 
     def _record(self, ref: SegmentRef, folder: str) -> SegmentRecord | None:
         path = f"{folder}/{SEGMENT_FILE}"

@@ -161,9 +161,7 @@ def _mend(store: Store, log: RepairLog, found: Sequence[Finding], rejects: str) 
     if layout.STORE_RECORD in damaged:
         log.lose(layout.STORE_RECORD, "nothing else says what it said: put it back from a copy of the store")
     for key in sorted({_key(path) for path in damaged if path.startswith(f"{layout.SCORES}/")}):
-        log.delete(layout.score_sidecar(key), "scores that cannot be trusted; they are computed again when asked for")
-        if not log.dry_run:
-            store.location.delete(layout.score_record(key))
+        log.delete_scores(key, "scores that cannot be trusted; they are computed again when asked for")
     for path in sorted(path for path in damaged if path.startswith(layout.CATALOG)):
         log.delete(path, "an index that cannot be trusted; it is built again when asked for")
     for name in _sets_of(found):
