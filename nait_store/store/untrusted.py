@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fsspec import get_filesystem_class
+
 from nait_store.catalog.rows import TABLES
 from nait_store.errors import InvalidInputError
 from nait_store.query.arguments import named_parameters
@@ -64,5 +66,6 @@ def _source(location: Location) -> RunnerSource:
             next_step="copy the store to a folder, or leave the sandbox out for SQL that you trust",
         )
     passed = _CACHE_VARIABLES if location.is_local else (*_CACHE_VARIABLES, *_REMOTE_PREFIXES)
+    modules = () if location.is_local else (get_filesystem_class(location.protocol).__module__,)
     environment = {name: value for name, value in os.environ.items() if name.upper().startswith(passed)}
-    return RunnerSource(_OPENER, network=location.is_remote, environment=tuple(sorted(environment.items())))
+    return RunnerSource(_OPENER, modules, location.is_remote, tuple(sorted(environment.items())))

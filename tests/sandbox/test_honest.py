@@ -37,7 +37,8 @@ QUERIES = {
     "format('{}-{}', domain, n_tokens) FROM samples('pool') ORDER BY sample_id LIMIT 3",
     "lists": "SELECT list_transform(range(5), lambda x: x * 2), list_sum([1, 2]), [1, 2, 3][1:2], "
     "list_aggregate([1.0, 2.0], 'stddev_samp'), flatten([[1], [2]]), array_to_string(['a', 'b'], '-')",
-    "structs": "SELECT {'a': 1, 'b': 'x'} AS s, struct_extract(s, 'a'), struct_pack(c := 2), map {'k': 1}['k'], unnest([1, 2])",
+    "structs": "SELECT {'a': 1, 'b': 'x'} AS s, struct_extract(s, 'a'), struct_pack(c := 2), "
+    "map {'k': 1}['k'], unnest([1, 2])",
     "dates": "SELECT date_trunc('month', DATE '2026-03-17'), DATE '2026-03-17' + INTERVAL 3 DAYS, "
     "strftime(TIMESTAMP '2026-03-17 12:00', '%H'), EXTRACT(year FROM DATE '2026-03-17')",
     "sets": "SELECT sample_id FROM samples('pool') EXCEPT SELECT sample_id FROM samples('pool') WHERE domain = 'code' "

@@ -17,8 +17,9 @@ from nait_store.query.sandbox.limits import SandboxLimits
 _PR_SET_PDEATHSIG = 1
 _CAPABILITY_VERSION_3 = 0x20080522
 _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
-_MACHINERY_BYTES = 256 << 20
-"""Address space that threads, DuckDB and Arrow reserve without using it."""
+_MACHINERY_BYTES, _THREAD_BYTES = 256 << 20, 16 << 20
+"""Address space that DuckDB, Arrow and each thread reserve without using it."""
+
 _OPEN_FILES = 4096  # a set may have thousands of segments
 _CPU_GRACE_SECONDS = 5
 
@@ -44,7 +45,7 @@ def confine(limits: SandboxLimits, parent: int, *, network: bool = False) -> Non
     with contextlib.suppress(OSError):
         # Where memory is short, this process goes first.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    address_space = _address_space_bytes() + limits.memory_bytes + _MACHINERY_BYTES
+    address_space = _address_space_bytes() + limits.memory_bytes + _MACHINERY_BYTES + limits.threads * _THREAD_BYTES
     processor_seconds = math.ceil(limits.wall_seconds * (limits.threads + 1)) + _CPU_GRACE_SECONDS
     for kind, value in (
         (resource.RLIMIT_AS, address_space),

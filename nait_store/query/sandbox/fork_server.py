@@ -56,11 +56,13 @@ def main(arguments: dict[str, Any]) -> None:
     ----------
     arguments
         ``socket``: number of the inherited socket; ``parent``: process id of the caller; ``runner``: what opens a
-        runner, ``module:function``; ``network``: whether the processes need sockets.
+        runner, ``module:function``; ``modules``: what to import besides; ``network``: whether the processes need sockets.
     """
     connection = socket.socket(fileno=arguments["socket"])
     sys.meta_path.insert(0, _Unneeded())
     module, _, function = arguments["runner"].partition(":")
+    for name in arguments["modules"]:
+        importlib.import_module(name)
     open_runner = getattr(importlib.import_module(module), function)
     from nait_store.query.sandbox import confinement, worker
     from nait_store.query.sandbox.limits import SandboxLimits

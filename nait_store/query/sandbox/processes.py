@@ -53,6 +53,8 @@ class RunnerSource:
     ----------
     opener
         ``module:function``, which takes an option and returns a runner.
+    modules
+        Modules to import besides, so that they are there before a query is.
     network
         Whether it needs the network.
     environment
@@ -60,6 +62,7 @@ class RunnerSource:
     """
 
     opener: str
+    modules: tuple[str, ...] = ()
     network: bool = False
     environment: tuple[tuple[str, str], ...] = ()
 
@@ -114,10 +117,11 @@ class ForkServer:
         environment = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
         with theirs:
             arguments = {
-                "path": [str(_PACKAGES), *filter(None, sys.path)],
+                "path": [str(_PACKAGES), *map(os.path.abspath, filter(None, sys.path))],
                 "parent": os.getpid(),
                 "socket": theirs.fileno(),
                 "runner": source.opener,
+                "modules": source.modules,
                 "network": source.network,
             }
             try:
