@@ -1,8 +1,8 @@
 """What the sandbox costs a query, and how fast it refuses one.
 
 The same queries on one store, trusted (in the process, by an open session) and untrusted (each in a process of its own
-that opens the store anew, checks, runs, and sends the rows back). Besides: the same for a hundred thousand rows, a query
-that is refused, and the first query of a process, which starts the fork server.
+that opens the store anew, checks, runs, and sends the rows back). Besides: a query that is refused, and the first query
+of a process, which starts the fork server.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ QUERIES = {
     "a constant": "SELECT 42",
     "the best five": "SELECT sample_id, instruction, score FROM alignment('pool', 'math') JOIN samples('pool') "
     "USING (sample_id) ORDER BY score DESC LIMIT 5",
-    "a sum over all": "SELECT domain, count(*), round(avg(score), 6) FROM alignment('pool', 'math') JOIN samples('pool') "
-    "USING (sample_id) GROUP BY ALL ORDER BY ALL",
+    "a sum over all": "SELECT domain, count(*), round(avg(score), 6) FROM alignment('pool', 'math') "
+    "JOIN samples('pool') USING (sample_id) GROUP BY ALL ORDER BY ALL",
     "all rows": "SELECT sample_id, score FROM alignment('pool', 'math') ORDER BY sample_id",
 }
 REFUSED = "WITH x AS (SELECT 1) SELECT * FROM x, read_text('/etc/passwd')"

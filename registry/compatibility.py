@@ -68,8 +68,9 @@ def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | 
     list of Difference
         Refusals first; empty where the profile applies without reservation.
     """
-    model = str(profile.parameters.get("model", "")) or None
-    found = _identity_differences(profile.identity, version.record.identity, (model, _model_of(version)))
+    found = _identity_differences(
+        profile.identity, version.record.identity, (_model_of_profile(profile), _model_of(version))
+    )
     if profile.n_neurons != version.record.n_neurons:
         found.append(
             Difference(
@@ -143,6 +144,29 @@ def require_same_capture(source: SetVersion, background: SetVersion) -> None:
         )
 
 
+def require_same_basis(first: Profile, second: Profile) -> None:
+    """Refuse two profiles whose directions lie in different spaces.
+
+    Raises
+    ------
+    IncompatibleError
+        They were built on activations of different capture identities; naming each differing field and both values.
+    """
+    found = _identity_differences(
+        first.record.identity,
+        second.record.identity,
+        (_model_of_profile(first.record), _model_of_profile(second.record)),
+    )
+    if found:
+        raise IncompatibleError(
+            f"profiles {first.reference} and {second.reference} cannot be compared, they measure different things:\n"
+            + "\n".join(
+                f"  {d.field}: {d.profile_value} ({first.reference}), {d.set_value} ({second.reference})" for d in found
+            ),
+            next_step="see which belong together: SELECT reference, capture_id FROM profiles ORDER BY capture_id",
+        )
+
+
 def _identity_differences(
     profile: CaptureIdentity, candidates: CaptureIdentity, models: tuple[str | None, str | None]
 ) -> list[Difference]:
@@ -199,6 +223,10 @@ def _settings_differences(profile: ProfileRecord, version: SetVersion) -> Iterab
         theirs = {getattr(segment.record.settings, field) for segment in version.segments}
         if theirs != {mine}:
             yield Difference(field, str(mine), ", ".join(sorted(map(str, theirs))), "warn", advice)
+
+
+def _model_of_profile(record: ProfileRecord) -> str | None:
+    return str(record.parameters.get("model", "")) or None
 
 
 def _model_of(version: SetVersion) -> str | None:

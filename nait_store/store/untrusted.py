@@ -11,7 +11,8 @@ from fsspec import get_filesystem_class
 from nait_store.catalog.rows import TABLES
 from nait_store.errors import InvalidInputError
 from nait_store.query.arguments import named_parameters
-from nait_store.query.result import QueryResult, with_plain_integers
+from nait_store.query.arrow_types import with_plain_integers
+from nait_store.query.result import QueryResult
 from nait_store.query.sandbox.limits import SandboxLimits
 from nait_store.query.sandbox.pool import shared_pool
 from nait_store.query.sandbox.processes import RunnerSource
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from nait_store.store.facade import Store
 
 _OPENER = "nait_store.store.untrusted_runner:open_runner"
+_SCANNING = ("similar",)
+"""Functions that scan activations while the query runs, with compiled kernels."""
+
 _CACHE_VARIABLES = ("NAIT_STORE_CACHE", "XDG_CACHE_HOME", "HOME")
 _REMOTE_PREFIXES = ("AWS_", "FSSPEC_", "GOOGLE_", "AZURE_", "SSL_CERT_", "REQUESTS_CA_", "HTTP_PROXY", "HTTPS_PROXY")
 """Where the clients of remote filesystems look for addresses and credentials."""
@@ -54,7 +58,8 @@ def run_untrusted(
     if any(name in query.lower() for name in (*TABLES, *VIEWS)):
         # Kept fresh here, because the query's process can write nothing.
         store.catalog.path_for_reading()
-    answer = pool.run(UntrustedQuery(query, named_parameters(params), given), limits, compute, store.url)
+    warm = any(name in query.lower() for name in _SCANNING)
+    answer = pool.run(UntrustedQuery(query, named_parameters(params), given), limits, compute, store.url, warm=warm)
     table = with_plain_integers(answer.table, list(answer.duckdb_types))
     return QueryResult(table, tuple(dict.fromkeys([*answer.warnings, *warnings])))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 # Imported here, what the parts of a store would import when they are first used is there before a query is.
 import nait_store.query.top_rows
 import nait_store.scoring.completion
@@ -11,6 +13,7 @@ import nait_store.store.sets  # noqa: F401
 from nait_store.query.sandbox.limits import SandboxLimits
 from nait_store.query.sandbox.runner import UntrustedQuery
 from nait_store.query.sandbox.session import UntrustedSession, UntrustedStatement, approve
+from nait_store.scoring.kernels import default_kernels
 from nait_store.store.facade import Store
 
 
@@ -50,6 +53,13 @@ class UntrustedRunner:
             limits,
         )
         return session.prepare()
+
+
+def warm() -> None:
+    """Load the compiled kernels for one vector, or compile them, which takes seconds the first time on a machine."""
+    kernels = default_kernels()
+    for element in (np.float16, np.float32):
+        kernels.project(np.ones((1, 8), element), np.ones((1, 8), np.float32))
 
 
 def open_runner(url: str) -> UntrustedRunner:

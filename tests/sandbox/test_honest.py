@@ -53,10 +53,16 @@ QUERIES = {
     "metadata_joined": "SELECT s.activation_set, p.reference FROM activation_sets s JOIN profiles p "
     "ON p.capture_id = s.capture_id AND list_contains(s.features, p.feature) ORDER BY ALL",
     "layers_of_profiles": "SELECT layer, sign_margin FROM profile_layers WHERE reference = 'math@1' ORDER BY layer",
+    "neuron": "FROM neuron('pool', 1, 3) ORDER BY ALL LIMIT 3",
+    "activation": "FROM activation('pool', 0) ORDER BY sample_id LIMIT 2",
+    "top_neurons": "FROM top_neurons('pool', 's000003', k := 3) ORDER BY ALL",
+    "similar": "FROM similar('pool', 's000003', k := 3) ORDER BY ALL",
+    "profile_similarity": "FROM profile_similarity() ORDER BY ALL",
+    "types_without_an_arrow_form": "SELECT INTERVAL 3 DAYS, 5::BIGNUM, '101'::BIT, [INTERVAL 1 DAY], 1::UHUGEINT",
     "described": "DESCRIBE SELECT sample_id, score FROM alignment('pool', 'math')",
-    "summarized": "SUMMARIZE FROM samples('pool')",
+    "summarized": "SUMMARIZE SELECT domain, truncated FROM samples('pool')",
     "pivoted": "FROM (PIVOT (SELECT domain, truncated, 1 AS one FROM samples('pool')) ON domain IN ('code', 'maths') "
-    "USING sum(one))",
+    "USING sum(one)) ORDER BY ALL",
     "sampled": "SELECT count(*) FROM samples('pool') USING SAMPLE 100%",
     "computed_name": "SELECT count(*) FROM samples('po' || 'ol')",
     "nothing": "SELECT sample_id, score FROM alignment('pool', 'math') WHERE false",

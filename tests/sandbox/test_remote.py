@@ -28,8 +28,8 @@ def store(object_store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_store_on_s3_is_read(store: Store) -> None:
     query = (
-        "SELECT sample_id, domain, score FROM alignment('pool', 'math') JOIN samples('pool') USING (sample_id), profiles "
-        "ORDER BY score DESC"
+        "SELECT sample_id, domain, score FROM alignment('pool', 'math') JOIN samples('pool') USING (sample_id), "
+        "profiles ORDER BY score DESC"
     )
     assert store.sql(query, sandbox=True).fetchall() == store.sql(query).fetchall()
 

@@ -15,8 +15,7 @@ import os
 import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -33,10 +32,7 @@ _IDLE_SECONDS = 600.0
 
 _REAP_SECONDS, _REAP_TRIES = 1.0, 500
 _UNNEEDED = frozenset({"pandas", "polars", "torch", "transformers", "numba"})
-"""Heavy packages that others import if they can; rows travel as Arrow."""
-
-
-Serve = Callable[[dict[str, Any], int, int], None]
+"""Heavy packages that others import if they can. Rows travel as Arrow; numba is there for those who warm up."""
 
 
 class _Unneeded(importlib.abc.MetaPathFinder):
@@ -56,71 +52,92 @@ def main(arguments: dict[str, Any]) -> None:
     ----------
     arguments
         ``socket``: number of the inherited socket; ``parent``: process id of the caller; ``runner``: what opens a
-        runner, ``module:function``; ``modules``: what to import besides; ``network``: whether the processes need sockets.
+        runner, ``module:function``; ``modules``: what to import besides; ``network``: whether sockets are needed.
     """
-    connection = socket.socket(fileno=arguments["socket"])
-    sys.meta_path.insert(0, _Unneeded())
-    module, _, function = arguments["runner"].partition(":")
-    for name in arguments["modules"]:
-        importlib.import_module(name)
-    open_runner = getattr(importlib.import_module(module), function)
-    from nait_store.query.sandbox import confinement, worker
-    from nait_store.query.sandbox.limits import SandboxLimits
-
-    def serve(message: dict[str, Any], request_fd: int, answer_fd: int) -> None:
-        limits = SandboxLimits(**message["limits"])
-
-        def begin() -> Runner:
-            confinement.confine(limits, server, network=arguments["network"])
-            runner: Runner = open_runner(message["option"])
-            return runner
-
-        worker.serve(begin, limits, request_fd, answer_fd)
-
-    server = os.getpid()
+    server = _Server(arguments)
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 2)
     os.close(quiet)
     gc.collect()
     gc.freeze()
-    connection.settimeout(_ORPHAN_CHECK_SECONDS)
-    connection.send(READY)
-    last_used = time.monotonic()
-    while True:
-        try:
-            data, fds, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, 2)
-        except TimeoutError:
-            # The caller's end may live on in a process that it forked.
-            if os.getppid() != arguments["parent"] or time.monotonic() - last_used > _IDLE_SECONDS:
-                return
-            continue
-        if not data:
-            return
+    server.serve()
+
+
+class _Server:
+    """Everything imported, and nothing else."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        self._connection = socket.socket(fileno=arguments["socket"])
+        self._parent, self._network = arguments["parent"], arguments["network"]
+        self._unneeded = _Unneeded()
+        sys.meta_path.insert(0, self._unneeded)
+        for name in arguments["modules"]:
+            importlib.import_module(name)
+        name, _, self._opener = arguments["runner"].partition(":")
+        self._module = importlib.import_module(name)
+        # Not at the top of this file, which the caller imports, too.
+        from nait_store.query.sandbox import confinement, worker
+        from nait_store.query.sandbox.limits import SandboxLimits
+
+        self._confine, self._serve_query, self._limits = confinement.confine, worker.serve, SandboxLimits
+        self._is_warm = False
+        self._workers: set[int] = set()
+
+    def serve(self) -> None:
+        """Do what the caller asks for, message by message."""
+        self._connection.settimeout(_ORPHAN_CHECK_SECONDS)
+        self._connection.send(READY)
         last_used = time.monotonic()
-        message = json.loads(data)
-        if "reap" in message:
-            connection.send(json.dumps({"exit_code": _reap(message["reap"])}).encode())
-            continue
+        while True:
+            try:
+                data, fds, _, _ = socket.recv_fds(self._connection, MESSAGE_BYTES, 2)
+            except TimeoutError:
+                idle = not self._workers and time.monotonic() - last_used > _IDLE_SECONDS
+                # The caller's end may live on in a process that it forked.
+                if idle or os.getppid() != self._parent:
+                    return
+                continue
+            if not data:
+                return
+            message = json.loads(data)
+            if "reap" in message:
+                self._workers.discard(message["reap"])
+                self._connection.send(json.dumps({"exit_code": _reap(message["reap"])}).encode())
+            else:
+                self._fork(message, fds)
+            last_used = time.monotonic()
+
+    def _fork(self, message: dict[str, Any], fds: Sequence[int]) -> None:
+        if message["warm"] and not self._is_warm:
+            sys.meta_path.remove(self._unneeded)
+            self._module.warm()
+            sys.meta_path.insert(0, self._unneeded)
+            self._is_warm = True
+        server = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become_worker(connection, serve, message, fds)
+            try:
+                self._connection.close()
+                self._become_worker(message, server, *fds)
+                os._exit(0)
+            finally:
+                os._exit(1)  # what the server does after a fork must not happen twice
+        self._workers.add(pid)
         for fd in fds:
             os.close(fd)
         handle = os.pidfd_open(pid)
-        socket.send_fds(connection, [json.dumps({"pid": pid}).encode()], [handle])
+        socket.send_fds(self._connection, [json.dumps({"pid": pid}).encode()], [handle])
         os.close(handle)
 
+    def _become_worker(self, message: dict[str, Any], server: int, request_fd: int, answer_fd: int) -> None:
+        limits = self._limits(**message["limits"])
 
-def _become_worker(connection: socket.socket, serve: Serve, message: dict[str, Any], fds: Sequence[int]) -> None:
-    """Never returns: what the fork server does after a fork must not happen twice."""
-    try:
-        connection.close()
-        serve(message, *fds)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    finally:
-        os._exit(0)
+        def begin() -> Runner:
+            self._confine(limits, server, network=self._network)
+            runner: Runner = getattr(self._module, self._opener)(message["option"])
+            return runner
+
+        self._serve_query(begin, limits, request_fd, answer_fd)
 
 
 def _reap(pid: int) -> int:

@@ -52,6 +52,7 @@ def lock(connection: duckdb.DuckDBPyConnection, files: Sequence[str] = ()) -> No
     for setting in (
         f"allowed_paths = [{listed}]",
         "allow_extension_repositories = 'forbidden'",
+        "allowed_configs = ['errors_as_json']",  # how an error is told; the session asks for the place in a query
         "enable_external_access = false",
         "lock_configuration = true",
     ):

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from nait_store import errors
 from nait_store.errors import InvalidInputError, LimitExceededError, NaitStoreError
 from nait_store.query.sandbox.answers import HostileAnswerError, read_answer
 from nait_store.query.sandbox.frames import BrokenConversationError, Conversation, Frame, FrameKind
@@ -25,6 +26,7 @@ _MOST_AT_ONCE = 4
 _QUERY_LIMIT_BYTES = 1 << 20
 _TEXT_LIMIT_CHARACTERS = 4000
 _WARNINGS_LIMIT = 100
+_CLASSES = {one.kind: one for one in vars(errors).values() if isinstance(one, type) and issubclass(one, NaitStoreError)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +85,8 @@ class SandboxPool:
         limits: SandboxLimits,
         compute: Callable[[Sequence[WantedScores]], None] = _compute_nothing,
         option: Any = None,
+        *,
+        warm: bool = False,
     ) -> SandboxAnswer:
         """Run one query.
 
@@ -98,6 +102,8 @@ class SandboxPool:
             resolved and judged like the query itself.
         option
             For what opens the runner: the URL of a store, for example.
+        warm
+            Whether it needs what takes long to load; see :class:`~nait_store.query.sandbox.processes.RunnerSource`.
 
         Returns
         -------
@@ -114,21 +120,21 @@ class SandboxPool:
             Whatever is wrong with the query, as for one that is trusted.
         """
         messages = _spelled(query)
-        with self._turns, self._worker(limits, option) as (server, worker):
+        with self._turns, self._worker(limits, option, warm) as (server, worker):
             try:
                 return _converse(worker.conversation, messages, limits, compute)
             except (BrokenConversationError, HostileAnswerError) as error:
                 raise _ended(server, worker, limits, error) from error
 
     @contextmanager
-    def _worker(self, limits: SandboxLimits, option: Any) -> Iterator[tuple[ForkServer, Worker]]:
+    def _worker(self, limits: SandboxLimits, option: Any, warm: bool) -> Iterator[tuple[ForkServer, Worker]]:
         with ExitStack() as stack:
             try:
                 server = self._server()
-                worker = stack.enter_context(server.worker(limits, option))
+                worker = stack.enter_context(server.worker(limits, option, warm=warm))
             except ForkServerGoneError:  # just now; the next one is new
                 server = self._server()
-                worker = stack.enter_context(server.worker(limits, option))
+                worker = stack.enter_context(server.worker(limits, option, warm=warm))
             yield server, worker
 
     def _server(self) -> ForkServer:
@@ -253,13 +259,9 @@ def _missing(needs: dict[str, Any], limits: SandboxLimits) -> list[WantedScores]
 
 def _error(document: dict[str, Any]) -> NaitStoreError:
     kind, what, next_step = (document.get(key) for key in ("kind", "what", "next_step"))
-    classes = {one.kind: one for one in _subclasses(NaitStoreError)}
-    described = classes.get(str(kind), NaitStoreError)
-    return described(_plain_text(what), next_step=None if next_step is None else _plain_text(next_step))
-
-
-def _subclasses(base: type[NaitStoreError]) -> list[type[NaitStoreError]]:
-    return [base, *(one for child in base.__subclasses__() for one in _subclasses(child))]
+    return _CLASSES.get(str(kind), NaitStoreError)(
+        _plain_text(what), next_step=None if next_step is None else _plain_text(next_step)
+    )
 
 
 def _texts(values: Any, limit: int) -> tuple[str, ...]:

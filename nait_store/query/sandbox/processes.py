@@ -24,7 +24,7 @@ from nait_store.query.sandbox.limits import SandboxLimits
 
 _PACKAGES = Path(__file__).resolve().parents[3]  # the folder that holds nait_store
 _START_SECONDS = 120.0
-_REPLY_SECONDS = 60.0
+_REPLY_SECONDS = 300.0  # compiling kernels may take a minute
 _COMMAND = (
     "import json, sys; a = json.loads(sys.argv[1]); sys.path[:] = a['path']; "
     "from nait_store.query.sandbox.fork_server import main; main(a)"
@@ -52,7 +52,8 @@ class RunnerSource:
     Attributes
     ----------
     opener
-        ``module:function``, which takes an option and returns a runner.
+        ``module:function``, which takes an option and returns a runner. The module may have a function ``warm`` that
+        loads what takes long and few queries need.
     modules
         Modules to import besides, so that they are there before a query is.
     network
@@ -149,7 +150,7 @@ class ForkServer:
         return os.getpid() == self._owner and self._process.poll() is None and self._socket.fileno() >= 0
 
     @contextmanager
-    def worker(self, limits: SandboxLimits, option: Any) -> Iterator[Worker]:
+    def worker(self, limits: SandboxLimits, option: Any, *, warm: bool = False) -> Iterator[Worker]:
         """Fork a confined process, which is dead and gone when the block ends.
 
         Parameters
@@ -158,13 +159,15 @@ class ForkServer:
             How much it may take.
         option
             For what opens its runner: a JSON value.
+        warm
+            Whether to load first what takes long and few queries need; done once.
 
         Raises
         ------
         ForkServerGoneError
             The fork server ended.
         """
-        worker = self._fork(limits, option)
+        worker = self._fork(limits, option, warm)
         try:
             yield worker
         finally:
@@ -192,11 +195,12 @@ class ForkServer:
         if self._process.stderr is not None:
             self._process.stderr.close()
 
-    def _fork(self, limits: SandboxLimits, option: Any) -> Worker:
+    def _fork(self, limits: SandboxLimits, option: Any, warm: bool) -> Worker:
         request_read, request_write = os.pipe()
         answer_read, answer_write = os.pipe()
         try:
-            reply, handles = self._ask({"limits": asdict(limits), "option": option}, [request_read, answer_write])
+            message = {"limits": asdict(limits), "option": option, "warm": warm}
+            reply, handles = self._ask(message, [request_read, answer_write])
         except BaseException:
             os.close(request_write)
             os.close(answer_read)

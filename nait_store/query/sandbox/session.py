@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -14,8 +15,8 @@ from nait_store.catalog.build import Catalog
 from nait_store.catalog.rows import TABLES
 from nait_store.errors import ForbiddenError, InvalidInputError
 from nait_store.query.alignment_table import Pair
+from nait_store.query.arrow_types import portable
 from nait_store.query.functions import FUNCTIONS
-from nait_store.query.messages import translate
 from nait_store.query.sandbox.allow_list import NEXT_STEP, AllowList
 from nait_store.query.sandbox.limits import SandboxLimits
 from nait_store.query.sandbox.lockdown import lock, parsing_connection, sandbox_config
@@ -27,6 +28,11 @@ from nait_store.query.views import ALL_SAMPLES, VIEWS, SelectedRows
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.storage.location import Location
 
+_CLASSES: Mapping[str, type[duckdb.Error]] = {
+    "Conversion Error": duckdb.ConversionException,
+    "IO Error": duckdb.IOException,
+    "Out of Memory Error": duckdb.OutOfMemoryException,
+}
 _BATCH_ROWS = 2048
 """Few, so that a query which gives too much is stopped early."""
 
@@ -131,11 +137,10 @@ class UntrustedSession(QuerySession):
         if table is not None:
             types = tuple(str(field.type) for field in table.schema)
             return Answer(table.to_reader(_BATCH_ROWS), types, (*warnings, *prepared.problems))
-        relation = self._guarded(
-            lambda: self._connection.sql(prepared.text, params=prepared.remaining or None), prepared.columns
-        )
-        reader = self._guarded(lambda: relation.to_arrow_reader(_BATCH_ROWS), prepared.columns)
-        guarded = pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader))
+        text, parameters = prepared.composition.text, prepared.remaining or None
+        relation = self._guarded(lambda: self._connection.sql(text, params=parameters), prepared)
+        reader = self._guarded(lambda: portable(relation).to_arrow_reader(_BATCH_ROWS), prepared)
+        guarded = pa.RecordBatchReader.from_batches(reader.schema, self._batches(reader, prepared))
         return Answer(guarded, tuple(str(kind) for kind in relation.types), (*warnings, *prepared.problems))
 
     def _files(self, prepared: PreparedStatement) -> Sequence[str]:
@@ -146,14 +151,17 @@ class UntrustedSession(QuerySession):
         relations = [self._sources.relation(version) for version in versions]
         return list(dict.fromkeys(path for relation in relations for path in relation.files()))
 
-    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    def _batches(self, reader: pa.RecordBatchReader, prepared: PreparedStatement) -> Iterator[pa.RecordBatch]:
         try:
             yield from reader
-        except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:
-            cause = self._first_error.take()
-            if cause is not None:
-                raise cause from error
-            raise translate(error) from error
+        except (pa.ArrowException, OSError) as error:
+            # Arrow passes on the text of DuckDB's error, and not its class.
+            self._guarded(functools.partial(_raise_again, error), prepared)
+
+
+def _raise_again(error: Exception) -> None:
+    text = str(error)
+    raise _CLASSES.get(text.partition(":")[0], duckdb.Error)(text) from error
 
 
 class UntrustedStatement:
