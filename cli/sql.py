@@ -88,6 +88,11 @@ def sql(
         raise InvalidInputError("the query is empty", next_step='give SQL, e.g. "SELECT * FROM activation_sets"')
     limits = _limits(sandbox, timeout, memory, max_output, new_scores)
     parameters, tables = parse_parameters(param or []), parse_tables(table or [])
+    if explain and sandbox:
+        raise InvalidInputError(
+            "--explain and --sandbox exclude each other: a query is explained by this process",
+            next_step="leave one of them out",
+        )
     if explain:
         from nait_store.cli.plan_view import plan_blocks, plan_value
 

@@ -13,12 +13,16 @@ from nait_store.errors import InvalidInputError
 from nait_store.query.arguments import named_parameters
 from nait_store.query.arrow_types import with_plain_integers
 from nait_store.query.result import QueryResult
+from nait_store.query.sandbox.confinement import Reach
 from nait_store.query.sandbox.limits import SandboxLimits
 from nait_store.query.sandbox.pool import shared_pool
-from nait_store.query.sandbox.processes import RunnerSource
+from nait_store.query.sandbox.processes import RunnerSource, RunnerTask
 from nait_store.query.sandbox.runner import UntrustedQuery
 from nait_store.query.sources import WantedScores
+from nait_store.query.spelling import without_wildcards
 from nait_store.query.views import VIEWS
+from nait_store.storage import layout
+from nait_store.storage.cache_folder import cache_folder
 from nait_store.storage.location import Location
 
 if TYPE_CHECKING:
@@ -59,9 +63,23 @@ def run_untrusted(
         # Kept fresh here, because the query's process can write nothing.
         store.catalog.path_for_reading()
     warm = any(name in query.lower() for name in _SCANNING)
-    answer = pool.run(UntrustedQuery(query, named_parameters(params), given), limits, compute, store.url, warm=warm)
+    task = RunnerTask(store.url, _reach(store.location), _environment(store.location), warm)
+    answer = pool.run(UntrustedQuery(query, named_parameters(params), given), limits, compute, task)
     table = with_plain_integers(answer.table, list(answer.duckdb_types))
     return QueryResult(table, tuple(dict.fromkeys([*answer.warnings, *warnings])))
+
+
+def _reach(location: Location) -> Reach:
+    root = location.local_path()
+    if root is None:
+        # Clients of remote filesystems read what they like: certificates, names of hosts, credentials.
+        return Reach(readable=None, network=True)
+    # Sets and profiles may be links to other disks; of scores there may be thousands, and none is a folder.
+    folders = [root, *(entry for entry in root.iterdir() if entry.is_dir() and entry.name != layout.SCORES)]
+    linked = [entry.resolve() for folder in folders for entry in folder.iterdir() if entry.is_symlink()]
+    # A file below a folder whose name has characters of a pattern is found by listing the folder above.
+    patterns = [path.parent for path in (root, *root.parents) if without_wildcards(path.name) != path.name]
+    return Reach(tuple(map(str, (root, cache_folder(), *linked))), tuple(map(str, patterns)))
 
 
 def _source(location: Location) -> RunnerSource:
@@ -70,7 +88,10 @@ def _source(location: Location) -> RunnerSource:
             f"untrusted SQL cannot be run over {location.url}, which lives in this process alone",
             next_step="copy the store to a folder, or leave the sandbox out for SQL that you trust",
         )
+    # The client of a remote filesystem takes long to import.
+    return RunnerSource(_OPENER, () if location.is_local else (get_filesystem_class(location.protocol).__module__,))
+
+
+def _environment(location: Location) -> dict[str, str]:
     passed = _CACHE_VARIABLES if location.is_local else (*_CACHE_VARIABLES, *_REMOTE_PREFIXES)
-    modules = () if location.is_local else (get_filesystem_class(location.protocol).__module__,)
-    environment = {name: value for name, value in os.environ.items() if name.upper().startswith(passed)}
-    return RunnerSource(_OPENER, modules, location.is_remote, tuple(sorted(environment.items())))
+    return {name: value for name, value in os.environ.items() if name.upper().startswith(passed)}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from nait_store.query.sandbox import landlock
+from nait_store.query.sandbox.confinement import Reach
 from nait_store.query.sandbox.limits import SandboxLimits
 from nait_store.query.sandbox.lockdown import lock
 from nait_store.query.sandbox.pool import SandboxPool
-from nait_store.query.sandbox.processes import RunnerSource
+from nait_store.query.sandbox.processes import RunnerSource, RunnerTask
 from nait_store.query.sandbox.runner import UntrustedQuery
 from tests.sandbox.attacks import OTHER_STATEMENTS, SELECTS, WRITES_IN_A_SELECT, Attack
 
 Bench = Any  # of conftest.py, which importlib mode cannot import
+EVERYWHERE = Reach(readable=None)
 LIMITS = SandboxLimits(wall_seconds=5, memory_bytes=192 << 20, output_bytes=1 << 20)
 
 
@@ -38,13 +42,13 @@ def without_any() -> Iterator[SandboxPool]:
         yield pool
 
 
-def _try(pool: SandboxPool, queries: Sequence[str], *files: str) -> list[str]:
+def _try(pool: SandboxPool, queries: Sequence[str], *files: str, reach: Reach = EVERYWHERE) -> list[str]:
     """What comes of queries, one after the other in one process: rows or an error, as text."""
     tables = {
         "activation_sets": pa.table({"activation_set": ["pool"], "model": ["m"]}),
         "attempts": pa.table({"query": queries}),
     }
-    answer = pool.run(UntrustedQuery("", {}, tables), LIMITS, option=files)
+    answer = pool.run(UntrustedQuery("", {}, tables), LIMITS, task=RunnerTask(files, reach))
     outcomes: list[str] = answer.table["outcome"].to_pylist()
     return outcomes
 
@@ -109,13 +113,29 @@ def test_with_the_kernel_alone_nothing_is_written(bench: Bench, without_any: San
     assert bench.fingerprint() == before
 
 
+@pytest.mark.skipif(not landlock.is_available(), reason="this kernel has no Landlock")
+def test_with_the_kernel_alone_nothing_is_read_but_the_store(bench: Bench, without_any: SandboxPool) -> None:
+    store, secret = bench.places["{store}"], f"{bench.tree}/secret.csv"
+    queries = [f"SELECT length(content) FROM read_text('{path}')" for path in (f"{store}/store.json", secret)]
+    reach = Reach(readable=(store,))
+    allowed, refused = _try(without_any, queries, reach=reach)
+    assert int(allowed.strip("[](),")) > 0
+    assert "Permission denied" in refused
+    [listed] = _try(without_any, [f"SELECT file FROM glob('{bench.tree}/*')"], reach=reach)
+    assert "secret" not in listed
+    [listed] = _try(
+        without_any, [f"SELECT file FROM glob('{bench.tree}/*')"], reach=replace(reach, listable=(str(bench.tree),))
+    )
+    assert "secret" in listed
+
+
 CONFINED = """
 import ctypes, errno, os, resource, signal, socket, subprocess, sys, threading
-from nait_store.query.sandbox.confinement import confine
+from nait_store.query.sandbox.confinement import Reach, confine
 from nait_store.query.sandbox.limits import SandboxLimits
 
 path = sys.argv[1]
-confine(SandboxLimits(memory_bytes=64 << 20), os.getppid())
+confine(SandboxLimits(memory_bytes=64 << 20), os.getppid(), Reach(None))
 
 
 def attempt(name, call):

@@ -9,9 +9,11 @@ import os
 import resource
 import signal
 import struct
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from nait_store.query.sandbox import syscall_filter
+from nait_store.query.sandbox import landlock, syscall_filter
 from nait_store.query.sandbox.limits import SandboxLimits
 
 _PR_SET_PDEATHSIG = 1
@@ -20,11 +22,36 @@ _CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 _MACHINERY_BYTES, _THREAD_BYTES = 256 << 20, 16 << 20
 """Address space that DuckDB, Arrow and each thread reserve without using it."""
 
+_SYSTEM = (
+    *("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/usr/share/zoneinfo"),
+    *("/dev/null", "/dev/urandom", "/proc/meminfo", "/proc/self/cgroup", "/sys/fs/cgroup"),
+)
+"""Shared libraries, time zones, and what DuckDB looks at to learn how much memory there is."""
+
 _OPEN_FILES = 4096  # a set may have thousands of segments
 _CPU_GRACE_SECONDS = 5
 
 
-def confine(limits: SandboxLimits, parent: int, *, network: bool = False) -> None:
+@dataclass(frozen=True)
+class Reach:
+    """What a process needs to get at besides Python and its packages.
+
+    Attributes
+    ----------
+    readable
+        Folders that it may read; None for all there are. Kernels without Landlock let it read all in any case.
+    listable
+        Folders in which, and below which, it may look at names.
+    network
+        Whether it may open sockets.
+    """
+
+    readable: tuple[str, ...] | None = ()
+    listable: tuple[str, ...] = ()
+    network: bool = False
+
+
+def confine(limits: SandboxLimits, parent: int, reach: Reach) -> None:
     """Limit this process, whose threads all stay within the limits, too.
 
     Parameters
@@ -33,13 +60,13 @@ def confine(limits: SandboxLimits, parent: int, *, network: bool = False) -> Non
         How much it may take. The caller of the query enforces the wall limit; here only processor time is limited.
     parent
         Process without which this one must not live.
-    network
-        Whether it needs the network, for a store that is not on a local disk.
+    reach
+        What it needs to get at.
 
     Raises
     ------
     InvalidInputError
-        The kernel does not take the system call filter.
+        The kernel does not take the system call filter, or has Landlock and refuses it.
     """
     _die_with(parent)
     with contextlib.suppress(OSError):
@@ -58,7 +85,11 @@ def confine(limits: SandboxLimits, parent: int, *, network: bool = False) -> Non
     ):
         _lower(kind, value)
     _drop_capabilities()
-    syscall_filter.install(network=network)
+    syscall_filter.forbid_new_privileges()
+    if reach.readable is not None:
+        installed = (sys.prefix, sys.base_prefix, *filter(None, sys.path))
+        landlock.restrict((*reach.readable, *installed, *_SYSTEM), reach.listable)
+    syscall_filter.install(network=reach.network)
 
 
 def _die_with(parent: int) -> None:

@@ -52,7 +52,7 @@ def main(arguments: dict[str, Any]) -> None:
     ----------
     arguments
         ``socket``: number of the inherited socket; ``parent``: process id of the caller; ``runner``: what opens a
-        runner, ``module:function``; ``modules``: what to import besides; ``network``: whether sockets are needed.
+        runner, ``module:function``; ``modules``: what to import besides.
     """
     server = _Server(arguments)
     quiet = os.open(os.devnull, os.O_WRONLY)
@@ -68,7 +68,7 @@ class _Server:
 
     def __init__(self, arguments: dict[str, Any]) -> None:
         self._connection = socket.socket(fileno=arguments["socket"])
-        self._parent, self._network = arguments["parent"], arguments["network"]
+        self._parent = arguments["parent"]
         self._unneeded = _Unneeded()
         sys.meta_path.insert(0, self._unneeded)
         for name in arguments["modules"]:
@@ -79,7 +79,8 @@ class _Server:
         from nait_store.query.sandbox import confinement, worker
         from nait_store.query.sandbox.limits import SandboxLimits
 
-        self._confine, self._serve_query, self._limits = confinement.confine, worker.serve, SandboxLimits
+        self._confine, self._reach = confinement.confine, confinement.Reach
+        self._serve_query, self._limits = worker.serve, SandboxLimits
         self._is_warm = False
         self._workers: set[int] = set()
 
@@ -131,9 +132,10 @@ class _Server:
 
     def _become_worker(self, message: dict[str, Any], server: int, request_fd: int, answer_fd: int) -> None:
         limits = self._limits(**message["limits"])
+        os.environ.update(message["environment"])
 
         def begin() -> Runner:
-            self._confine(limits, server, network=self._network)
+            self._confine(limits, server, self._reach(**message["reach"]))
             runner: Runner = getattr(self._module, self._opener)(message["option"])
             return runner
 

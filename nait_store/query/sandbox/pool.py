@@ -18,7 +18,7 @@ from nait_store.errors import InvalidInputError, LimitExceededError, NaitStoreEr
 from nait_store.query.sandbox.answers import HostileAnswerError, read_answer
 from nait_store.query.sandbox.frames import BrokenConversationError, Conversation, Frame, FrameKind
 from nait_store.query.sandbox.limits import SandboxLimits, over_new_scores, over_output
-from nait_store.query.sandbox.processes import ForkServer, ForkServerGoneError, RunnerSource, Worker
+from nait_store.query.sandbox.processes import ForkServer, ForkServerGoneError, RunnerSource, RunnerTask, Worker
 from nait_store.query.sandbox.runner import UntrustedQuery
 from nait_store.query.sources import WantedScores
 
@@ -84,9 +84,7 @@ class SandboxPool:
         query: UntrustedQuery,
         limits: SandboxLimits,
         compute: Callable[[Sequence[WantedScores]], None] = _compute_nothing,
-        option: Any = None,
-        *,
-        warm: bool = False,
+        task: RunnerTask = RunnerTask(),  # noqa: B008 - it is frozen
     ) -> SandboxAnswer:
         """Run one query.
 
@@ -100,10 +98,8 @@ class SandboxPool:
             Called in this process with the scores that it needs and that are not stored, at most
             ``limits.new_scores`` of them. The names come from a process that has read the query: they are to be
             resolved and judged like the query itself.
-        option
-            For what opens the runner: the URL of a store, for example.
-        warm
-            Whether it needs what takes long to load; see :class:`~nait_store.query.sandbox.processes.RunnerSource`.
+        task
+            What to open the runner with.
 
         Returns
         -------
@@ -120,21 +116,21 @@ class SandboxPool:
             Whatever is wrong with the query, as for one that is trusted.
         """
         messages = _spelled(query)
-        with self._turns, self._worker(limits, option, warm) as (server, worker):
+        with self._turns, self._worker(limits, task) as (server, worker):
             try:
                 return _converse(worker.conversation, messages, limits, compute)
             except (BrokenConversationError, HostileAnswerError) as error:
                 raise _ended(server, worker, limits, error) from error
 
     @contextmanager
-    def _worker(self, limits: SandboxLimits, option: Any, warm: bool) -> Iterator[tuple[ForkServer, Worker]]:
+    def _worker(self, limits: SandboxLimits, task: RunnerTask) -> Iterator[tuple[ForkServer, Worker]]:
         with ExitStack() as stack:
             try:
                 server = self._server()
-                worker = stack.enter_context(server.worker(limits, option, warm=warm))
+                worker = stack.enter_context(server.worker(limits, task))
             except ForkServerGoneError:  # just now; the next one is new
                 server = self._server()
-                worker = stack.enter_context(server.worker(limits, option, warm=warm))
+                worker = stack.enter_context(server.worker(limits, task))
             yield server, worker
 
     def _server(self) -> ForkServer:

@@ -10,14 +10,15 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.query.sandbox import syscall_filter
+from nait_store.query.sandbox.confinement import Reach
 from nait_store.query.sandbox.fork_server import MESSAGE_BYTES, READY
 from nait_store.query.sandbox.frames import Conversation
 from nait_store.query.sandbox.limits import SandboxLimits
@@ -56,16 +57,32 @@ class RunnerSource:
         loads what takes long and few queries need.
     modules
         Modules to import besides, so that they are there before a query is.
-    network
-        Whether it needs the network.
-    environment
-        Variables that it needs, and their values. All others are withheld, but for those that importing needs.
     """
 
     opener: str
     modules: tuple[str, ...] = ()
-    network: bool = False
-    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class RunnerTask:
+    """What one process opens its runner with.
+
+    Attributes
+    ----------
+    option
+        For the opener, a JSON value: the URL of a store, for example.
+    reach
+        What it needs to get at.
+    environment
+        Variables that it needs, and their values. All others are withheld, but for those that importing needs.
+    warm
+        Whether to load first what takes long and few queries need.
+    """
+
+    option: Any = None
+    reach: Reach = field(default_factory=Reach)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    warm: bool = False
 
 
 @dataclass(eq=False)
@@ -123,7 +140,6 @@ class ForkServer:
                 "socket": theirs.fileno(),
                 "runner": source.opener,
                 "modules": source.modules,
-                "network": source.network,
             }
             try:
                 self._process = subprocess.Popen(
@@ -133,7 +149,7 @@ class ForkServer:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     pass_fds=[theirs.fileno()],
-                    env={**environment, **_FIXED_VARIABLES, **dict(source.environment)},
+                    env={**environment, **_FIXED_VARIABLES},
                     cwd="/",
                     start_new_session=True,  # Ctrl-C is the caller's affair
                 )
@@ -150,24 +166,22 @@ class ForkServer:
         return os.getpid() == self._owner and self._process.poll() is None and self._socket.fileno() >= 0
 
     @contextmanager
-    def worker(self, limits: SandboxLimits, option: Any, *, warm: bool = False) -> Iterator[Worker]:
+    def worker(self, limits: SandboxLimits, task: RunnerTask) -> Iterator[Worker]:
         """Fork a confined process, which is dead and gone when the block ends.
 
         Parameters
         ----------
         limits
             How much it may take.
-        option
-            For what opens its runner: a JSON value.
-        warm
-            Whether to load first what takes long and few queries need; done once.
+        task
+            What to open its runner with.
 
         Raises
         ------
         ForkServerGoneError
             The fork server ended.
         """
-        worker = self._fork(limits, option, warm)
+        worker = self._fork(limits, task)
         try:
             yield worker
         finally:
@@ -195,11 +209,11 @@ class ForkServer:
         if self._process.stderr is not None:
             self._process.stderr.close()
 
-    def _fork(self, limits: SandboxLimits, option: Any, warm: bool) -> Worker:
+    def _fork(self, limits: SandboxLimits, task: RunnerTask) -> Worker:
         request_read, request_write = os.pipe()
         answer_read, answer_write = os.pipe()
         try:
-            message = {"limits": asdict(limits), "option": option, "warm": warm}
+            message = {"limits": asdict(limits), **asdict(task)}
             reply, handles = self._ask(message, [request_read, answer_write])
         except BaseException:
             os.close(request_write)

@@ -117,10 +117,9 @@ def install(*, network: bool = False) -> None:
     InvalidInputError
         The kernel does not take the filter.
     """
+    forbid_new_privileges()
     program = _program(platform.machine(), os.getpid(), network=network)
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise _refusal("prctl")
     code = ctypes.create_string_buffer(program, len(program))
     # struct sock_fprog: a 16-bit count, padding, a pointer
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
@@ -129,6 +128,18 @@ def install(*, network: bool = False) -> None:
     flags = ctypes.c_ulong(_SECCOMP_FILTER_FLAG_TSYNC)
     if libc.syscall(ctypes.c_long(number), ctypes.c_ulong(_SECCOMP_SET_MODE_FILTER), flags, pointer) != 0:
         raise _refusal("seccomp")
+
+
+def forbid_new_privileges() -> None:
+    """Let no program that this process might start have more rights than it; filters are for such processes alone.
+
+    Raises
+    ------
+    InvalidInputError
+        The kernel does not.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise _refusal("prctl")
 
 
 def _refusal(call: str) -> InvalidInputError:
