@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import duckdb
@@ -19,6 +20,8 @@ from nait_store.catalog.rows import TABLES
 from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.query.arguments import Arguments, bound_parameters
+from nait_store.query.arrow_types import fetch_arrow
+from nait_store.query.composition import Composition, compose
 from nait_store.query.features import FeatureContext
 from nait_store.query.functions import FUNCTIONS
 from nait_store.query.interruption import interruptible
@@ -26,9 +29,8 @@ from nait_store.query.lazy_table import FirstError
 from nait_store.query.messages import translate
 from nait_store.query.names import Names, StatementNames
 from nait_store.query.plan import StatementPlan, plan_statement
-from nait_store.query.result import QueryResult, with_plain_integers
+from nait_store.query.result import QueryResult
 from nait_store.query.sources import Source, Sources
-from nait_store.query.spelling import identifier
 from nait_store.query.statement import Node, Statement, StatementParser, parameters_in
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
@@ -44,6 +46,8 @@ __all__ = ["QueryResult", "QuerySession", "StatementPlan"]
 T = TypeVar("T")
 RESERVED = (*TABLES, *VIEWS, *FUNCTIONS)
 """Names that mean something in every statement."""
+_REFUSALS = (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
+"""What may come before a statement runs, and have a place in it."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,9 @@ class _Prepared:
     """Values of those that still occur once the calls are replaced."""
     problems: tuple[str, ...]
 
-    @property
-    def text(self) -> str:
-        return _compose(self.statement, self.sources)
+    @cached_property
+    def composition(self) -> Composition:
+        return compose(self.statement, self.sources)
 
     @property
     def columns(self) -> list[str]:
@@ -238,13 +242,14 @@ class QuerySession:
             self._scores.compute([(pair.version, pair.target) for pair in pairs])
         table = None if statement.explains else self._run_top_first(prepared)
         if table is None:
-            table = self._fetch(prepared.text, prepared.remaining, prepared.columns)
+            table = self._fetch(prepared.composition.text, prepared.remaining, prepared)
         warnings = [text for source in prepared.sources for text in source.warnings]
         return QueryResult(table, tuple(dict.fromkeys([*warnings, *self._scores.take_warnings(), *prepared.problems])))
 
     def _check(self, prepared: _Prepared) -> None:
         """Let DuckDB bind a statement, which finds unknown columns and wrong types, and runs nothing."""
-        self._guarded(lambda: self._connection.sql(prepared.text, params=prepared.remaining or None), prepared.columns)
+        text, parameters = prepared.composition.text, prepared.remaining or None
+        self._guarded(lambda: self._connection.sql(text, params=parameters), prepared)
 
     def _load_catalog(self) -> None:
         # SHOW TABLES lists what is registered; only the user's own tables belong there.
@@ -282,7 +287,7 @@ class QuerySession:
             if not tables:
                 return None
             with self._registered(tables):
-                return self._fetch(_compose(statement, sources), prepared.remaining)
+                return self._fetch(compose(statement, sources).text, prepared.remaining)
         except NaitStoreError:
             # The statement as written gives the answer, or the message that fits what the user wrote.
             return None
@@ -303,16 +308,11 @@ class QuerySession:
             for name in done:
                 self._connection.unregister(name)
 
-    def _fetch(self, text: str, parameters: dict[str, Any], columns: Sequence[str] = ()) -> pa.Table:
-        def fetch() -> pa.Table:
-            relation = self._connection.sql(text, params=parameters or None)
-            types = [str(kind) for kind in relation.types]
-            return with_plain_integers(relation.to_arrow_table(), types)
+    def _fetch(self, text: str, parameters: dict[str, Any], prepared: _Prepared | None = None) -> pa.Table:
+        return self._guarded(lambda: fetch_arrow(self._connection.sql(text, params=parameters or None)), prepared)
 
-        return self._guarded(fetch, columns)
-
-    def _guarded(self, run: Callable[[], T], columns: Sequence[str] = ()) -> T:
-        """Run something in DuckDB; errors come out as ours, Ctrl-C as KeyboardInterrupt."""
+    def _guarded(self, run: Callable[[], T], prepared: _Prepared | None = None) -> T:
+        """Run something in DuckDB; errors come out as ours, with their place, and Ctrl-C as KeyboardInterrupt."""
         self._first_error.take()
         try:
             return interruptible(self._connection, run, lambda: self._first_error.keep(KeyboardInterrupt()))
@@ -324,7 +324,12 @@ class QuerySession:
                 raise KeyboardInterrupt from error
             if not isinstance(error, duckdb.Error):
                 raise
-            raise translate(error, tables=RESERVED, sets=self._names.sets.names(), columns=columns) from error
+            columns = [] if prepared is None else prepared.columns
+            place = ""
+            if prepared is not None and isinstance(error, _REFUSALS):
+                place = prepared.composition.excerpt(self._connection, prepared.remaining)
+            sets = self._names.sets.names()
+            raise translate(error, tables=RESERVED, sets=sets, columns=columns, place=place) from error
 
 
 def _no_selections(reference: str) -> pa.Table:
@@ -347,30 +352,6 @@ def _connect(location: Location) -> duckdb.DuckDBPyConnection:
     if not location.is_local:
         connection.register_filesystem(url_to_fs(location.url)[0])
     return connection
-
-
-def _compose(statement: Statement, sources: Sequence[Source]) -> str:
-    """The statement with every call replaced by what stands for it; all the rest stays as written."""
-    edits: list[tuple[int, int, bytes]] = []
-    for source in sources:
-        call = source.call
-        # What a call without alias is called by the rest of the statement.
-        alias = b"" if call.alias else f" AS {identifier(call.relation_name)}".encode()  # SIMILAR is a keyword
-        if source.is_constant:
-            edits.append((call.start, call.end, f"(\n{source.sql}\n)".encode() + alias))
-        else:
-            edits.append((call.start, call.name_end, source.sql.encode()))
-            edits.append((call.end, call.end, alias))
-    # With some of them gone, the other question marks would count differently.
-    replaced = [(start, end) for start, end, _ in edits]
-    for at, name in statement.question_marks:
-        if not any(start <= at < end for start, end in replaced):
-            edits.append((at, at + 1, f"${name}".encode()))
-    parts, position = [], 0
-    for start, end, text in sorted(edits, key=lambda edit: edit[:2]):
-        parts += [statement.text[position:start], text]
-        position = end
-    return b"".join([*parts, statement.text[position:]]).decode()
 
 
 def _remaining(statement: Statement, sources: Sequence[Source], parameters: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
-    from nait_store.query.session import QueryResult, QuerySession
+    from nait_store.query.session import QueryResult, QuerySession, StatementPlan
     from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport, Target
@@ -223,18 +223,55 @@ class Store:
         Parameters
         ----------
         query
-            One statement.
+            One SELECT, in DuckDB's SQL.
         params
-            Values of ``$name`` or ``?`` in it.
+            Values of ``$name`` from a mapping, of ``?`` and ``$1`` from a sequence.
         tables
-            Data frames or Arrow tables that the query may read, by name.
+            What else the query may read, by name: pandas, polars and Arrow tables, earlier results, dicts of columns,
+            and paths, globs or fsspec URLs of Parquet, CSV, JSON, JSON Lines or Arrow files. Your program's variables
+            are never looked at.
 
         Returns
         -------
         QueryResult
-            With ``.df()``, ``.arrow()``, ``.pl()``, ``.fetchall()``.
+            With ``.df()``, ``.pl()``, ``.arrow()``, ``.fetchall()``, ``.to_dicts()``; all rows, in memory.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown set, profile, version, table, column, function or file.
+        InvalidInputError
+            Not one query; parameters or tables that do not fit; an error of the query itself.
+        IncompatibleError
+            A profile that was built on activations that mean something else.
         """
         return self.session.sql(query, params, tables=tables)
+
+    def explain(
+        self,
+        query: str,
+        params: Mapping[str, Any] | Sequence[Any] | None = None,
+        *,
+        tables: Mapping[str, Any] | None = None,
+    ) -> StatementPlan:
+        """Say what :meth:`sql` would scan for a query, without running it.
+
+        Parameters
+        ----------
+        query, params, tables
+            As for :meth:`sql`.
+
+        Returns
+        -------
+        StatementPlan
+            Which scores are stored, which passes over arrays the others take, and their bytes.
+
+        Raises
+        ------
+        NaitStoreError
+            As :meth:`sql` would, for slips in the query too.
+        """
+        return self.session.explain(query, params, tables=tables)
 
     def score(self, set: str, *profiles: str, force: bool = False) -> tuple[ScoreWork, list[str]]:  # noqa: A002
         """Compute and keep the scores of a set under profiles, in one pass over the arrays.
