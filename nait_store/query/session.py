@@ -37,7 +37,7 @@ from nait_store.query.stored_scores import StoredScores
 from nait_store.query.top_k import find_top_k
 from nait_store.query.top_rows import columns_in_use, find_best, read_samples
 from nait_store.query.user_tables import UserTables
-from nait_store.query.views import VIEWS, SelectedRows, Views
+from nait_store.query.views import VIEWS, SelectedRows, Views, create_views
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.storage.location import Location
 
@@ -257,7 +257,7 @@ class QuerySession:
         first = self._catalog_state is None
         self._catalog_state = self._catalog.load_into(self._connection, self._catalog_state)
         if first:
-            self._views.create()
+            create_views(self._connection)
 
     def _run_top_first(self, prepared: _Prepared) -> pa.Table | None:
         """Run the statement with its top rows found first; None where it has no such form, or that fails."""
