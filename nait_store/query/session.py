@@ -38,7 +38,7 @@ from nait_store.query.stored_scores import StoredScores
 from nait_store.query.top_k import find_top_k
 from nait_store.query.top_rows import columns_in_use, find_best, read_samples
 from nait_store.query.user_tables import UserTables
-from nait_store.query.views import VIEWS, SelectedRows, Views
+from nait_store.query.views import VIEWS, SelectedRows, Views, create_views
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.storage.location import Location
 
@@ -300,7 +300,7 @@ class QuerySession:
         first = self._catalog_state is None
         self._catalog_state = self._catalog.load_into(self._connection, self._catalog_state)
         if first:
-            self._views.create()
+            create_views(self._connection)
 
     def _run_top_first(self, prepared: PreparedStatement) -> pa.Table | None:
         """Run the statement with its top rows found first; None where it has no such form, or that fails."""
@@ -367,12 +367,21 @@ class QuerySession:
                 raise KeyboardInterrupt from error
             if not isinstance(error, duckdb.Error):
                 raise
-            columns = [] if prepared is None else prepared.columns
+            columns, fields = [], {}
+            if prepared is not None:
+                columns, fields = prepared.columns, self._fields_elsewhere(prepared)
             place = ""
             if prepared is not None and isinstance(error, _REFUSALS):
                 place = prepared.composition.excerpt(self._connection, prepared.remaining)
             sets = self._names.sets.names()
-            raise translate(error, tables=RESERVED, sets=sets, columns=columns, place=place) from error
+            raise translate(error, tables=RESERVED, sets=sets, columns=columns, fields=fields, place=place) from error
+
+    def _fields_elsewhere(self, prepared: _Prepared) -> dict[str, str]:
+        """Columns of samples of the sets that a statement reads, unless it reads those: where each is to be had."""
+        if any(source.version is not None for source in prepared.sources):
+            return {}
+        versions = [pair.version for source in prepared.sources for pair in source.pairs]
+        return {name: f"samples('{v.name}')" for v in versions for name in self._sources.relation(v).columns}
 
 
 def _no_selections(reference: str) -> pa.Table:
@@ -393,6 +402,7 @@ def _connect(location: Location, settings: Mapping[str, str | bool | int]) -> du
         },
     )
     connection.execute("SET TimeZone = 'UTC'").fetchall()
+    connection.execute("SET enable_progress_bar = false").fetchall()  # notebooks would show one beside ours
     if not location.is_local:
         connection.register_filesystem(url_to_fs(location.url)[0])
     return connection
