@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from nait_store.cli.console import Console
 from nait_store.cli.main import EXIT_USAGE
-from nait_store.cli.options import open_store, parse_parameters, parse_tables
+from nait_store.cli.options import open_store, parse_bytes, parse_parameters, parse_tables
 from nait_store.errors import InvalidInputError, NotFoundError
+
+if TYPE_CHECKING:
+    from nait_store.query.sandbox.limits import SandboxLimits
 
 
 def sql(
@@ -49,6 +52,23 @@ def sql(
             show_default=False,
         ),
     ] = False,
+    sandbox: Annotated[
+        bool,
+        typer.Option("--sandbox", help="The query is not yours: let it read the store and nothing else (Linux)."),
+    ] = False,
+    timeout: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="With --sandbox: stop it then.", show_default="10")
+    ] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="With --sandbox: what it may need.", show_default="1GiB")
+    ] = None,
+    max_output: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="With --sandbox: what it may give.", show_default="64MiB")
+    ] = None,
+    new_scores: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="With --sandbox: profiles that may be scored for it.", show_default="4"),
+    ] = None,
 ) -> None:
     """Query samples, scores and metadata with DuckDB's SQL.
 
@@ -66,7 +86,13 @@ def sql(
         raise typer.Exit(EXIT_USAGE)
     if not text.strip():
         raise InvalidInputError("the query is empty", next_step='give SQL, e.g. "SELECT * FROM activation_sets"')
+    limits = _limits(sandbox, timeout, memory, max_output, new_scores)
     parameters, tables = parse_parameters(param or []), parse_tables(table or [])
+    if explain and sandbox:
+        raise InvalidInputError(
+            "--explain and --sandbox exclude each other: a query is explained by this process",
+            next_step="leave one of them out",
+        )
     if explain:
         from nait_store.cli.plan_view import plan_blocks, plan_value
 
@@ -78,7 +104,7 @@ def sql(
     chosen = query_output.choose_form(form, out, as_json=console.as_json)
     target = query_output.open_target(out, overwrite=force)
     with console.progress() as progress:
-        result = open_store(console, progress).sql(text, parameters, tables=tables)
+        result = open_store(console, progress).sql(text, parameters, tables=tables, sandbox=limits)
     console.warn(result.warnings)
     query_output.write(result.arrow(), chosen, target, console)
 
@@ -112,3 +138,26 @@ def _read_file(file: str) -> str:
         raise InvalidInputError(
             f"the query cannot be read from {file!r}: {reason}", next_step="name a text file with one SELECT"
         ) from error
+
+
+def _limits(
+    sandbox: bool, timeout: float | None, memory: str | None, max_output: str | None, new_scores: int | None
+) -> SandboxLimits | bool:
+    given: dict[str, Any] = {"--timeout": timeout, "--memory": memory, "--max-output": max_output}
+    given["--new-scores"] = new_scores
+    if not sandbox:
+        for option, value in given.items():
+            if value is not None:
+                raise InvalidInputError(
+                    f"{option} is a limit of the sandbox", next_step="add --sandbox, or leave it out"
+                )
+        return False
+    from nait_store.query.sandbox.limits import SandboxLimits
+
+    limits: dict[str, Any] = {
+        "wall_seconds": timeout,
+        "memory_bytes": None if memory is None else parse_bytes("--memory", memory),
+        "output_bytes": None if max_output is None else parse_bytes("--max-output", max_output),
+        "new_scores": new_scores,
+    }
+    return SandboxLimits(**{name: value for name, value in limits.items() if value is not None})

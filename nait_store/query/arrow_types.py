@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import duckdb
@@ -31,18 +32,35 @@ def fetch_arrow(relation: duckdb.DuckDBPyRelation) -> pa.Table:
         value fits, else decimal(38, 0). Values of types without a portable Arrow form are text, as DuckDB spells them:
         UHUGEINT, BIGNUM, BIT, INTERVAL, TIME WITH TIME ZONE, UNION, VARIANT, GEOMETRY.
     """
-    types = relation.types
-    replaced = [_with_text(kind) for kind in types]
-    if any(text is not None for text in replaced):
-        relation = relation.project(
-            ", ".join(
-                f"{f'#{i}' if text is None else f'CAST(#{i} AS {text})'} AS {identifier(name)}"
-                for i, (name, text) in enumerate(zip(relation.columns, replaced, strict=True), start=1)
-            )
+    types = [str(kind) for kind in relation.types]
+    return with_plain_integers(portable(relation).to_arrow_table(), types)
+
+
+def portable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The query with text in place of types without a portable Arrow form."""
+    replaced = [_with_text(kind) for kind in relation.types]
+    if all(text is None for text in replaced):
+        return relation
+    return relation.project(
+        ", ".join(
+            f"{f'#{i}' if text is None else f'CAST(#{i} AS {text})'} AS {identifier(name)}"
+            for i, (name, text) in enumerate(zip(relation.columns, replaced, strict=True), start=1)
         )
-    table = relation.to_arrow_table()
+    )
+
+
+def with_plain_integers(table: pa.Table, types: Sequence[str]) -> pa.Table:
+    """The rows with 64-bit integers in place of 128-bit ones where every value of a column fits.
+
+    Parameters
+    ----------
+    table
+        Rows of a query; 128-bit integers arrive as decimal(38, 0).
+    types
+        DuckDB's type of each column.
+    """
     for i, kind in enumerate(types):
-        if kind.id == "hugeint":
+        if kind == "HUGEINT":
             try:
                 column = pc.cast(table.column(i), pa.int64())
             except pa.ArrowInvalid:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 
 import nait_store
-from nait_store.query.features import FEATURE_FUNCTIONS
 from nait_store.query.functions import FUNCTIONS
 from nait_store.schemas.capture import Feature
 from tests.docs.pages import REPOSITORY, run
@@ -21,8 +20,6 @@ from tests.docs.worked_queries import PAGE, WorkedQuery, differ, shown_rows, wor
 QUERIES = worked_queries()
 BY_TITLE = {query.title: query for query in QUERIES}
 _PROFILES = ("math@2", "code@1", "math-paper@1")
-_OF_SCORES = {"samples", "alignment", "alignment_all", "alignment_layers"}
-_NOT_BUILT = [name for name in FUNCTIONS if name not in FEATURE_FUNCTIONS and name not in _OF_SCORES]
 
 Floats = NDArray[np.float64]
 
@@ -71,8 +68,6 @@ def test_the_page_has_at_least_25_questions() -> None:
 
 @pytest.mark.parametrize("query", QUERIES, ids=[query.title for query in QUERIES])
 def test_a_query_gives_what_the_page_shows(tour: nait_store.Store, query: WorkedQuery) -> None:
-    if any(f"{name}(" in query.sql for name in _NOT_BUILT):
-        pytest.xfail("it calls a function that this build does not have")
     actual = shown_rows(tour.sql(query.sql).arrow())
     assert not differ(query.shown, actual), "\n".join([f"{PAGE.name}:{query.line} gives", *actual])
 

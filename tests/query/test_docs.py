@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from nait_store.catalog.reference import rewrite
 from nait_store.query.functions import FUNCTIONS
+from nait_store.query.reference import rewrite
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sql.md"
 BLOCK = re.compile(r"^```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,7 +63,7 @@ def test_the_cost_of_every_function_is_documented(function: str) -> None:
 
 
 def test_the_columns_of_the_views_are_documented_by_their_comments() -> None:
-    """Rewrite the page with ``python -m nait_store.catalog.reference docs/sql.md``."""
+    """Rewrite the page with ``python -m nait_store.query.reference docs/sql.md``."""
     page = PAGE.read_text(encoding="utf-8")
     assert rewrite(page) == page
 

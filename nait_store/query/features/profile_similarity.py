@@ -14,7 +14,7 @@ from pyarrow.dataset import field
 
 from nait_store.errors import IncompatibleError, InvalidInputError
 from nait_store.query.features.table import FeatureContext, FeatureTable
-from nait_store.query.lazy_table import BATCH_ROWS, may_match
+from nait_store.query.lazy_table import BATCH_ROWS, may_match, mentions
 from nait_store.registry.compatibility import require_same_basis
 from nait_store.registry.profiles import Profile
 
@@ -67,7 +67,8 @@ def _named(context: FeatureContext, names: Sequence[str]) -> list[Profile]:
         )
     for profile in profiles[1:]:
         require_same_basis(profiles[0], profile)
-    apart = np.argwhere(np.triu(_common_layers(_has_layers(profiles, _layers(profiles))) == 0, 1))
+    has = _has_layers(profiles, _layers(profiles))
+    apart = np.argwhere(np.triu(_common_layers(has, has) == 0, 1))
     if len(apart):
         first, second = (profiles[i].reference for i in apart[0])
         raise IncompatibleError(
@@ -86,9 +87,9 @@ def _has_layers(profiles: Sequence[Profile], layers: Sequence[int]) -> NDArray[n
     return np.array([np.isin(layers, profile.record.layers) for profile in profiles], dtype=np.float32)
 
 
-def _common_layers(first: NDArray[np.float32], second: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+def _common_layers(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
     """How many layers every two have in common, [P, Q]."""
-    counts: NDArray[np.float32] = first @ (first if second is None else second).T
+    counts: NDArray[np.float32] = first @ second.T
     return counts
 
 
@@ -162,22 +163,29 @@ class _Comparison:
         for group in self._affordable(layers) if needs_values else [layers]:
             directions = self._read(group) if needs_values else {}
             for layer in group:
-                has = self._has[:, self._all_layers.index(layer)] > 0
-                for tile, at in self._tiles(has):
-                    cosines = None
-                    if needs_values:
-                        cosines = directions[layer].cosines(tile)
-                        if total is not None:
-                            total[at] += cosines
-                    if layer in self._wanted:
-                        yield from self._rows(tile, tile.is_pair, layer, cosines)
+                yield from self._of_layer(layer, directions.get(layer), total)
         if whole:
-            for tile, at in self._tiles(np.ones(len(self._profiles), dtype=bool)):
-                counts = _common_layers(self._has[tile.a], self._has[tile.b])
-                means = None if total is None else total[at] / np.maximum(counts, 1)
-                yield from self._rows(tile, tile.is_pair & (counts > 0), None, means)
+            yield from self._of_whole(total)
+
+    def _of_layer(
+        self, layer: int, directions: _Directions | None, total: NDArray[np.float64] | None
+    ) -> Iterator[pa.RecordBatch]:
+        for tile, at in self._tiles(self._has[:, self._all_layers.index(layer)] > 0):
+            cosines = None if directions is None else directions.cosines(tile)
+            if total is not None and cosines is not None:
+                total[at] += cosines
+            if layer in self._wanted:
+                yield from self._rows(tile, tile.is_pair, layer, cosines)
+
+    def _of_whole(self, total: NDArray[np.float64] | None) -> Iterator[pa.RecordBatch]:
+        for tile, at in self._tiles(np.ones(len(self._profiles), dtype=bool)):
+            counts = _common_layers(self._has[tile.a], self._has[tile.b])
+            means = None if total is None else total[at] / np.maximum(counts, 1)
+            yield from self._rows(tile, tile.is_pair & (counts > 0), None, means)
 
     def _matching(self, column: str, condition: Any) -> NDArray[np.int64]:
+        if not mentions(condition, column):
+            return np.arange(len(self._profiles))
         guarantees = {i: field(column) == name for i, name in enumerate(self._references.to_pylist())}
         return np.array(sorted(may_match(guarantees, condition, _SCHEMA)), dtype=np.int64)
 
