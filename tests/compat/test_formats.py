@@ -107,10 +107,10 @@ _WRITERS: dict[str, Callable[[nait_store.Store], object]] = {
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float32"])
 def test_its_sets_are_converted(store: nait_store.Store, expected: dict[str, Any], tmp_path: Path, dtype: str) -> None:
-    latest = max(expected["versions"]["pool"], key=int)
+    earlier, latest = sorted(expected["versions"]["pool"], key=int)[-2:]
     store.sets.convert("pool", dtype)
     assert sorted(store.sets.open("pool").sample_ids()) == expected["versions"]["pool"][latest]
-    assert sorted(store.sets.open("pool@1").sample_ids()) == expected["versions"]["pool"]["1"]
+    assert sorted(store.sets.open(f"pool@{earlier}").sample_ids()) == expected["versions"]["pool"][earlier]
     opened = nait_store.open(str(tmp_path / "store"))
     assert opened.record.reader_features == opened.record.writer_features == ("dtypes",)
     assert opened.verify().errors == ()
