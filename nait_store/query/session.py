@@ -376,7 +376,7 @@ class QuerySession:
             sets = self._names.sets.names()
             raise translate(error, tables=RESERVED, sets=sets, columns=columns, fields=fields, place=place) from error
 
-    def _fields_elsewhere(self, prepared: _Prepared) -> dict[str, str]:
+    def _fields_elsewhere(self, prepared: PreparedStatement) -> dict[str, str]:
         """Columns of samples of the sets that a statement reads, unless it reads those: where each is to be had."""
         if any(source.version is not None for source in prepared.sources):
             return {}
