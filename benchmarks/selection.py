@@ -2,12 +2,14 @@
 
 The best 10 % of the samples by s = Σ_l A_l·v_l among those of fewer than 512 tokens, with the samples' columns; every
 system gets the same activations (float16 [N, L·J], float32 where it cannot hold halves) and samples, searches exactly,
-and must choose the same samples. What each loads or builds beforehand is not timed; its size is given.
+and must choose the same samples. What each builds beforehand is not timed; its size is given. All files are in the page
+cache.
 
 - *nait-store*: one SQL statement; without sidecars (and a new session, since a session remembers), and with them.
 - *LanceDB*: a vector column, a flat search by dot product with a prefilter.
 - *DuckDB*: a Parquet file with a list column, ``list_inner_product`` over it, or over it cast to an array.
-- *FAISS + pandas*: a flat index in memory, of halves or of float32, with the ids that the data frame's filter allows.
+- *FAISS + pandas*: a flat index of halves, searched among the rows that the data frame's filter leaves; loaded from its
+  files as a script begins, and with index and data frame held in memory, which the other systems do not ask for.
 """
 
 from __future__ import annotations
@@ -41,15 +43,16 @@ from nait_store.schemas.samples import SampleRow
 from nait_store.storage.location import Location
 from nait_store.testing.stores import ENVIRONMENT, SETTINGS, fake_identity, fake_row, fake_set_record
 
-FULL = Size(20_000, 32, 1024)  # 1.3 GB
+FULL = Size(4096, 24, 4096)  # 0.8 GB; a language model of half a billion parameters is about that wide
 TOY = Size(600, 4, 64)
 SHARE = 0.10
 MAX_TOKENS = 512
-LONGEST_TOKENS = 700
+TYPICAL_TOKENS, SPREAD_TOKENS, MOST_TOKENS = 110, 0.9, 2048  # lognormal, as instruction data are
 MUST = 3.0
 MUST_AGREE = 0.999
 COLUMNS = ("sample_id", "instruction", "output", "n_tokens")
 OURS, KEPT, KEPT_NEW = "nait-store, no sidecars", "nait-store, sidecars", "nait-store, sidecars, new session"
+IN_MEMORY = "FAISS + pandas, held in memory"
 _AT_ONCE = 256
 _SPREAD = 3.0  # how far samples differ along what the in-domain samples share, in standard deviations of the rest
 
@@ -124,7 +127,8 @@ def body(options: Options, report: Report) -> None:
             cases = [*our_cases(task, location, session), lancedb_case(task), *duckdb_cases(task), *faiss_cases(task)]
             agreement = check_agreement(cases, task.k)
             times = interleave({case.name: case.select for case in cases}, options.rounds, before=remove_sidecars)
-    best = min((times[case.name] for case in cases if not case.name.startswith("nait-store")), key=_median)
+    others = [times[case.name] for case in cases if not case.name.startswith("nait-store")]
+    best = min((timing for timing in others if timing.name != IN_MEMORY), key=_median)
     report.timings(
         f"The best {task.k:,} of {size.n:,} samples × {size.n_layers} layers × {size.n_neurons:,} neurons, "
         f"n_tokens < {MAX_TOKENS}, page cache warm",
@@ -136,11 +140,12 @@ def body(options: Options, report: Report) -> None:
         "What each chooses from",
         ("what", "MB of activations and samples", "chosen alike"),
         [(case.name, f"{case.held_bytes / 1e6:,.0f}", f"{agreement[case.name]:.2%}") for case in cases],
-        note="FAISS holds it in memory, the others on the disk; loading a FAISS index from the disk is not timed.",
+        note="Held in memory, FAISS takes as much of it as of the disk, for as long as the process lives.",
     )
     report.limit(f"{best.name} / {OURS}", "≥", MUST, ratio(best, times[OURS]))
-    report.limit(f"{best.name} / {KEPT}", "≥", MUST, ratio(best, times[KEPT]))
-    report.limit(f"{OURS} / {KEPT}", "≥", 1, ratio(times[OURS], times[KEPT]))
+    report.limit(f"{best.name} / {KEPT_NEW}", "≥", MUST, ratio(best, times[KEPT_NEW]))
+    report.limit(f"{IN_MEMORY} / {KEPT}", "≥", 1, ratio(times[IN_MEMORY], times[KEPT]))
+    report.limit(f"{OURS} / {KEPT_NEW}", "≥", 1, ratio(times[OURS], times[KEPT_NEW]))
 
 
 def check_agreement(cases: Sequence[Case], k: int) -> dict[str, float]:
@@ -232,22 +237,29 @@ def duckdb_cases(task: Task) -> Iterator[Case]:
 
 
 def faiss_cases(task: Task) -> Iterator[Case]:
-    """Search flat FAISS indexes held in memory, among the rows that the data frame's filter leaves."""
+    """Search a flat FAISS index among the rows that the data frame's filter leaves."""
     import faiss
 
-    frame = task.samples.to_pandas()
-    halves = faiss.IndexScalarQuantizer(task.width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
-    for name, index, n_bytes in (("float16", halves, 2), ("float32", faiss.IndexFlatIP(task.width), 4)):
-        for _, block in task.parts():
-            index.add(block.astype(np.float32))
+    built = faiss.IndexScalarQuantizer(task.width, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    for _, block in task.parts():
+        built.add(block.astype(np.float32))
+    index_file, samples_file = task.folder / "pool.faiss", task.folder / "samples.parquet"
+    faiss.write_index(built, str(index_file))
+    pq.write_table(task.samples, samples_file, compression="zstd")
 
-        def select(index: Any = index) -> pd.DataFrame:
-            allowed = np.flatnonzero(frame["n_tokens"].to_numpy() < MAX_TOKENS)
-            parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
-            scores, rows = index.search(task.direction[None], task.k, params=parameters)
-            return frame.iloc[rows[0]].assign(score=scores[0])
+    def choose(index: Any, frame: pd.DataFrame) -> pd.DataFrame:
+        allowed = np.flatnonzero(frame["n_tokens"].to_numpy() < MAX_TOKENS)
+        parameters = faiss.SearchParameters(sel=faiss.IDSelectorBatch(allowed))
+        scores, rows = index.search(task.direction[None], task.k, params=parameters)
+        return frame.iloc[rows[0]].assign(score=scores[0])
 
-        yield Case(f"FAISS {name} + pandas", select, n_bytes * len(frame) * task.width + task.samples.nbytes)
+    def from_files() -> pd.DataFrame:
+        return choose(faiss.read_index(str(index_file)), pd.read_parquet(samples_file))
+
+    n_bytes = size_bytes(index_file) + size_bytes(samples_file)
+    held = task.samples.to_pandas()
+    yield Case("FAISS + pandas", from_files, n_bytes)
+    yield Case(IN_MEMORY, lambda: choose(built, held), n_bytes)
 
 
 def build_task(location: Location, folder: Path, size: Size) -> Task:
@@ -279,7 +291,9 @@ def build_store(location: Location, size: Size) -> SetVersion:
     common = rng.standard_normal((size.n_layers, size.n_neurons), dtype=np.float32)
     common /= np.linalg.norm(common, axis=1, keepdims=True)
     share = _SPREAD * rng.standard_normal(size.n, dtype=np.float32)
-    n_tokens = rng.integers(16, LONGEST_TOKENS, size.n).tolist()
+    n_tokens = (
+        np.clip(rng.lognormal(np.log(TYPICAL_TOKENS), SPREAD_TOKENS, size.n), 8, MOST_TOKENS).astype(int).tolist()
+    )
     for start in range(0, size.n, _AT_ONCE):
         numbers = range(start, min(start + _AT_ONCE, size.n))
         rest = rng.standard_normal((len(numbers), *common.shape), dtype=np.float32)
