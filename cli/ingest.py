@@ -59,8 +59,11 @@ def ingest(
         typer.Option(help="Of weights and forward pass; auto is the checkpoint's."),
     ] = "auto",
     dtype: Annotated[
-        Literal["auto", "float16", "float32"],
-        typer.Option(help="Of what is stored; auto is the set's, or float16 unless values come near its range."),
+        Literal["auto", "float16", "bfloat16", "int8", "float32"],
+        typer.Option(
+            help="Of what is stored; auto is the set's, or float16, or bfloat16 where values come near its range. int8 "
+            "takes half of either."
+        ),
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     token_budget: Annotated[

@@ -34,10 +34,17 @@ class Feature(StrEnum):
 
 
 class StoredDtype(StrEnum):
-    """Element type of stored activations."""
+    """Element type of stored activations; ``int8`` with a float32 scale for each row and layer."""
 
     FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
     FLOAT32 = "float32"
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether the numbers on disk have to be decoded: the store's record must say that it holds such arrays."""
+        return self in (StoredDtype.BFLOAT16, StoredDtype.INT8)
 
 
 class Span(StrEnum):

@@ -26,8 +26,8 @@ class IngestOptions(TypedDict, total=False):
     compute_dtype: str
     """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
     dtype: str
-    """Of what is stored: ``auto`` (the set's; for a new set float16 unless values come near its range), ``float16``
-    or ``float32``."""
+    """Of what is stored: ``auto`` (the set's; for a new set float16, or bfloat16 where values come near its range),
+    ``float16``, ``bfloat16``, ``int8`` or ``float32``."""
     device: str
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
     token_budget: int | None

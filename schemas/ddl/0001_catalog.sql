@@ -107,7 +107,7 @@ COMMENT ON COLUMN segments.first_version IS 'Earliest version that has it, delet
 COMMENT ON COLUMN segments.n_rows IS 'Rows, deleted samples included';
 COMMENT ON COLUMN segments.features IS 'Features that it stores: mean, drift, last';
 COMMENT ON COLUMN segments.layers IS 'Decoder layers that it stores, from 0';
-COMMENT ON COLUMN segments.dtype IS 'Element type of its arrays: float16 or float32';
+COMMENT ON COLUMN segments.dtype IS 'Element type of its arrays: float16, bfloat16, int8 or float32';
 COMMENT ON COLUMN segments.n_tokens IS 'Tokens that went through the model, template included';
 COMMENT ON COLUMN segments.n_truncated IS 'Samples that were cut at the maximum length';
 COMMENT ON COLUMN segments.size_bytes IS 'Bytes of its files';

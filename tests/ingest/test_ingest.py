@@ -289,11 +289,11 @@ def test_new_samples_with_fewer_features_come_with_a_warning(location: Location,
     assert any("stores drift for the samples it has" in warning for warning in report.warnings)
 
 
-def test_large_activations_choose_float32_and_say_so(location: Location, pool: str) -> None:
+def test_large_activations_choose_bfloat16_and_say_so(location: Location, pool: str) -> None:
     report = _ingest(location, pool, capture=FakeCapture(scale=2000))
-    assert any("stored as float32" in warning for warning in report.warnings)
+    assert any("stored as bfloat16" in warning for warning in report.warnings)
     version = ActivationSets(location).open("pool")
-    assert version.segments[0].record.arrays[0].dtype is StoredDtype.FLOAT32
+    assert version.segments[0].record.arrays[0].dtype is StoredDtype.BFLOAT16
 
 
 def test_an_explicit_dtype_and_a_sets_own_are_kept(location: Location, pool: str, tmp_path: Path) -> None:
