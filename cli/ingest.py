@@ -27,6 +27,10 @@ def ingest(
         str, typer.Option("--set", metavar="NAME", help="Activation set to append to; created if new.")
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help="Folder or hub id of a causal language model.")],
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="ADAPTER", help="Folder or hub id of a PEFT adapter (LoRA …) to lay over the model."),
+    ] = None,
     features: Annotated[
         str, typer.Option(metavar="LIST", help="Features to store: mean, drift, last, separated by commas.")
     ] = "mean",
@@ -63,6 +67,20 @@ def ingest(
         typer.Option(help="Of what is stored; auto is the set's, or float16 unless values come near its range."),
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MAP",
+            help="Spread the model over this machine's devices: auto, balanced, balanced_low_0, sequential, or a JSON "
+            "file of module paths and devices (0, cpu, disk).",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE=SIZE", help="What the weights may take there, e.g. 0=20GiB,cpu=60GiB.", show_default=False
+        ),
+    ] = None,
     token_budget: Annotated[
         int | None, typer.Option(metavar="TOKENS", min=1, help="Tokens in a batch.", show_default="by device")
     ] = None,
@@ -98,6 +116,7 @@ def ingest(
     """
     console: Console = context.obj
     options = IngestOptions(
+        adapter=adapter,
         hook=hook,
         hook_path=hook_path,
         layers=parse_layers(layers),
@@ -108,6 +127,8 @@ def ingest(
         compute_dtype=compute_dtype,
         dtype=dtype,
         device=device,
+        device_map=device_map,
+        max_memory=parse_pairs("--max-memory", max_memory or [], "0=20GiB,cpu=60GiB") or None,
         token_budget=token_budget,
         map=parse_pairs("--map", field_map or [], "instruction=question,output=answer") or None,
         id_field=id_field,

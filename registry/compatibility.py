@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import IncompatibleError
-from nait_store.schemas.capture import CaptureIdentity, Feature
+from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, Feature
 from nait_store.schemas.profile import ProfileRecord
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | 
         Refusals first; empty where the profile applies without reservation.
     """
     model = str(profile.parameters.get("model", "")) or None
-    found = _identity_differences(profile.identity, version.record.identity, (model, _model_of(version)))
+    environment = _environment_of(version)
+    found = _identity_differences(profile.identity, version.record.identity, model, environment)
     if profile.n_neurons != version.record.n_neurons:
         found.append(
             Difference(
@@ -132,9 +133,10 @@ def require_same_capture(source: SetVersion, background: SetVersion) -> None:
     IncompatibleError
         Naming each differing field and both values.
     """
-    found = _identity_differences(
-        source.record.identity, background.record.identity, (_model_of(source), _model_of(background))
-    )
+    mine = _environment_of(source)
+    label = mine.model_label if mine else None
+    theirs = _environment_of(background)
+    found = _identity_differences(source.record.identity, background.record.identity, label, theirs)
     if found:
         raise IncompatibleError(
             f"set {source.reference} and background {background.reference} were captured differently:\n"
@@ -144,13 +146,14 @@ def require_same_capture(source: SetVersion, background: SetVersion) -> None:
 
 
 def _identity_differences(
-    profile: CaptureIdentity, candidates: CaptureIdentity, models: tuple[str | None, str | None]
+    profile: CaptureIdentity, candidates: CaptureIdentity, model: str | None, environment: CaptureEnvironment | None
 ) -> list[Difference]:
     rebuild = (
         "rebuild the profile from an in-domain set captured as the candidates were: "
         "'nait-store ingest IN_DOMAIN.jsonl --set NAME{options}', then 'nait-store profile build PROFILE --from NAME'"
     )
-    by_model = rebuild.format(options=f" --model {models[1]}" if models[1] else " --model MODEL")
+    by_model = rebuild.format(options=f" {environment.model_options}" if environment else " --model MODEL")
+    models = model, environment.model_label if environment else None
     options = {
         "span": f" --span {candidates.span.value}",
         "span_edges": f" --span-edges {candidates.span_edges.value}",
@@ -165,7 +168,7 @@ def _identity_differences(
             continue
         shown = [_shown(field, value) for value in (mine, theirs)]
         if field == "model_fingerprint":
-            shown = [f"{model} ({text})" if model else text for model, text in zip(models, shown, strict=True)]
+            shown = [f"{label} ({text})" if label else text for label, text in zip(models, shown, strict=True)]
         advice = rebuild.format(options=options[field]) if field in options else by_model
         found.append(Difference(field, shown[0], shown[1], "refuse", advice))
     return found
@@ -201,8 +204,8 @@ def _settings_differences(profile: ProfileRecord, version: SetVersion) -> Iterab
             yield Difference(field, str(mine), ", ".join(sorted(map(str, theirs))), "warn", advice)
 
 
-def _model_of(version: SetVersion) -> str | None:
-    return version.segments[0].record.environment.model_source if version.segments else None
+def _environment_of(version: SetVersion) -> CaptureEnvironment | None:
+    return version.segments[0].record.environment if version.segments else None
 
 
 def _shown(field: str, value: Any) -> str:

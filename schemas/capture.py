@@ -100,12 +100,28 @@ class CaptureEnvironment(Record):
     """Where and with what it ran; never compared."""
 
     model_source: str
-    """Path or hub id the user gave."""
+    """Path or hub id of the model; of the base model where an adapter was laid over it."""
     model_type: str
     model_revision: str | None = None
+    adapter_source: str | None = None
+    """Path or hub id of the adapter, if there was one."""
+    adapter_fingerprint: Sha256 | None = None
+    """Tensors and canonical configuration of the adapter; already part of the identity's ``model_fingerprint``."""
+    base_fingerprint: Sha256 | None = None
+    """What ``model_fingerprint`` would be without the adapter; null where it is the same."""
     n_parameters: int
     device: str
     batch_layout: str
     token_budget: int
     torch_version: str
     transformers_version: str
+
+    @property
+    def model_label(self) -> str:
+        """The model and what was laid over it, for people: ``./model with adapter ./lora``."""
+        return self.model_source + (f" with adapter {self.adapter_source}" if self.adapter_source else "")
+
+    @property
+    def model_options(self) -> str:
+        """The same as options of the command line: ``--model ./model --adapter ./lora``."""
+        return f"--model {self.model_source}" + (f" --adapter {self.adapter_source}" if self.adapter_source else "")

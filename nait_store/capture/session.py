@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.capture.batches import BatchLimits, default_token_budget, max_samples_for, plan_batches, windows
 from nait_store.capture.experts import require_storable, verify_experts
-from nait_store.capture.fingerprints import model_fingerprint, tokenizer_fingerprint
+from nait_store.capture.fingerprints import adapter_fingerprint, model_fingerprint, tokenizer_fingerprint
 from nait_store.capture.hook_points import HookPlan, resolve_hooks, text_config
 from nait_store.capture.layout_probe import choose_layout
 from nait_store.capture.models import LoadedModel, load_model
+from nait_store.capture.placement import DeviceMap, is_offloaded
 from nait_store.capture.positions import length_limit, position_traits
 from nait_store.capture.rendering import PreparedSample, Renderer
 from nait_store.capture.taps import TappedDecoder, measure_width
-from nait_store.errors import InvalidInputError, NaitStoreError
+from nait_store.errors import IncompatibleError, InvalidInputError, NaitStoreError
 from nait_store.schemas.capture import (
     CaptureEnvironment,
     CaptureIdentity,
@@ -47,13 +49,14 @@ class CaptureOptions:
         What a sample's tokens are, see :class:`~nait_store.capture.rendering.Renderer`.
     max_length_tokens
         Truncation limit; by default 2048, or the model's own limit if that is less.
-    compute_dtype, device, trust_remote_code
+    adapter, compute_dtype, device, device_map, max_memory, trust_remote_code
         See :func:`~nait_store.capture.models.load_model`.
     token_budget
         Tokens in a batch; by default what measured best for the kind of device.
     """
 
     model_source: str
+    adapter: str | None = None
     hook_point: HookPoint = HookPoint.MLP
     hook_path: str | None = None
     layers: tuple[int, ...] | None = None
@@ -63,6 +66,8 @@ class CaptureOptions:
     max_length_tokens: int | None = None
     compute_dtype: str = "auto"
     device: str = "auto"
+    device_map: DeviceMap | None = None
+    max_memory: Mapping[str, str | int] | None = None
     token_budget: int | None = None
     trust_remote_code: bool = False
 
@@ -114,7 +119,7 @@ class CaptureSession:
             )
         traits = position_traits(text_config(loaded.model))
         max_length = length_limit(options.max_length_tokens, loaded.max_positions, traits)
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(loaded.warnings)
         self.renderer = Renderer(
             loaded.tokenizer,
             template=options.template,
@@ -139,8 +144,10 @@ class CaptureSession:
             length_boundaries=traits.length_boundaries,
         )
         self._tapped = TappedDecoder(plan, width=self.n_neurons, pad_token_id=loaded.pad_token_id, device=loaded.device)
+        fingerprint = model_fingerprint(loaded)
+        base_fingerprint = model_fingerprint(loaded.source)
         self.identity = CaptureIdentity(
-            model_fingerprint=model_fingerprint(loaded),
+            model_fingerprint=fingerprint,
             tokenizer_fingerprint=tokenizer_fingerprint(loaded.tokenizer),
             template=self.renderer.policy,
             span=options.span,
@@ -154,8 +161,11 @@ class CaptureSession:
             model_source=loaded.source,
             model_type=loaded.model_type,
             model_revision=loaded.revision,
+            adapter_source=loaded.adapter.source if loaded.adapter else None,
+            adapter_fingerprint=adapter_fingerprint(loaded.adapter) if loaded.adapter else None,
+            base_fingerprint=base_fingerprint if base_fingerprint != fingerprint else None,
             n_parameters=loaded.n_parameters,
-            device=loaded.device,
+            device=loaded.devices or loaded.device,
             batch_layout=layout.value,
             token_budget=budget,
             torch_version=importlib.metadata.version("torch"),
@@ -163,53 +173,37 @@ class CaptureSession:
         )
 
     @classmethod
-    def open(
-        cls,
-        model_source: str,
-        *,
-        features: Sequence[Feature],
-        hook_point: HookPoint = HookPoint.MLP,
-        hook_path: str | None = None,
-        layers: Sequence[int] | None = None,
-        template: str = "auto",
-        span: Span = Span.ALL,
-        span_edges: SpanEdges = SpanEdges.CONTENT,
-        max_length_tokens: int | None = None,
-        compute_dtype: str = "auto",
-        device: str = "auto",
-        token_budget: int | None = None,
-        trust_remote_code: bool = False,
-    ) -> CaptureSession:
-        """Load a model and find out how to capture it; arguments as of :class:`CaptureOptions`.
+    def open(cls, model_source: str, *, features: Sequence[Feature], **options: Any) -> CaptureSession:
+        """Load a model and find out how to capture it.
+
+        Parameters
+        ----------
+        model_source
+            Folder or hub id.
+        features
+            What to collect.
+        **options
+            The other fields of :class:`CaptureOptions`; ``layers`` may be any sequence.
 
         Raises
         ------
-        NotFoundError, InvalidInputError, IncompatibleError
+        NotFoundError, InvalidInputError, IncompatibleError, MissingExtraError
             The model cannot be loaded or hooked as asked; the message says what can be done.
         """
-        options = CaptureOptions(
-            model_source=model_source,
-            hook_point=hook_point,
-            hook_path=hook_path,
-            layers=None if layers is None else tuple(layers),
-            template=template,
-            span=span,
-            span_edges=span_edges,
-            max_length_tokens=max_length_tokens,
-            compute_dtype=compute_dtype,
-            device=device,
-            token_budget=token_budget,
-            trust_remote_code=trust_remote_code,
-        )
-        return cls.of(options, features=features)
+        if options.get("layers") is not None:
+            options["layers"] = tuple(options["layers"])
+        return cls.of(CaptureOptions(model_source, **options), features=features)
 
     @classmethod
     def of(cls, options: CaptureOptions, *, features: Sequence[Feature]) -> CaptureSession:
         """Load a model and find out how to capture it, see :meth:`open`."""
         loaded = load_model(
             options.model_source,
+            adapter=options.adapter,
             dtype=options.compute_dtype,
             device=options.device,
+            device_map=options.device_map,
+            max_memory=options.max_memory,
             trust_remote_code=options.trust_remote_code,
         )
         return cls(loaded, options, features)
@@ -333,7 +327,13 @@ def _width(plan: HookPlan, device: str) -> int:
     width = site.width or 0
     require_storable(width, len(plan.sites))
     for expert_site in plan.sites:
-        verify_experts(plan.decoder.get_submodule(expert_site.path), expert_site.path)
+        experts = plan.decoder.get_submodule(expert_site.path)
+        if is_offloaded(experts):
+            raise IncompatibleError(
+                f"the experts of {expert_site.path} are offloaded: what enters their down projections cannot be read",
+                next_step="use --hook residual, or raise --max-memory",
+            )
+        verify_experts(experts, expert_site.path)
     return width
 
 

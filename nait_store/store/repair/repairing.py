@@ -268,4 +268,7 @@ def _as_captured(store: Store, record: SetRecord) -> dict[str, object]:
     }
     if settings:
         options |= {"max_length": settings[-1].max_length_tokens, "compute_dtype": settings[-1].compute_dtype}
+    adapters = [s.record.environment.adapter_source for s in version.segments if s.record.environment.adapter_source]
+    if adapters:
+        options["adapter"] = adapters[-1]
     return options
