@@ -31,6 +31,10 @@ def ingest(
         str | None,
         typer.Option(metavar="ADAPTER", help="Folder or hub id of a PEFT adapter (LoRA …) to lay over the model."),
     ] = None,
+    quantization: Annotated[
+        Literal["8bit", "4bit"] | None,
+        typer.Option(help="Quantise the weights while they are loaded, with bitsandbytes.", show_default=False),
+    ] = None,
     features: Annotated[
         str, typer.Option(metavar="LIST", help="Features to store: mean, drift, last, separated by commas.")
     ] = "mean",
@@ -117,6 +121,7 @@ def ingest(
     console: Console = context.obj
     options = IngestOptions(
         adapter=adapter,
+        quantization=quantization,
         hook=hook,
         hook_path=hook_path,
         layers=parse_layers(layers),

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from nait_store.schemas.record import Record, Sha256
 
+_LOADED_AS = ("8bit", "4bit")
+
 
 class HookPoint(StrEnum):
     """Where in a decoder layer the neurons are read.
@@ -107,8 +109,10 @@ class CaptureEnvironment(Record):
     """Path or hub id of the adapter, if there was one."""
     adapter_fingerprint: Sha256 | None = None
     """Tensors and canonical configuration of the adapter; already part of the identity's ``model_fingerprint``."""
+    quantization: str | None = None
+    """``8bit`` or ``4bit`` if the weights were quantised while they were loaded; else the checkpoint's own method."""
     base_fingerprint: Sha256 | None = None
-    """What ``model_fingerprint`` would be without the adapter; null where it is the same."""
+    """The checkpoint's own fingerprint where an adapter or quantisation gave another ``model_fingerprint``."""
     n_parameters: int
     device: str
     batch_layout: str
@@ -118,10 +122,15 @@ class CaptureEnvironment(Record):
 
     @property
     def model_label(self) -> str:
-        """The model and what was laid over it, for people: ``./model with adapter ./lora``."""
-        return self.model_source + (f" with adapter {self.adapter_source}" if self.adapter_source else "")
+        """The model and what was done to it, for people: ``./model in 4bit with adapter ./lora``."""
+        quantized = f" in {self.quantization}" if self.quantization in _LOADED_AS else ""
+        return f"{self.model_source}{quantized}" + (
+            f" with adapter {self.adapter_source}" if self.adapter_source else ""
+        )
 
     @property
     def model_options(self) -> str:
-        """The same as options of the command line: ``--model ./model --adapter ./lora``."""
-        return f"--model {self.model_source}" + (f" --adapter {self.adapter_source}" if self.adapter_source else "")
+        """The same as options of the command line: ``--model ./model --quantization 4bit --adapter ./lora``."""
+        quantized = f" --quantization {self.quantization}" if self.quantization in _LOADED_AS else ""
+        adapter = f" --adapter {self.adapter_source}" if self.adapter_source else ""
+        return f"--model {self.model_source}{quantized}{adapter}"

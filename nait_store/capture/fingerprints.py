@@ -2,7 +2,7 @@
 
 A model's fingerprint covers its tensors on disk (sorted name, dtype, shape, bytes) and its configuration without the
 keys that say how it was saved. Re-sharding, renaming or moving a checkpoint does not change it. An adapter laid over a
-model gives another fingerprint, made of the model's and the adapter's own.
+model, or quantisation while it is loaded, gives another fingerprint: of the model's own and of what changed it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,12 @@ def model_fingerprint(model: str | Path | Any) -> str:
         return _combine(config, json_digest(tensors))
     if not isinstance(model, str | Path):
         base = model_fingerprint(model.source)
-        return base if model.adapter is None else _laid_over(base, {"adapter": adapter_fingerprint(model.adapter)})
+        changes: dict[str, Any] = {}
+        if model.adapter is not None:
+            changes["adapter"] = adapter_fingerprint(model.adapter)
+        if model.quantization is not None and model.quantization.definition is not None:
+            changes["quantization"] = model.quantization.definition
+        return json_digest({"revision": _REVISION, "base": base, **changes}) if changes else base
     checkpoint = find_checkpoint(str(model))
     return _combine(checkpoint.config, _tensors_digest(checkpoint.weight_files, checkpoint.weight_format))
 
@@ -83,10 +88,6 @@ def adapter_fingerprint(adapter: Adapter) -> str:
         64 hexadecimal digits; the same wherever it lies and whatever its base model is called.
     """
     return _combine(adapter.canonical_config(), _tensors_digest(adapter.weight_files, adapter.weight_format))
-
-
-def _laid_over(base: str, changes: dict[str, Any]) -> str:
-    return json_digest({"revision": _REVISION, "base": base, **changes})
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:

@@ -246,8 +246,10 @@ def linear_shape(module: Any) -> tuple[int, int] | None:
     base = module
     while (inner := _wrapped(base)) is not None:
         base = inner
-    if isinstance(getattr(base, "in_features", None), int) and isinstance(getattr(base, "out_features", None), int):
-        return int(base.in_features), int(base.out_features)
+    for names in (("in_features", "out_features"), ("infeatures", "outfeatures")):  # the latter: older GPTQ classes
+        n_inputs, n_outputs = (getattr(base, name, None) for name in names)
+        if isinstance(n_inputs, int) and isinstance(n_outputs, int):
+            return n_inputs, n_outputs
     if type(base).__name__ == "Conv1D":  # GPT-2's: weight [in, out]
         return int(base.nx), int(base.nf)
     return None

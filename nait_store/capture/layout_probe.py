@@ -2,8 +2,8 @@
 
 A layout can be silently wrong: packed batches are for OPT, Falcon, BLOOM, whose code does not take positions or
 lengths as we give them. That depends on the model's *code* and configuration, not on its weights, and low precision
-would hide it. So a model that is large, not float32 or has long attention windows is stood in for by a small float32
-one of the same decoder class: same configuration, but one layer of every kind, a small vocabulary, few and narrow
+would hide it. So a model that is large, not float32, quantised or has long attention windows is stood in for by a
+small float32 one of the same decoder class: same configuration, but one layer of every kind, a small vocabulary, few and narrow
 feed-forwards, windows of a few tokens (so that short samples cross them), and random weights that are large enough
 for any mixing of samples to show. It takes about two attention blocks of memory (a gigabyte for a 70B model) for a
 moment. The layout it allows is then confirmed on the model itself, as far as its precision tells.
@@ -66,8 +66,11 @@ def choose_layout(plan: HookPlan, model: Any, *, pad_token_id: int, device: str)
     traits = position_traits(config)
     dtype = str(model.dtype).removeprefix("torch.")
     n_parameters = sum(parameter.numel() for parameter in plan.decoder.parameters())
+    quantized = getattr(model, "hf_quantizer", None) is not None
     direct = (
-        dtype == "float32" and n_parameters <= _DIRECT_PARAMETERS and max(traits.windows, default=0) <= _DIRECT_WINDOW
+        (dtype == "float32" and not quantized)
+        and n_parameters <= _DIRECT_PARAMETERS
+        and max(traits.windows, default=0) <= _DIRECT_WINDOW
     )
     max_positions = getattr(config, "max_position_embeddings", None)
     candidates = _candidates(model, device)
@@ -80,7 +83,7 @@ def choose_layout(plan: HookPlan, model: Any, *, pad_token_id: int, device: str)
             [layout for layout in candidates if layout is not Layout.PACKED] if confirmed is None else confirmed
         )
         lengths = [min(length, max_positions or length) for length in (19, 1, 6)]
-        tolerance = _CONFIRMING_TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)
+        tolerance = _CONFIRMING_TOLERANCE.get("" if quantized else dtype, _LOW_PRECISION_TOLERANCE)
     allowed = _allowed(plan.decoder, model, candidates, lengths, pad_token_id, device, tolerance, first_only=True)
     layout = allowed[0] if allowed else Layout.SINGLE
     if layout is Layout.PACKED:

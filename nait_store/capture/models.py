@@ -9,8 +9,17 @@ from typing import Any
 from nait_store.capture.adapters import Adapter, apply_adapter, doubts_about, resolve_adapter
 from nait_store.capture.checkpoints import find_checkpoint, local_folder, read_config
 from nait_store.capture.loading_errors import first_line, loading_errors, quiet_transformers
-from nait_store.capture.placement import DeviceMap, Placement, execution_device, is_offloaded, places, plan_placement
-from nait_store.errors import IncompatibleError, InvalidInputError, did_you_mean
+from nait_store.capture.placement import (
+    DeviceMap,
+    Placement,
+    execution_device,
+    is_offloaded,
+    places,
+    plan_placement,
+    require_accelerate,
+)
+from nait_store.capture.quantization import Quantization, plan_quantization
+from nait_store.errors import IncompatibleError, InvalidInputError, MissingExtraError, did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -49,6 +58,8 @@ class LoadedModel:
         A valid id for filling up a batch: the tokenizer's padding token, else its end token, else 0.
     adapter
         What was laid over the base model; None if nothing was.
+    quantization
+        How its weights are quantised; None if they are plain.
     warnings
         What the user should know about how the parts go together.
     """
@@ -68,6 +79,7 @@ class LoadedModel:
     pad_token_id: int = 0
     devices: str = ""
     adapter: Adapter | None = None
+    quantization: Quantization | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -80,6 +92,7 @@ def load_model(
     adapter: str | None = None,
     device_map: DeviceMap | None = None,
     max_memory: Mapping[str, str | int] | None = None,
+    quantization: str | None = None,
 ) -> LoadedModel:
     """Load a causal LM and its tokenizer.
 
@@ -99,6 +112,8 @@ def load_model(
         Folder or hub id of a PEFT adapter to lay over the model. Its tokenizer is used where it has one.
     device_map, max_memory
         How to spread the model over devices, see :func:`~nait_store.capture.placement.plan_placement`.
+    quantization
+        ``8bit`` or ``4bit``: quantise the weights while they are loaded.
 
     Returns
     -------
@@ -116,7 +131,7 @@ def load_model(
     IncompatibleError
         The adapter is of a kind that does not change the model's layers alone, or the model is offloaded.
     MissingExtraError
-        There is an adapter, or a device map, and PEFT or accelerate is not installed.
+        PEFT, accelerate, bitsandbytes or whatever else the model needs is not installed.
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"{dtype!r} is not a dtype to compute in", next_step=did_you_mean(dtype, DTYPES))
@@ -137,9 +152,14 @@ def load_model(
             find_checkpoint(source)  # weights missing or incomplete: said here in plainer words
         own_tokenizer = laid_over.tokenizer_source if laid_over is not None else None
         tokenizer = _load_tokenizer(own_tokenizer or source, trust_remote_code)
+        quantized = plan_quantization(quantization, config, source)
+        if quantized is not None and placement is None:
+            # Packed weights cannot be moved afterwards, so they are loaded where they belong.
+            require_accelerate("a quantised model")
+            placement = Placement({"": str(torch_device)})
         if placement is not None and dtype == "auto" and str(torch_device) == "cpu" and _narrow(config):
-            dtype = "float32"  # what is offloaded cannot be converted later
-        model = _load_weights(source, config, dtype, trust_remote_code, placement)
+            dtype = "float32"  # what is offloaded or packed cannot be converted later
+        model = _load_weights(source, config, dtype, trust_remote_code, placement, quantized)
         if placement is None:
             if dtype == "auto" and str(torch_device) == "cpu" and _dtype_name(model) in ("float16", "float64"):
                 model = model.float()
@@ -172,6 +192,7 @@ def load_model(
         vocabulary_size=vocabulary_size,
         pad_token_id=_pad_token_id(tokenizer, vocabulary_size),
         adapter=laid_over,
+        quantization=quantized,
         warnings=() if laid_over is None else tuple(doubts_about(laid_over, source)),
     )
 
@@ -224,18 +245,37 @@ def _load_tokenizer(source: str, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def _load_weights(source: str, config: Any, dtype: str, trust_remote_code: bool, placement: Placement | None) -> Any:
+def _load_weights(
+    source: str,
+    config: Any,
+    dtype: str,
+    trust_remote_code: bool,
+    placement: Placement | None,
+    quantized: Quantization | None,
+) -> Any:
     """Load the model; weights that the checkpoint lacks must not be made up."""
     from transformers import AutoModelForCausalLM
 
-    model, report = AutoModelForCausalLM.from_pretrained(
-        source,
-        config=config,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
-        **(placement.loading_options() if placement is not None else {}),
-    )
+    options = placement.loading_options() if placement is not None else {}
+    if quantized is not None:
+        stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+        options |= quantized.loading_options(stored if dtype == "auto" else dtype)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **options,
+        )
+    except ImportError as error:
+        if quantized is None:
+            raise
+        raise MissingExtraError(
+            f"{source} is quantised ({quantized.name}), which the installed packages cannot run: {first_line(error)}",
+            next_step="install the package that is named, or choose the model in another form",
+        ) from error
     head = model.get_output_embeddings()
     head_parameters = set() if head is None else {id(parameter) for parameter in head.parameters()}
     parameters = dict(model.named_parameters(remove_duplicate=False))

@@ -49,7 +49,7 @@ class CaptureOptions:
         What a sample's tokens are, see :class:`~nait_store.capture.rendering.Renderer`.
     max_length_tokens
         Truncation limit; by default 2048, or the model's own limit if that is less.
-    adapter, compute_dtype, device, device_map, max_memory, trust_remote_code
+    adapter, quantization, compute_dtype, device, device_map, max_memory, trust_remote_code
         See :func:`~nait_store.capture.models.load_model`.
     token_budget
         Tokens in a batch; by default what measured best for the kind of device.
@@ -57,6 +57,7 @@ class CaptureOptions:
 
     model_source: str
     adapter: str | None = None
+    quantization: str | None = None
     hook_point: HookPoint = HookPoint.MLP
     hook_path: str | None = None
     layers: tuple[int, ...] | None = None
@@ -163,6 +164,7 @@ class CaptureSession:
             model_revision=loaded.revision,
             adapter_source=loaded.adapter.source if loaded.adapter else None,
             adapter_fingerprint=adapter_fingerprint(loaded.adapter) if loaded.adapter else None,
+            quantization=loaded.quantization.name if loaded.quantization else None,
             base_fingerprint=base_fingerprint if base_fingerprint != fingerprint else None,
             n_parameters=loaded.n_parameters,
             device=loaded.devices or loaded.device,
@@ -200,6 +202,7 @@ class CaptureSession:
         loaded = load_model(
             options.model_source,
             adapter=options.adapter,
+            quantization=options.quantization,
             dtype=options.compute_dtype,
             device=options.device,
             device_map=options.device_map,

@@ -98,6 +98,7 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
     return CaptureSession.open(
         model,
         adapter=options.get("adapter"),
+        quantization=options.get("quantization"),
         hook_point=hook_point,
         hook_path=options.get("hook_path"),
         layers=options.get("layers"),

@@ -11,6 +11,8 @@ class IngestOptions(TypedDict, total=False):
 
     adapter: str | None
     """Folder or hub id of a PEFT adapter to lay over the model."""
+    quantization: Literal["8bit", "4bit"] | None
+    """Quantise the weights while they are loaded."""
     hook: str
     """``mlp`` (default), ``residual`` or ``attn``."""
     hook_path: str | None
