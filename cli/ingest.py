@@ -10,6 +10,7 @@ from nait_store.cli import views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers, parse_list, parse_pairs
 from nait_store.cli.stopping import stoppable
+from nait_store.errors import InvalidInputError
 from nait_store.store.options import IngestOptions
 
 
@@ -86,7 +87,10 @@ def ingest(
         ),
     ] = None,
     token_budget: Annotated[
-        int | None, typer.Option(metavar="TOKENS", min=1, help="Tokens in a batch.", show_default="by device")
+        str | None,
+        typer.Option(
+            metavar="TOKENS", help="Tokens in a batch; auto tries them out, and remembers.", show_default="by device"
+        ),
     ] = None,
     field_map: Annotated[
         list[str] | None,
@@ -134,7 +138,7 @@ def ingest(
         device=device,
         device_map=device_map,
         max_memory=parse_pairs("--max-memory", max_memory or [], "0=20GiB,cpu=60GiB") or None,
-        token_budget=token_budget,
+        token_budget=_token_budget(token_budget),
         map=parse_pairs("--map", field_map or [], "instruction=question,output=answer") or None,
         id_field=id_field,
         on_error=on_error,
@@ -155,3 +159,16 @@ def ingest(
         )
     console.warn(report.warnings)
     console.summary(report, views.ingest_report(report, console))
+
+
+def _token_budget(text: str | None) -> int | Literal["auto"] | None:
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise InvalidInputError(
+            f"--token-budget {text} is neither a number of tokens nor 'auto'",
+            next_step="give a number, say 4096, or auto",
+        )
+    return int(text)

@@ -3,10 +3,10 @@
 A layout can be silently wrong: packed batches are for OPT, Falcon, BLOOM, whose code does not take positions or
 lengths as we give them. That depends on the model's *code* and configuration, not on its weights, and low precision
 would hide it. So a model that is large, not float32, quantised or has long attention windows is stood in for by a
-small float32 one of the same decoder class: same configuration, but one layer of every kind, a small vocabulary, few and narrow
-feed-forwards, windows of a few tokens (so that short samples cross them), and random weights that are large enough
-for any mixing of samples to show. It takes about two attention blocks of memory (a gigabyte for a 70B model) for a
-moment. The layout it allows is then confirmed on the model itself, as far as its precision tells.
+small float32 one of the same decoder class: same configuration, but one layer of every kind, a small vocabulary, few
+and narrow feed-forwards, windows of a few tokens (so that short samples cross them), and random weights that are large
+enough for any mixing of samples to show. It takes about two attention blocks of memory (a gigabyte for a 70B model)
+for a moment. The layout it allows is then confirmed on the model itself, as far as its precision tells.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class IngestOptions(TypedDict, total=False):
     module paths to devices."""
     max_memory: Mapping[str, str | int] | None
     """Device → what the weights may take there, ``{"0": "20GiB", "cpu": "60GiB"}``."""
-    token_budget: int | None
-    """Tokens in a batch; chosen by device if not given."""
+    token_budget: int | Literal["auto"] | None
+    """Tokens in a batch; ``auto`` tries them out and remembers; chosen by device if not given."""
     trust_remote_code: bool
     """Whether a model may bring code of its own."""
     map: Mapping[str, str] | None
