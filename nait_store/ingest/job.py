@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
 from nait_store.activations.writer import RejectedSample
 from nait_store.capture.rendering import UnpreparedSample
-from nait_store.capture.source_records import printable
 from nait_store.errors import IngestInterrupted, InvalidInputError
 from nait_store.ingest.adoption import (
     AbandonedIngest,
@@ -210,14 +209,9 @@ class _Job:
         for samples in stream.batches():
             for item in self._capture.renderer.prepare(samples):
                 if isinstance(item, UnpreparedSample):
-                    self._reject(item)
+                    self.rejects.add_unprepared(item)
                 else:
                     yield item
-
-    def _reject(self, item: UnpreparedSample) -> None:
-        self.rejects.add_sample(
-            item.sample_id, item.source_uri, item.source_index, item.reason, raw=printable(item.sample.record_json)
-        )
 
     def _captured(self, stream: SampleStream, n_records: int | None) -> Generator[Captured, None, None]:
         n_done = 0
@@ -244,7 +238,7 @@ class _Job:
         """Reject what the memory did not hold, beyond the first ``n_known``; returns how many there are now."""
         unfit = self._capture.unfit
         for item in unfit[n_known:]:
-            self._reject(item)
+            self.rejects.add_unprepared(item)
         return len(unfit)
 
     def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
