@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import nait_store
 from nait_store.errors import IncompatibleError
+from nait_store.schemas.capture import Feature
 
 
 @pytest.fixture
@@ -40,3 +42,24 @@ def test_a_set_takes_no_samples_of_the_same_model_without_its_adapter(
     store.ingest(pool, set="adapted", model=str(lora), limit=4)
     with pytest.raises(IncompatibleError, match="captured differently"):
         store.ingest(pool, set="adapted", model=str(base))
+
+
+def test_a_repair_captures_again_with_the_adapter_that_the_set_was_captured_with(
+    base: Path, lora: Path, pool: str, tmp_path: Path
+) -> None:
+    url = str(tmp_path / "store")
+    store = nait_store.open(url, create=True)
+    store.ingest(pool, set="adapted", model=str(base), adapter=str(lora), quantization="4bit", limit=4)
+    (segment,) = store.sets.open("adapted").segments
+    before = np.array(segment.read(Feature.MEAN))  # not the mapped file, which is damaged below
+    (chunk,) = (tmp_path / "store").glob("activations/adapted/segments/*/data.zarr/mean/c/0/0/0")
+    data = bytearray(chunk.read_bytes())
+    data[: len(data) // 2] = bytes(len(data) // 2)
+    chunk.write_bytes(bytes(data))
+    report = nait_store.open(url).repair(sources=[pool], model=str(base))
+    assert report.n_recaptured == 4
+    again = nait_store.open(url).sets.open("adapted").segments[-1]
+    assert again.record.environment.model_options == f"--model {base} --quantization 4bit --adapter {lora}"
+    ids = again.samples(["sample_id"]).column(0).to_pylist()
+    order = [ids.index(sample_id) for sample_id in segment.samples(["sample_id"]).column(0).to_pylist()]
+    np.testing.assert_allclose(again.read(Feature.MEAN)[order], before, rtol=1e-2, atol=1e-3)
