@@ -1,16 +1,19 @@
 """Entry point: arguments in, exit code out; every error becomes one message and one code.
 
 Exit codes: 0 done, 1 unexpected, 2 usage, 3–11 by kind of error (docs/errors.md), 130 interrupted,
-141 the reader of the output went away, 143 an ingest was terminated.
+141 the reader of the output went away, 143 terminated.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 from nait_store.errors import NaitStoreError
@@ -23,8 +26,15 @@ EXIT_TERMINATED = 143
 _FLAGS = ("--json", "--quiet", "--debug")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a command as Ctrl-C does: nothing half-written is left behind."""
+
+
 def run() -> None:
     """Run the command line of this process."""
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminate)
+    _write_wholly()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -55,11 +65,13 @@ def main(arguments: Sequence[str]) -> int:
             raise
         _report(error.kind, error.what, error.next_step, error.exit_code, as_json)
         return error.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         if debug:
             raise
-        _report("interrupted", "interrupted", None, EXIT_INTERRUPTED, as_json)
-        return EXIT_INTERRUPTED
+        terminated = isinstance(interrupt, Terminated)
+        code = EXIT_TERMINATED if terminated else EXIT_INTERRUPTED
+        _report("interrupted", "terminated" if terminated else "interrupted", None, code, as_json)
+        return code
     except BrokenPipeError:
         _silence_output()
         return EXIT_BROKEN_PIPE
@@ -129,6 +141,19 @@ def _report_usage(error: Any, as_json: bool) -> None:
     command = error.ctx.command_path if error.ctx is not None else "nait-store"
     message = error.format_message().replace("Value error, ", "")
     _report("usage", message, f"see '{command} --help'", EXIT_USAGE, as_json)
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> None:
+    raise Terminated
+
+
+def _write_wholly() -> None:
+    """Give standard output a buffer where PYTHONUNBUFFERED took it away: without one, a write may end half-way."""
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        encoding, errors = sys.stdout.encoding, sys.stdout.errors
+        sys.stdout = open(  # noqa: SIM115  (closed by nobody, as before)
+            sys.stdout.fileno(), "w", encoding=encoding, errors=errors, buffering=1, closefd=False
+        )
 
 
 def _silence_output() -> None:

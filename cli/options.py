@@ -71,7 +71,10 @@ def parse_pairs(option: str, texts: Sequence[str], example: str) -> dict[str, st
 
 
 def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
-    """``["k=5", "name=pool"]`` → {"k": 5, "name": "pool"}: JSON scalars where they parse, else text."""
+    """``["k=5", "layers=[3, 4]"]`` → {"k": 5, "layers": [3, 4]}: JSON where it reads as such, else text.
+
+    Objects stay text, which is what functions over JSON take.
+    """
     parameters: dict[str, Any] = {}
     for text in texts:
         key, equals, value = text.partition("=")
@@ -82,7 +85,21 @@ def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
             )
         try:
             parsed = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             parsed = value
-        parameters[key] = value if isinstance(parsed, (list, dict)) else parsed
+        parameters[key] = value if isinstance(parsed, dict) else parsed
     return parameters
+
+
+def parse_tables(texts: Sequence[str]) -> dict[str, str]:
+    """``["mine=labels.csv"]`` → {"mine": "labels.csv"}; the file's name may hold further equals signs."""
+    tables: dict[str, str] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not (name.strip() and equals and file.strip()) or name in tables:
+            problem = "is given twice" if name in tables else "is not of the form NAME=FILE"
+            raise InvalidInputError(
+                f"--table {text!r} {problem}", next_step="write --table mine=labels.csv and read FROM mine in the query"
+            )
+        tables[name] = file
+    return tables

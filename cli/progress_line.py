@@ -11,7 +11,14 @@ from nait_store.progress import ProgressEvent
 
 _REDRAW_SECONDS = 0.1
 _SPARSE_SECONDS = 30.0
-_UNITS = {"capture": "samples", "score": "rows", "verify": "files", "compact": "rows", "prune": "sidecars"}
+_UNITS = {
+    "capture": "samples",
+    "score": "rows",
+    "read": "rows",
+    "verify": "files",
+    "compact": "rows",
+    "prune": "sidecars",
+}
 
 
 class ProgressLine:

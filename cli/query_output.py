@@ -1,16 +1,16 @@
-"""Where the result of a query goes: a table for people, CSV, JSON, JSON lines or Parquet for programs."""
+"""Where the result of a query goes: tables for people, CSV, JSON, JSON lines or Parquet for programs."""
 
 from __future__ import annotations
 
 import io
 import json
-import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from nait_store.cli.console import Console, as_json
+from nait_store.cli.console import Console
 from nait_store.cli.quantities import count
-from nait_store.cli.tables import Table
+from nait_store.cli.query_values import flat, json_values
+from nait_store.cli.tables import Table, cell, markdown_table, plain_table
 from nait_store.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -18,19 +18,42 @@ if TYPE_CHECKING:
 
     from nait_store.selection.export import Target
 
-_ENDINGS = {"csv": "csv", "json": "json", "jsonl": "jsonl", "ndjson": "jsonl", "parquet": "parquet"}
+_ENDINGS = {
+    "csv": "csv",
+    "json": "json",
+    "jsonl": "jsonl",
+    "ndjson": "jsonl",
+    "parquet": "parquet",
+    "pq": "parquet",
+    "md": "markdown",
+    "markdown": "markdown",
+    "txt": "table",
+}
 _MOST_ROWS_ON_TERMINAL = 500
 _ROWS_PER_BATCH = 4096
+_PLAN_COLUMNS = ["explain_key", "explain_value"]
 
 
 def choose_form(asked: str | None, out: str | None, *, as_json: bool) -> str:
-    """Return the asked format, else what the file's name ends in, else ``json`` or ``table``."""
+    """Return the asked format, else what the file's name ends in, else ``json`` or ``table``.
+
+    Raises
+    ------
+    InvalidInputError
+        An ending that stands for no format; Parquet for a terminal.
+    """
     form = asked
     if form is None and out not in (None, "-"):
-        form = _ENDINGS.get(str(out).rsplit(".", 1)[-1].lower())
+        _, dot, ending = str(out).rsplit("/", 1)[-1].rpartition(".")
+        form = _ENDINGS.get(ending.lower())
+        if dot and form is None:
+            raise InvalidInputError(
+                f"--out {out!r}: the ending .{ending} stands for no format",
+                next_step=f"use one of {', '.join('.' + known for known in _ENDINGS)}, or add --format",
+            )
     if form is None:
         form = "json" if as_json else "table"
-    if form == "parquet" and out is None and sys.stdout.isatty():
+    if form == "parquet" and out in (None, "-") and sys.stdout.isatty():
         raise InvalidInputError("Parquet is not for a terminal", next_step="add --out FILE.parquet")
     return form
 
@@ -64,27 +87,36 @@ def write_form(table: pa.Table, form: str, stream: Any) -> None:
     if form == "csv":
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(_flat(table), stream)
+        pyarrow.csv.write_csv(flat(_distinct(table)), stream)
     elif form == "parquet":
-        import pyarrow.parquet
-
-        buffer = io.BytesIO()
-        pyarrow.parquet.write_table(table, buffer)
-        stream.write(buffer.getbuffer())
-    elif form == "table":
-        from nait_store.cli.tables import plain_table
-
-        stream.write((plain_table(_rows(table)) + "\n").encode())
+        _write_parquet(_distinct(table), stream)
+    elif form in ("table", "markdown"):
+        draw = plain_table if form == "table" else markdown_table
+        stream.write((draw(_rows(table)) + "\n").encode())
     else:
-        _write_json(table, stream, lines=form == "jsonl")
+        _write_json(_distinct(table), stream, lines=form == "jsonl")
+
+
+def _write_parquet(table: pa.Table, stream: Any) -> None:
+    import pyarrow.parquet
+
+    if stream.seekable():
+        pyarrow.parquet.write_table(table, stream)
+        return
+    buffer = io.BytesIO()  # the writer asks a stream where it is, and a pipe does not know
+    pyarrow.parquet.write_table(table, buffer)
+    stream.write(buffer.getbuffer())
 
 
 def _write_json(table: pa.Table, stream: Any, *, lines: bool) -> None:
+    names = table.column_names
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
     first = True
     if not lines:
         stream.write(b"[")
     for batch in table.to_batches(max_chunksize=_ROWS_PER_BATCH):
-        texts = [json.dumps(_finite(as_json(row)), ensure_ascii=False) for row in batch.to_pylist()]
+        columns = [json_values(name, column) for name, column in zip(names, batch.columns, strict=True)]
+        texts = [encode(dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
         if lines:
             stream.write("".join(f"{text}\n" for text in texts).encode())
         elif texts:
@@ -94,29 +126,18 @@ def _write_json(table: pa.Table, stream: Any, *, lines: bool) -> None:
         stream.write(b"]\n" if first else b"\n]\n")
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null, as DuckDB's own JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+def _distinct(table: pa.Table) -> pa.Table:
+    """With names that programs can tell apart: what reads JSON or CSV keeps one column of a name."""
+    from nait_store.query.result import distinct_names
 
-
-def _flat(table: pa.Table) -> pa.Table:
-    """Lists, structs and other nested values as JSON text: CSV has no form for them."""
-    import pyarrow as pa
-
-    columns = []
-    for field, column in zip(table.schema, table.columns, strict=True):
-        if pa.types.is_nested(field.type):
-            texts = [None if v is None else json.dumps(as_json(v), ensure_ascii=False) for v in column.to_pylist()]
-            column = pa.chunked_array([pa.array(texts, pa.string())])
-        columns.append(column)
-    return pa.Table.from_arrays(columns, names=table.column_names)
+    return table.rename_columns(distinct_names(table.column_names))
 
 
 def _show(table: pa.Table, console: Console) -> None:
+    if table.column_names == _PLAN_COLUMNS:  # of EXPLAIN: a drawing, which a table would put on one line
+        plan = "\n".join(table.column("explain_value").to_pylist())
+        console.result(None, ["\n".join(cell(line) for line in plan.splitlines())])
+        return
     shown = table.slice(0, _MOST_ROWS_ON_TERMINAL) if sys.stdout.isatty() else table
     console.result(None, [_rows(shown)])
     if shown.num_rows < table.num_rows:
@@ -125,5 +146,8 @@ def _show(table: pa.Table, console: Console) -> None:
 
 
 def _rows(table: pa.Table) -> Table:
-    columns = [column.to_pylist() for column in table.columns]
-    return Table(table.column_names, list(zip(*columns, strict=True)))
+    from nait_store.query.result import python_values
+
+    plain = flat(table)
+    columns = [python_values(name, column) for name, column in zip(plain.column_names, plain.columns, strict=True)]
+    return Table(plain.column_names, list(zip(*columns, strict=True)))

@@ -1,4 +1,4 @@
-"""Tables: drawn by rich and cut to the width on a terminal, plain and complete elsewhere."""
+"""Tables: drawn by rich and cut to the width on a terminal, plain and complete elsewhere; and in Markdown."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+_MARKUP = frozenset("\\`*|<&[]~")
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,36 @@ def plain_table(table: Table) -> str:
     return "\n".join(lines)
 
 
+def markdown_table(table: Table) -> str:
+    """Draw a table of GitHub's Markdown that shows values as they are: what would be markup is escaped, lines kept."""
+    right = _numeric_columns(table)
+    cells = [[_markdown(value) for value in row] for row in (table.columns, *table.rows)]
+    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.columns))]
+    rows = [
+        [text.rjust(w) if i in right else text.ljust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
+        for row in cells
+    ]
+    rows.insert(1, ["-" * (w - 1) + ":" if i in right else "-" * w for i, w in enumerate(widths)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _markdown(value: Any) -> str:
+    if not isinstance(value, str):
+        return cell(value)
+    lines = (cell(line) for line in value.splitlines())
+    return "<br>".join("".join(_escaped(line, i) for i in range(len(line))) for line in lines)
+
+
+def _escaped(line: str, i: int) -> str:
+    """One character; an underscore within a word is no markup and stays as it is."""
+    c = line[i]
+    within = c == "_" and line[i - 1 : i].isalnum() and line[i + 1 : i + 2].isalnum()
+    return f"\\{c}" if c in _MARKUP or (c == "_" and not within) else c
+
+
 def _numeric_columns(table: Table) -> set[int]:
     def numeric(value: Any) -> bool:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
 
     return {
         i

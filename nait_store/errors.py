@@ -14,6 +14,8 @@ The tree is grouped by what a handler would do::
     │   └── UnsupportedVersionError    exit 9   written by a newer release: upgrade
     ├── StorageError                   exit 10  disk or network failed: retry when it works again
     ├── MissingExtraError              exit 11  install the named extra
+    ├── ForbiddenError                 exit 12  the sandbox refuses it: write the query without it
+    ├── LimitExceededError             exit 13  the sandbox stopped it: ask for less, or allow more
     └── IngestInterrupted              exit 130 Ctrl-C: run the same command again to go on
 
 ``kind`` is a stable, append-only code; ``exit_code`` is what the command line returns.
@@ -129,6 +131,20 @@ class IngestInterrupted(NaitStoreError):  # noqa: N818 - an interruption is no e
 
     kind = "interrupted"
     exit_code = 130
+
+
+class ForbiddenError(NaitStoreError):
+    """An untrusted query uses something that the sandbox does not allow; the message names it."""
+
+    kind = "forbidden"
+    exit_code = 12
+
+
+class LimitExceededError(NaitStoreError):
+    """An untrusted query took more time, memory or output than it may, and was stopped."""
+
+    kind = "limit_exceeded"
+    exit_code = 13
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:

@@ -13,7 +13,7 @@ class ProgressEvent:
     Attributes
     ----------
     stage
-        ``"capture"``, ``"score"``, ``"verify"`` …
+        ``"capture"``, ``"score"``, ``"read"``, ``"verify"`` …
     done
         Units (samples, rows, files) finished.
     total

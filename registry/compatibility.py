@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import IncompatibleError
-from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, Feature
+from nait_store.schemas.capture import CaptureIdentity, Feature
 from nait_store.schemas.profile import ProfileRecord
 
 if TYPE_CHECKING:
@@ -68,9 +68,12 @@ def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | 
     list of Difference
         Refusals first; empty where the profile applies without reservation.
     """
-    model = str(profile.parameters.get("model", "")) or None
-    environment = _environment_of(version)
-    found = _identity_differences(profile.identity, version.record.identity, model, environment)
+    found = _identity_differences(
+        profile.identity,
+        version.record.identity,
+        (_model_of_profile(profile), _model_of(version)),
+        model_options=_model_options(version),
+    )
     if profile.n_neurons != version.record.n_neurons:
         found.append(
             Difference(
@@ -133,10 +136,9 @@ def require_same_capture(source: SetVersion, background: SetVersion) -> None:
     IncompatibleError
         Naming each differing field and both values.
     """
-    mine = _environment_of(source)
-    label = mine.model_label if mine else None
-    theirs = _environment_of(background)
-    found = _identity_differences(source.record.identity, background.record.identity, label, theirs)
+    found = _identity_differences(
+        source.record.identity, background.record.identity, (_model_of(source), _model_of(background))
+    )
     if found:
         raise IncompatibleError(
             f"set {source.reference} and background {background.reference} were captured differently:\n"
@@ -145,15 +147,41 @@ def require_same_capture(source: SetVersion, background: SetVersion) -> None:
         )
 
 
+def require_same_basis(first: Profile, second: Profile) -> None:
+    """Refuse two profiles whose directions lie in different spaces.
+
+    Raises
+    ------
+    IncompatibleError
+        They were built on activations of different capture identities; naming each differing field and both values.
+    """
+    found = _identity_differences(
+        first.record.identity,
+        second.record.identity,
+        (_model_of_profile(first.record), _model_of_profile(second.record)),
+    )
+    if found:
+        raise IncompatibleError(
+            f"profiles {first.reference} and {second.reference} cannot be compared, they measure different things:\n"
+            + "\n".join(
+                f"  {d.field}: {d.profile_value} ({first.reference}), {d.set_value} ({second.reference})" for d in found
+            ),
+            next_step="see which belong together: SELECT reference, capture_id FROM profiles ORDER BY capture_id",
+        )
+
+
 def _identity_differences(
-    profile: CaptureIdentity, candidates: CaptureIdentity, model: str | None, environment: CaptureEnvironment | None
+    profile: CaptureIdentity,
+    candidates: CaptureIdentity,
+    models: tuple[str | None, str | None],
+    *,
+    model_options: str = "--model MODEL",
 ) -> list[Difference]:
     rebuild = (
         "rebuild the profile from an in-domain set captured as the candidates were: "
         "'nait-store ingest IN_DOMAIN.jsonl --set NAME{options}', then 'nait-store profile build PROFILE --from NAME'"
     )
-    by_model = rebuild.format(options=f" {environment.model_options}" if environment else " --model MODEL")
-    models = model, environment.model_label if environment else None
+    by_model = rebuild.format(options=f" {model_options}")
     options = {
         "span": f" --span {candidates.span.value}",
         "span_edges": f" --span-edges {candidates.span_edges.value}",
@@ -204,8 +232,16 @@ def _settings_differences(profile: ProfileRecord, version: SetVersion) -> Iterab
             yield Difference(field, str(mine), ", ".join(sorted(map(str, theirs))), "warn", advice)
 
 
-def _environment_of(version: SetVersion) -> CaptureEnvironment | None:
-    return version.segments[0].record.environment if version.segments else None
+def _model_of_profile(record: ProfileRecord) -> str | None:
+    return str(record.parameters.get("model", "")) or None
+
+
+def _model_of(version: SetVersion) -> str | None:
+    return version.segments[0].record.environment.model_label if version.segments else None
+
+
+def _model_options(version: SetVersion) -> str:
+    return version.segments[0].record.environment.model_options if version.segments else "--model MODEL"
 
 
 def _shown(field: str, value: Any) -> str:

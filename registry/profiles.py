@@ -90,6 +90,10 @@ class Profile:
         """
         return self._arrays.directions
 
+    def read_directions(self) -> NDArray[np.float32]:
+        """As :meth:`directions`, but read anew and not kept: for going through more profiles than memory holds."""
+        return read_arrays(self._location, self.folder, self.record).directions
+
     def offset(self) -> NDArray[np.float32] | None:
         """What candidates are centred on, [L, J] float32, read-only; None where they are not."""
         return self._arrays.offset

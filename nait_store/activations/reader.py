@@ -216,6 +216,42 @@ class SegmentReader:
         raw = self._files.array(path, n_bytes, keep=keep)
         return raw.view(array.grid.dtype).reshape(array.grid.chunk_rows, self.record.n_neurons)[:n_rows]
 
+    def row(self, feature: Feature, layer: int, row: int) -> NDArray[Any]:
+        """One layer of one row; of a remote store's uncompressed chunk only these bytes are fetched.
+
+        Parameters
+        ----------
+        feature
+            One of the segment's features.
+        layer
+            Zero-based decoder layer.
+        row
+            Index of the row within the segment.
+
+        Returns
+        -------
+        ndarray, shape (n_neurons,)
+            In the stored dtype, read-only.
+
+        Raises
+        ------
+        NotFoundError, CorruptChunkError
+            As for :meth:`read`.
+        InvalidInputError
+            There is no such row.
+        """
+        array = self._array(feature)
+        if not 0 <= row < self.n_rows:
+            raise InvalidInputError(f"segment {self.segment_id} has no row {row}")
+        block, position = divmod(row, array.record.chunk_rows)
+        if array.grid is None:
+            vector: NDArray[Any] = self.chunk(feature, layer, block)[position]
+            return vector
+        n_bytes = self.record.n_neurons * array.grid.dtype.itemsize
+        path = chunk_path(feature, block, self._index(layer))
+        raw = self._files.piece(path, position * n_bytes, n_bytes, array.grid.chunk_rows * n_bytes)
+        return raw.view(array.grid.dtype)
+
     def blocks(self, feature: Feature) -> list[slice]:
         """Row ranges of the chunk grid, in order."""
         rows = self._array_record(feature).chunk_rows

@@ -97,7 +97,9 @@ def open_samples(location: Location, path: str, data: NDArray[np.uint8] | None =
     """Open a ``samples.parquet``; arguments and errors as for :func:`read_samples`, also while the block reads."""
     try:
         source = location.open_read(path) if data is None else pa.BufferReader(pa.py_buffer(data))
-        with source as handle, pq.ParquetFile(handle) as file:
+        # Without Arrow's I/O threads: DuckDB's scans of our tables run on them, and eight that waited here for one more
+        # would wait for ever.
+        with source as handle, pq.ParquetFile(handle, pre_buffer=False) as file:
             yield file
     except NotFoundError as error:
         raise CorruptChunkError(f"{location.url_of(path)} is missing") from error

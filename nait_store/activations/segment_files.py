@@ -108,6 +108,23 @@ class SegmentFiles:
                 raise CorruptChunkError(f"{self.url(path)} differs from its recorded SHA-256")
         return data
 
+    def piece(self, path: str, start_byte: int, length_bytes: int, n_bytes: int) -> NDArray[np.uint8]:
+        """Read a part of a file of a known size, of a remote store that part alone; otherwise as :meth:`array`."""
+        listed = self._listed.get(path)
+        is_kept = self._cache is not None and listed is not None and self._cache.path(listed) is not None
+        if self._verify or is_kept or not self.location.is_remote:
+            return self.array(path, n_bytes)[start_byte : start_byte + length_bytes]
+        try:
+            data = self.location.read_range(f"{self.folder}/{path}", start_byte, length_bytes)
+        except NotFoundError as error:
+            raise missing_file(self.location, self.folder, path) from error
+        if len(data) != length_bytes:
+            raise CorruptChunkError(
+                f"{self.url(path)} ends before byte {start_byte + length_bytes:,} of {n_bytes:,}",
+                next_step="run 'nait-store verify' to see what else is damaged",
+            )
+        return np.frombuffer(data, np.uint8)
+
     def cached(self, path: str, *, keep: bool = True) -> NDArray[np.uint8] | None:
         """A remote store's file by way of the local cache; None for files of other stores, and those not listed."""
         listed = self._listed.get(path)

@@ -1,8 +1,8 @@
 """PEFT adapters: found, recognised, and laid over their base model without being merged into its weights.
 
 Not merged, because the unmerged model is what PEFT computes and what was trained: merging rounds W + ΔW to the dtype of
-the weights (in bfloat16 most of a small ΔW is lost), cannot be done exactly in quantised weights, and needs a copy
-of every layer that is changed. The price is the adapter's own matrix products, a few per cent of a forward pass.
+the weights (in bfloat16 a part of a small ΔW is lost) and cannot be done exactly in quantised weights. The price is the
+adapter's own matrix products in every pass.
 """
 
 from __future__ import annotations

@@ -16,6 +16,23 @@ from nait_store.query.statement import Node, Statement, TableCall, parameters_in
 _DEPENDS_ON_ROWS = frozenset({"COLUMN_REF", "SUBQUERY", "WINDOW", "STAR"})
 
 
+def named_parameters(params: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, Any]:
+    """Values of parameters by name; those given in order are called ``1``, ``2`` ….
+
+    Raises
+    ------
+    InvalidInputError
+        A single text, which is hardly meant to be a list of characters.
+    """
+    if isinstance(params, (str, bytes)):
+        raise InvalidInputError("the parameters are a single text", next_step="give a list or a dict of values")
+    if params is None:
+        return {}
+    if isinstance(params, Mapping):
+        return {str(name).removeprefix("$"): value for name, value in params.items()}
+    return {str(i): value for i, value in enumerate(params, start=1)}
+
+
 def bound_parameters(statement: Statement, params: Mapping[str, Any] | Sequence[Any] | None) -> dict[str, Any]:
     """Match given values with the parameters of a statement.
 
@@ -31,14 +48,7 @@ def bound_parameters(statement: Statement, params: Mapping[str, Any] | Sequence[
     InvalidInputError
         One is missing, or one is given that the statement does not have.
     """
-    if isinstance(params, (str, bytes)):
-        raise InvalidInputError("the parameters are a single text", next_step="give a list or a dict of values")
-    if params is None:
-        given: dict[str, Any] = {}
-    elif isinstance(params, Mapping):
-        given = {str(name).removeprefix("$"): value for name, value in params.items()}
-    else:
-        given = {str(i): value for i, value in enumerate(params, start=1)}
+    given = named_parameters(params)
     missing = sorted(set(statement.parameters) - set(given))
     if missing:
         raise InvalidInputError(

@@ -13,7 +13,7 @@ T = TypeVar("T")
 _LOOK_SECONDS = 0.2
 
 
-def interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T]) -> T:
+def interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T], stop: Callable[[], object]) -> T:
     """Call a function that is busy in DuckDB, and stop it on Ctrl-C.
 
     Python tells only its main thread of a signal, and only between two steps of the interpreter: a main thread that
@@ -25,6 +25,8 @@ def interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T]) -
         What the function queries.
     run
         The function.
+    stop
+        Called on Ctrl-C: DuckDB looks for interrupts between batches of a scan only, so the scan has to end by itself.
 
     Raises
     ------
@@ -52,6 +54,7 @@ def interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T]) -
         while not ended.wait(_LOOK_SECONDS):
             pass
     except BaseException:
+        stop()
         while not ended.is_set():
             connection.interrupt()
             with suppress(KeyboardInterrupt):  # one is enough

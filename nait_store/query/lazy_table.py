@@ -20,7 +20,7 @@ The filter is a hint: rows that do not meet it are dropped afterwards in any cas
 
 
 class FirstError:
-    """Keeps the first exception of a scan: DuckDB passes on its text only, and from another thread."""
+    """Keeps the first exception of a statement's scans: DuckDB passes on its text only, and from another thread."""
 
     def __init__(self) -> None:
         self.error: BaseException | None = None
@@ -29,6 +29,11 @@ class FirstError:
         """Keep an exception unless there is one already."""
         if self.error is None:
             self.error = error
+
+    def check(self) -> None:
+        """Raise the exception if there is one: whatever else the statement computes would be in vain."""
+        if self.error is not None:
+            raise self.error
 
     def take(self) -> BaseException | None:
         """Return the exception and forget it."""
@@ -46,7 +51,7 @@ class LazyTable(pyarrow.dataset.InMemoryDataset):  # type: ignore[misc]
     batches
         Makes rows; called when a scan begins, maybe in another thread.
     first_error
-        Receives what goes wrong in a scan.
+        Receives what goes wrong in a scan; once it has something, scans end at their next batch.
     """
 
     def __init__(self, schema: pa.Schema, batches: Batches, first_error: FirstError) -> None:
@@ -57,7 +62,7 @@ class LazyTable(pyarrow.dataset.InMemoryDataset):  # type: ignore[misc]
         self._first_error = first_error
 
     def scanner(self, columns: Sequence[str] | None = None, filter: Any = None, **options: Any) -> Any:  # noqa: A002, ARG002
-        """Make the scanner that DuckDB reads from.
+        """Make what DuckDB reads from.
 
         Parameters
         ----------
@@ -73,18 +78,44 @@ class LazyTable(pyarrow.dataset.InMemoryDataset):  # type: ignore[misc]
             wanted = list(names if columns is None else columns)
             needed = [name for name in names if name in wanted or mentions(filter, name)]
             schema = pa.schema([self._columns.field(name) for name in needed])
-            batches = self._guarded(needed, filter)
-            return pyarrow.dataset.Scanner.from_batches(batches, schema=schema, columns=wanted, filter=filter)
+            return _Scanner(schema, wanted, self._guarded(needed, filter), filter)
         except BaseException as error:
             self._first_error.keep(error)
             raise
 
     def _guarded(self, names: Sequence[str], condition: Any) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._make(names, condition)
+            for batch in self._make(names, condition):
+                self._first_error.check()
+                yield batch
+        except GeneratorExit:  # DuckDB has enough rows
+            raise
         except BaseException as error:
             self._first_error.keep(error)
             raise
+
+
+class _Scanner:
+    """What DuckDB needs of a pyarrow scanner.
+
+    pyarrow's own runs ahead of its reader, by up to a gigabyte and in threads of its own: with a LIMIT it would read
+    much for nothing, and batches of activations are large. This one makes a batch when it is asked for one.
+    """
+
+    def __init__(self, schema: pa.Schema, wanted: list[str], batches: Iterator[pa.RecordBatch], condition: Any) -> None:
+        self._schema = schema
+        self._wanted = wanted
+        self._batches = batches
+        self._condition = condition
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """Rows that meet the filter, with the columns wanted."""
+        names, condition = self._wanted, self._condition
+        rows = self._batches if condition is None else (batch.filter(condition) for batch in self._batches)
+        return pa.RecordBatchReader.from_batches(
+            pa.schema([self._schema.field(name) for name in names]),
+            rows if names == self._schema.names else (batch.select(names) for batch in rows),
+        )
 
 
 def mentions(condition: Any, name: str) -> bool:

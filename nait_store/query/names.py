@@ -114,6 +114,10 @@ class StatementNames:
         """The latest version of every set, by name."""
         return [self.version(name) for name in self._names.sets.names()]
 
+    def latest_profiles(self) -> list[Profile]:
+        """The latest version of every profile, by name."""
+        return [self.profile(name) for name in self._names.registry.names()]
+
     def profile(self, text: str) -> Profile:
         """The profile version that a reference means; errors as :meth:`version`."""
         with self._lock:
@@ -145,8 +149,7 @@ class StatementNames:
     def fitting_profiles(self, version: SetVersion, feature: Feature | None = None) -> list[Profile]:
         """The latest version of every profile that means something on a set version, by name."""
         found = []
-        for name in self._names.registry.names():
-            profile = self.profile(name)
+        for profile in self.latest_profiles():
             try:
                 self.fit(profile, version, feature)
             except IncompatibleError:

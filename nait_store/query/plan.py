@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nait_store.query.features.table import ArrayRead, layer_bytes
+from nait_store.query.features.table import ArrayRead, array_bytes
 from nait_store.query.sources import Source
 from nait_store.query.stored_scores import StoredScores
+from nait_store.schemas.capture import Feature
 
 
 @dataclass(frozen=True)
@@ -127,10 +128,9 @@ def plan_statement(sources: Sequence[Source], scores: StoredScores) -> Statement
     for (reference, feature), by_segment in wanted.items():
         size_bytes = n_rows = 0
         for segment_id, layers in by_segment.items():
-            record = segments[segment_id].record
-            [array] = [array for array in record.arrays if array.feature.value == feature]
-            size_bytes += layer_bytes(array, record.n_rows, record.n_neurons) * len(layers)
-            n_rows += record.n_rows
+            segment = segments[segment_id]
+            size_bytes += array_bytes(segment, Feature(feature), segment.n_rows) * len(layers)
+            n_rows += segment.n_rows
         n_layers = max(len(layers) for layers in by_segment.values())
         names = tuple(profiles[reference, feature])
         passes.append(ArrayPass(reference, feature, names, len(by_segment), n_rows, n_layers, size_bytes))

@@ -131,6 +131,10 @@ class SampleRelation:
             ]
         return "\nUNION ALL\n".join(parts) if parts else self._empty(wanted)
 
+    def files(self) -> list[str]:
+        """Paths or URLs of the Parquet files that :meth:`sql` reads."""
+        return [path for group in self._groups for path in self._paths(group.segments)]
+
     def _visible_parts(self) -> Iterable[tuple[_Group, list[SegmentReader], str]]:
         hidden = self._version.tombstones()
         for group in self._groups:

@@ -6,7 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import duckdb
@@ -19,22 +19,26 @@ from nait_store.catalog.rows import TABLES
 from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.query.arguments import Arguments, bound_parameters
+from nait_store.query.arrow_types import fetch_arrow
+from nait_store.query.composition import compose
 from nait_store.query.features import FeatureContext
 from nait_store.query.functions import FUNCTIONS
 from nait_store.query.interruption import interruptible
 from nait_store.query.lazy_table import FirstError
 from nait_store.query.messages import translate
-from nait_store.query.names import Names, StatementNames
+from nait_store.query.names import Names
 from nait_store.query.plan import StatementPlan, plan_statement
-from nait_store.query.result import QueryResult, with_plain_integers
-from nait_store.query.sources import Source, Sources
-from nait_store.query.statement import Node, Statement, StatementParser, parameters_in
+from nait_store.query.prepared import PreparedStatement, remaining_parameters
+from nait_store.query.result import QueryResult
+from nait_store.query.sources import Sources, WantedScores, wanted_target
+from nait_store.query.spelling import identifier
+from nait_store.query.statement import Node, StatementParser
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
 from nait_store.query.top_k import find_top_k
 from nait_store.query.top_rows import columns_in_use, find_best, read_samples
 from nait_store.query.user_tables import UserTables
-from nait_store.query.views import VIEWS, SelectedRows, Views
+from nait_store.query.views import VIEWS, SelectedRows, Views, create_views
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.storage.location import Location
 
@@ -43,29 +47,8 @@ __all__ = ["QueryResult", "QuerySession", "StatementPlan"]
 T = TypeVar("T")
 RESERVED = (*TABLES, *VIEWS, *FUNCTIONS)
 """Names that mean something in every statement."""
-
-
-@dataclass(frozen=True)
-class _Prepared:
-    """A statement whose names are all resolved."""
-
-    statement: Statement
-    names: StatementNames
-    sources: tuple[Source, ...]
-    parameters: dict[str, Any]
-    """Values of all."""
-    remaining: dict[str, Any]
-    """Values of those that still occur once the calls are replaced."""
-    problems: tuple[str, ...]
-
-    @property
-    def text(self) -> str:
-        return _compose(self.statement, self.sources)
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the statement's calls, to suggest near ones."""
-        return list(dict.fromkeys(name for source in self.sources for name in source.columns))
+_REFUSALS = (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
+"""What may come before a statement runs, and have a place in it."""
 
 
 class QuerySession:
@@ -81,6 +64,10 @@ class QuerySession:
         Told about scans of activations.
     selected
         Reads the rows of a saved selection, for ``selected_samples``.
+    settings
+        Of the database, besides those that every session has.
+    parsing
+        A database to parse statements and evaluate their constants with, instead of the session's own.
     """
 
     def __init__(
@@ -91,15 +78,18 @@ class QuerySession:
         catalog: Catalog,
         progress: ProgressListener = ignore_progress,
         selected: SelectedRows | None = None,
+        *,
+        settings: Mapping[str, str | bool | int] | None = None,
+        parsing: duckdb.DuckDBPyConnection | None = None,
     ) -> None:
         self._catalog = catalog
         self._catalog_state: CatalogState | None = None
         self._progress = progress
-        self._connection = connection = _connect(location)
+        self._connection = connection = _connect(location, settings or {})
         # DuckDB complains on stderr about what is still registered when the interpreter goes down.
         self._closer = weakref.finalize(self, connection.close)
-        self._parser = StatementParser(connection)
-        self._arguments = Arguments(connection)
+        self._parser = StatementParser(parsing or connection)
+        self._arguments = Arguments(parsing or connection)
         self._names = Names(sets, registry)
         self._scores = StoredScores(location, progress)
         self._first_error = FirstError()
@@ -191,6 +181,40 @@ class QuerySession:
             self._check(prepared)
             return plan_statement(prepared.sources, self._scores)
 
+    def score(self, wanted: Sequence[WantedScores]) -> tuple[str, ...]:
+        """Compute scores that are not stored, and store them where the store can be written.
+
+        Parameters
+        ----------
+        wanted
+            Names, which are judged as those in a query are.
+
+        Returns
+        -------
+        tuple of str
+            Warnings: scores that could not be kept.
+
+        Raises
+        ------
+        NotFoundError, InvalidInputError, IncompatibleError
+            Names of nothing, or of things that do not belong together.
+        """
+        with self._lock:
+            names = self._names.begin()
+            self._scores.compute([wanted_target(one, names) for one in wanted])
+            return tuple(self._scores.take_warnings())
+
+    def read_tables(self, tables: Mapping[str, Any]) -> dict[str, pa.Table]:
+        """Read the caller's tables and files whole, as :meth:`sql` would understand them.
+
+        Parameters
+        ----------
+        tables
+            As for :meth:`sql`.
+        """
+        with self._lock, self._user_tables.registered(tables):
+            return {name: self._fetch(f"FROM {identifier(name)}", {}) for name in tables}
+
     def parse_tree(self, query: str) -> list[Node]:
         """Parse SELECT statements without running them: the root node of each in DuckDB's JSON form.
 
@@ -205,7 +229,7 @@ class QuerySession:
     @contextmanager
     def _prepared(
         self, query: str, params: Mapping[str, Any] | Sequence[Any] | None, tables: Mapping[str, Any] | None
-    ) -> Iterator[_Prepared]:
+    ) -> Iterator[PreparedStatement]:
         """Resolve every name of a statement; what it reads is there as long as the block runs."""
         with self._lock:
             statement = self._parser.parse(query)
@@ -216,18 +240,18 @@ class QuerySession:
             with self._user_tables.registered(tables or {}):
                 self._sources.begin()
                 names = self._names.begin()
-                context = FeatureContext(names, self._scores, self._progress)
+                context = FeatureContext(names, self._scores, self._progress, self._first_error)
                 sources = tuple(
                     self._sources.source(call, self._arguments.values(call, parameters), context)
                     for call in statement.calls
                 )
-                remaining = _remaining(statement, sources, parameters)
+                remaining = remaining_parameters(statement, sources, parameters)
                 state = self._catalog_state
                 problems = state.problems if state is not None and reads_catalog else ()
                 with self._views.filled(statement.relations, names, self._sources.relation):
-                    yield _Prepared(statement, names, sources, parameters, remaining, problems)
+                    yield PreparedStatement(statement, names, sources, parameters, remaining, problems)
 
-    def _run(self, prepared: _Prepared) -> QueryResult:
+    def _run(self, prepared: PreparedStatement) -> QueryResult:
         statement = prepared.statement
         runs = statement.analyzes or not statement.explains
         pairs = [pair for source in prepared.sources for pair in source.pairs]
@@ -237,13 +261,14 @@ class QuerySession:
             self._scores.compute([(pair.version, pair.target) for pair in pairs])
         table = None if statement.explains else self._run_top_first(prepared)
         if table is None:
-            table = self._fetch(prepared.text, prepared.remaining, prepared.columns)
+            table = self._fetch(prepared.composition.text, prepared.remaining, prepared)
         warnings = [text for source in prepared.sources for text in source.warnings]
         return QueryResult(table, tuple(dict.fromkeys([*warnings, *self._scores.take_warnings(), *prepared.problems])))
 
-    def _check(self, prepared: _Prepared) -> None:
+    def _check(self, prepared: PreparedStatement) -> None:
         """Let DuckDB bind a statement, which finds unknown columns and wrong types, and runs nothing."""
-        self._guarded(lambda: self._connection.sql(prepared.text, params=prepared.remaining or None), prepared.columns)
+        text, parameters = prepared.composition.text, prepared.remaining or None
+        self._guarded(lambda: self._connection.sql(text, params=parameters), prepared)
 
     def _load_catalog(self) -> None:
         # SHOW TABLES lists what is registered; only the user's own tables belong there.
@@ -251,9 +276,9 @@ class QuerySession:
         first = self._catalog_state is None
         self._catalog_state = self._catalog.load_into(self._connection, self._catalog_state)
         if first:
-            self._views.create()
+            create_views(self._connection)
 
-    def _run_top_first(self, prepared: _Prepared) -> pa.Table | None:
+    def _run_top_first(self, prepared: PreparedStatement) -> pa.Table | None:
         """Run the statement with its top rows found first; None where it has no such form, or that fails."""
         statement, sources = prepared.statement, list(prepared.sources)
         by_call = {id(source.call): i for i, source in enumerate(sources)}
@@ -281,7 +306,7 @@ class QuerySession:
             if not tables:
                 return None
             with self._registered(tables):
-                return self._fetch(_compose(statement, sources), prepared.remaining)
+                return self._fetch(compose(statement, sources).text, prepared.remaining)
         except NaitStoreError:
             # The statement as written gives the answer, or the message that fits what the user wrote.
             return None
@@ -302,19 +327,14 @@ class QuerySession:
             for name in done:
                 self._connection.unregister(name)
 
-    def _fetch(self, text: str, parameters: dict[str, Any], columns: Sequence[str] = ()) -> pa.Table:
-        def fetch() -> pa.Table:
-            relation = self._connection.sql(text, params=parameters or None)
-            types = [str(kind) for kind in relation.types]
-            return with_plain_integers(relation.to_arrow_table(), types)
+    def _fetch(self, text: str, parameters: dict[str, Any], prepared: PreparedStatement | None = None) -> pa.Table:
+        return self._guarded(lambda: fetch_arrow(self._connection.sql(text, params=parameters or None)), prepared)
 
-        return self._guarded(fetch, columns)
-
-    def _guarded(self, run: Callable[[], T], columns: Sequence[str] = ()) -> T:
-        """Run something in DuckDB; errors come out as ours, Ctrl-C as KeyboardInterrupt."""
+    def _guarded(self, run: Callable[[], T], prepared: PreparedStatement | None = None) -> T:
+        """Run something in DuckDB; errors come out as ours, with their place, and Ctrl-C as KeyboardInterrupt."""
         self._first_error.take()
         try:
-            return interruptible(self._connection, run)
+            return interruptible(self._connection, run, lambda: self._first_error.keep(KeyboardInterrupt()))
         except (duckdb.Error, RuntimeError) as error:
             cause = self._first_error.take()
             if cause is not None:
@@ -323,7 +343,21 @@ class QuerySession:
                 raise KeyboardInterrupt from error
             if not isinstance(error, duckdb.Error):
                 raise
-            raise translate(error, tables=RESERVED, sets=self._names.sets.names(), columns=columns) from error
+            columns, fields = [], {}
+            if prepared is not None:
+                columns, fields = prepared.columns, self._fields_elsewhere(prepared)
+            place = ""
+            if prepared is not None and isinstance(error, _REFUSALS):
+                place = prepared.composition.excerpt(self._connection, prepared.remaining)
+            sets = self._names.sets.names()
+            raise translate(error, tables=RESERVED, sets=sets, columns=columns, fields=fields, place=place) from error
+
+    def _fields_elsewhere(self, prepared: PreparedStatement) -> dict[str, str]:
+        """Columns of samples of the sets that a statement reads, unless it reads those: where each is to be had."""
+        if any(source.version is not None for source in prepared.sources):
+            return {}
+        versions = [pair.version for source in prepared.sources for pair in source.pairs]
+        return {name: f"samples('{v.name}')" for v in versions for name in self._sources.relation(v).columns}
 
 
 def _no_selections(reference: str) -> pa.Table:
@@ -332,7 +366,7 @@ def _no_selections(reference: str) -> pa.Table:
     )
 
 
-def _connect(location: Location) -> duckdb.DuckDBPyConnection:
+def _connect(location: Location, settings: Mapping[str, str | bool | int]) -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(
         ":memory:",
         config={
@@ -340,39 +374,11 @@ def _connect(location: Location) -> duckdb.DuckDBPyConnection:
             "python_enable_replacements": False,
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
+            **settings,
         },
     )
     connection.execute("SET TimeZone = 'UTC'").fetchall()
+    connection.execute("SET enable_progress_bar = false").fetchall()  # notebooks would show one beside ours
     if not location.is_local:
         connection.register_filesystem(url_to_fs(location.url)[0])
     return connection
-
-
-def _compose(statement: Statement, sources: Sequence[Source]) -> str:
-    """The statement with every call replaced by what stands for it; all the rest stays as written."""
-    edits: list[tuple[int, int, bytes]] = []
-    for source in sources:
-        call = source.call
-        # What a call without alias is called by the rest of the statement.
-        alias = b"" if call.alias else f" AS {call.relation_name}".encode()
-        if source.is_constant:
-            edits.append((call.start, call.end, f"(\n{source.sql}\n)".encode() + alias))
-        else:
-            edits.append((call.start, call.name_end, source.sql.encode()))
-            edits.append((call.end, call.end, alias))
-    # With some of them gone, the other question marks would count differently.
-    replaced = [(start, end) for start, end, _ in edits]
-    for at, name in statement.question_marks:
-        if not any(start <= at < end for start, end in replaced):
-            edits.append((at, at + 1, f"${name}".encode()))
-    parts, position = [], 0
-    for start, end, text in sorted(edits, key=lambda edit: edit[:2]):
-        parts += [statement.text[position:start], text]
-        position = end
-    return b"".join([*parts, statement.text[position:]]).decode()
-
-
-def _remaining(statement: Statement, sources: Sequence[Source], parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters that still occur once the calls with constant arguments are replaced."""
-    used = parameters_in([node for s in sources if s.is_constant for node in s.call.arguments.values()])
-    return {name: value for name, value in parameters.items() if statement.parameters.get(name, 0) > used[name]}

@@ -22,6 +22,7 @@ from nait_store.query.stored_scores import StoredScores
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
 from nait_store.schemas.record import json_digest
+from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 
 _REGISTERED = 64
@@ -59,6 +60,24 @@ class Source:
     pairs: tuple[Pair, ...] = ()
     warnings: tuple[str, ...] = ()
     reads: tuple[ArrayRead, ...] = ()
+
+
+@dataclass(frozen=True)
+class WantedScores:
+    """Scores by names.
+
+    Attributes
+    ----------
+    activation_set, profile
+        References.
+    feature, metric
+        By their names.
+    """
+
+    activation_set: str
+    profile: str
+    feature: str
+    metric: str
 
 
 class Sources:
@@ -160,6 +179,20 @@ class Sources:
         if anew:
             self._registered.forget(name)
         return f'FROM "{self._registered.get(name, register)}"'
+
+
+def wanted_target(wanted: WantedScores, names: StatementNames) -> tuple[SetVersion, ScoringTarget]:
+    """What must be scored against what.
+
+    Raises
+    ------
+    NotFoundError, InvalidInputError, IncompatibleError
+        Names of nothing, or of things that do not belong together.
+    """
+    version, profile = names.version(wanted.activation_set), names.profile(wanted.profile)
+    feature = _feature(wanted.feature)
+    names.fit(profile, version, feature)
+    return version, names.target(profile, _metric(wanted.metric), feature)
 
 
 def _pairs(call: TableCall, values: dict[str, Any], names: StatementNames) -> tuple[tuple[Pair, ...], tuple[str, ...]]:

@@ -19,7 +19,8 @@ from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 
-DEFAULT_MEMORY_BYTES = 256 << 20
+DEFAULT_MEMORY_BYTES = 1 << 30
+"""Ten million samples take 80 MB for each profile and 360 MB for ids of 32 characters."""
 
 
 class StoredScores:
@@ -32,7 +33,7 @@ class StoredScores:
     progress
         Told about scans.
     memory_bytes
-        How much to keep in memory for the next query.
+        How much to keep in memory for the next query. Ids make room for scores, which are read more often.
     """
 
     def __init__(
@@ -116,8 +117,9 @@ class StoredScores:
         self._columns[key] = column
         self._held_bytes += column.nbytes
         while self._held_bytes > self._memory_bytes and len(self._columns) > 1:
-            _, oldest = self._columns.popitem(last=False)
-            self._held_bytes -= oldest.nbytes
+            oldest = next(iter(self._columns))
+            ids = next((kept for kept in self._columns if kept[0] == "sample_id"), oldest)
+            self._held_bytes -= self._columns.pop(ids).nbytes
         return column
 
 

@@ -73,27 +73,63 @@ def find_best(scores: StoredScores, pair: Pair, top: TopK, n_rows: int) -> BestR
     first = top.order[0]
     if first.column != "score" or not 0 < n_rows < min(pair.version.n_samples, _LARGEST_TOP):
         return None
-    sign = 1.0 if first.descending else -1.0
-    parts: list[tuple[NDArray[np.int64], NDArray[np.float64]]] = []
-    best: list[NDArray[np.float64]] = []
+    candidates = _Candidates(n_rows, descending=first.descending)
     for segment in pair.version.segments:
         values: NDArray[np.float64] = scores.scores(segment, pair.target).to_numpy()
-        row_ids = np.arange(segment.n_rows, dtype=np.int64) + (segment.ordinal << ROW_BITS)
-        visible = pair.version.visible_rows(segment)
-        if visible is not None:
-            values, row_ids = values[visible], row_ids[visible]
-        values = values * sign
-        if np.isnan(values).any():  # which DuckDB puts above everything, and NumPy nowhere
+        if np.isnan(values.min(initial=np.inf)):  # which DuckDB puts above everything, and NumPy nowhere
             return None
-        parts.append((row_ids, values))
-        best.append(np.partition(values, len(values) - n_rows)[-n_rows:] if len(values) > n_rows else values)
-    merged = np.concatenate(best)
-    last = np.partition(merged, len(merged) - n_rows)[len(merged) - n_rows]
-    chosen = [(row_ids[values >= last], values[values >= last]) for row_ids, values in parts]
-    found = BestRows(
-        np.concatenate([row_ids for row_ids, _ in chosen]), sign * np.concatenate([values for _, values in chosen])
-    )
+        candidates.add(segment.ordinal << ROW_BITS, values, pair.version.visible_rows(segment))
+    found = candidates.best()
     return found if len(found.row_ids) <= 4 * n_rows + _MOST_TIES else None
+
+
+class _Candidates:
+    """Rows that may be among the best n: those that are no worse than the n-th best of the rows seen so far.
+
+    Most rows cost one comparison, and no copy.
+    """
+
+    def __init__(self, n_rows: int, *, descending: bool) -> None:
+        self._n_rows = n_rows
+        self._sign = 1.0 if descending else -1.0
+        self._no_worse = np.greater_equal if descending else np.less_equal
+        self._last: float | None = None
+        self._parts: list[BestRows] = []
+        self._n_kept = 0
+        """Rows left by the last look for the n-th best."""
+        self._n_waiting = 0
+        """Rows added since then."""
+
+    def add(self, first_row_id: int, scores: NDArray[np.float64], visible: NDArray[np.bool_] | None) -> None:
+        """Look at the rows of a segment, of which ``visible`` is a mask; no score is NaN."""
+        kept = visible
+        if self._last is not None:
+            kept = self._no_worse(scores, self._last)
+            if visible is not None:
+                kept &= visible
+        rows = np.arange(len(scores)) if kept is None else np.flatnonzero(kept)
+        self._parts.append(BestRows(rows + first_row_id, scores[rows]))
+        self._n_waiting += len(rows)
+        # As many as are kept already: where all scores are equal, nothing is ever dropped.
+        if self._n_waiting >= max(self._n_rows, self._n_kept):
+            self._narrow()
+
+    def best(self) -> BestRows:
+        """What is left at the end."""
+        self._narrow()
+        return self._parts[0]
+
+    def _narrow(self) -> None:
+        merged = BestRows(
+            np.concatenate([part.row_ids for part in self._parts]),
+            np.concatenate([part.scores for part in self._parts]),
+        )
+        if len(merged.scores) > self._n_rows:
+            at = len(merged.scores) - self._n_rows
+            self._last = float(self._sign * np.partition(self._sign * merged.scores, at)[at])
+            kept = self._no_worse(merged.scores, self._last)
+            merged = BestRows(merged.row_ids[kept], merged.scores[kept])
+        self._parts, self._n_kept, self._n_waiting = [merged], len(merged.row_ids), 0
 
 
 def read_samples(

@@ -44,7 +44,6 @@ class UserTables:
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, reserved: Collection[str]) -> None:
         self._connection = connection
         self._reserved = frozenset(reserved)
-        self._filesystems: set[str] = set()
 
     @contextmanager
     def registered(self, tables: Mapping[str, Any]) -> Iterator[None]:
@@ -143,10 +142,9 @@ class UserTables:
             where = Path(inner).resolve() if local else path
             raise NotFoundError(f"the table {name!r}: there is no file {where}", next_step="check the path")
         if not local:
-            protocol = _protocols(filesystem)[0]
-            if protocol not in self._filesystems:
+            # The session may have registered it already, for a store on such a URL.
+            if set(_protocols(filesystem)).isdisjoint(self._connection.list_filesystems()):
                 self._connection.register_filesystem(filesystem)
-                self._filesystems.add(protocol)
             return path
         # A file of this very name is meant, whatever characters of it could be taken for a pattern.
         return without_wildcards(inner) if exists else inner

@@ -22,17 +22,17 @@ VIEWS = (ALL_SAMPLES, SELECTED_SAMPLES)
 SelectedRows = Callable[[str], pa.Table]
 """From a reference such as ``best@1`` to the columns ``rank``, ``sample_id`` and ``score``."""
 
-_SELECTED_SCHEMA = pa.schema(
-    [
-        pa.field("selection", pa.string()),
-        pa.field("version", pa.int32()),
-        pa.field("reference", pa.string()),
-        pa.field("activation_set", pa.string()),
-        pa.field("rank", pa.int64()),
-        pa.field("sample_id", pa.string()),
-        pa.field("score", pa.float64()),
-    ]
-)
+_SELECTED_COLUMNS = {
+    "selection": "VARCHAR",
+    "version": "INTEGER",
+    "reference": "VARCHAR",
+    "activation_set": "VARCHAR",
+    "rank": "BIGINT",
+    "sample_id": "VARCHAR",
+    "score": "DOUBLE",
+}
+_ARROW_TYPES = {"VARCHAR": pa.string(), "INTEGER": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+_SELECTED_SCHEMA = pa.schema([pa.field(name, _ARROW_TYPES[kind]) for name, kind in _SELECTED_COLUMNS.items()])
 _COMMENTS = {
     ALL_SAMPLES: (
         "One row per sample of the latest version of every set; samples(set) has your own fields as columns",
@@ -64,8 +64,20 @@ _COMMENTS = {
 }
 
 
+def create_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make both views, typed and commented and without rows, for DESCRIBE and for tools that look around."""
+    types = {ALL_SAMPLES: {"activation_set": "VARCHAR", **BASE_COLUMNS}, SELECTED_SAMPLES: _SELECTED_COLUMNS}
+    for view, (comment, of_columns) in _COMMENTS.items():
+        columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in types[view].items())
+        statements = [f"CREATE VIEW {view} AS SELECT {columns} WHERE false"]
+        statements.append(f"COMMENT ON VIEW {view} IS {literal(comment)}")
+        statements += [f"COMMENT ON COLUMN {view}.{name} IS {literal(text)}" for name, text in of_columns.items()]
+        for statement in statements:
+            connection.execute(statement).fetchall()
+
+
 class Views:
-    """Keeps both views in a session's database: typed and commented at all times, filled while a statement asks.
+    """Fills the views of a session's database while a statement asks for them.
 
     Parameters
     ----------
@@ -81,20 +93,6 @@ class Views:
         self._connection = connection
         self._selected = selected
         self._first_error = first_error
-
-    def create(self) -> None:
-        """Make the empty views, for DESCRIBE and for tools that look around."""
-        columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind in _all_samples_types().items())
-        self._execute(f"CREATE VIEW {ALL_SAMPLES} AS SELECT {columns} WHERE false")
-        self._connection.register("empty rows", _SELECTED_SCHEMA.empty_table())
-        described = self._connection.sql('DESCRIBE "empty rows"').fetchall()
-        columns = ", ".join(f"CAST(NULL AS {kind}) AS {name}" for name, kind, *_ in described)
-        self._execute(f"CREATE VIEW {SELECTED_SAMPLES} AS SELECT {columns} WHERE false")
-        self._connection.unregister("empty rows")
-        for view, (comment, of_columns) in _COMMENTS.items():
-            self._execute(f"COMMENT ON VIEW {view} IS {literal(comment)}")
-            for name, text in of_columns.items():
-                self._execute(f"COMMENT ON COLUMN {view}.{name} IS {literal(text)}")
 
     @contextmanager
     def filled(
@@ -171,7 +169,3 @@ def _all_samples(versions: Sequence[SetVersion], relation: Callable[[SetVersion]
         f"FROM (\n{relation(version).sql(columns=BASE_COLUMNS)}\n)"
         for version in versions
     )
-
-
-def _all_samples_types() -> dict[str, str]:
-    return {"activation_set": "VARCHAR", **BASE_COLUMNS}

@@ -24,7 +24,7 @@ from nait_store.storage.cache_folder import cache_folder
 logger = logging.getLogger(__name__)
 
 _NUMPY_ROWS = 64
-_VECTORS_STEP = 3  # the compiled kernels' register tiles hold three
+_VECTORS_STEP = 4  # the compiled kernels' register tiles hold four
 _compiling = threading.Lock()
 
 Kernel = Callable[[NDArray[Any], NDArray[np.float32], NDArray[np.float64]], None]
@@ -103,8 +103,7 @@ class NumbaKernels:
         else:
             wide = padded(vectors)
             out = np.empty((len(bits), len(wide)))
-            name = "project_few" if n_vectors <= self._source.FEW else "project_many"
-            self._kernel(name, bits)(bits, wide, out)
+            self._kernel("project_many", bits)(bits, wide, out)
             out = out[:, :n_vectors]
         # float32 sums of float32 activations can overflow where the float64 result would not.
         return out if np.isfinite(out).all() else NumpyKernels().project(chunk, vectors)

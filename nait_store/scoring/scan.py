@@ -98,7 +98,7 @@ def scan(
     """
     passes = _passes(pairs)
     remote = any(work.segment.is_remote for work in passes)
-    return _scan(passes, progress, n_threads or max(thread_count(), _REMOTE_THREADS if remote else 1), kernels)
+    return _scan(passes, progress, n_threads or thread_count(remote=remote), kernels)
 
 
 def score_segments(
@@ -124,8 +124,10 @@ def score_segments(
             yield found.segment, found.target, whole
 
 
-def thread_count() -> int:
-    """Threads to scan with: ``NAIT_STORE_THREADS``, else the cores this process may run on."""
+def thread_count(*, remote: bool = False) -> int:
+    """Threads to scan with: ``NAIT_STORE_THREADS``, else the cores this process may run on; 16 or more if remote."""
+    if remote:
+        return max(thread_count(), _REMOTE_THREADS)
     chosen = os.environ.get(THREADS_VARIABLE)
     if chosen:
         if not chosen.isdecimal() or int(chosen) < 1:

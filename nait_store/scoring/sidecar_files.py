@@ -79,7 +79,8 @@ def open_sidecar(location: Location, key: ScoreKey) -> Iterator[tuple[SidecarRec
             if not _has_footer(handle, record):
                 raise CorruptChunkError(f"{url} differs from the digest in its record", next_step=_AGAIN)
             handle.seek(0)
-            with pq.ParquetFile(handle, page_checksum_verification=True) as file:
+            # Without Arrow's I/O threads: see open_samples.
+            with pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=False) as file:
                 schema = file.schema_arrow
                 problem = None
                 if _stored_key(schema) != key:

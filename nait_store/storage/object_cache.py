@@ -101,9 +101,10 @@ class ObjectCache:
         try:
             if path.stat().st_size != file.size_bytes:
                 return None
-            os.utime(path)
         except OSError:
             return None
+        with contextlib.suppress(OSError):  # what cannot be marked can be read nevertheless
+            os.utime(path)
         return path
 
     def remove(self, digests: Iterable[str]) -> int:

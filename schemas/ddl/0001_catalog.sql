@@ -1,6 +1,6 @@
 -- The catalog: an index over the manifests of a store, always rebuildable from them (docs/sql.md).
 -- The same statements make the tables of catalog.duckdb and of a query session; COMMENT ON is their documentation,
--- which 'python -m nait_store.catalog.reference docs/sql.md' copies to that page.
+-- which 'python -m nait_store.query.reference docs/sql.md' copies to that page.
 
 CREATE TABLE activation_sets (
     activation_set VARCHAR NOT NULL,

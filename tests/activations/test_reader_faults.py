@@ -49,6 +49,15 @@ def test_a_missing_file_is_named(location: Location, record: SegmentRecord, path
         reader.read(Feature.MEAN), reader.norms(Feature.MEAN), reader.samples()
 
 
+@pytest.mark.parametrize(("row", "layer", "error"), [(11, 0, InvalidInputError), (0, 3, NotFoundError)])
+def test_a_row_that_is_not_there_is_refused(
+    location: Location, record: SegmentRecord, row: int, layer: int, error: type[Exception]
+) -> None:
+    reader = SegmentReader(location, record)
+    with pytest.raises(error, match=f"segment {record.segment_id}"):
+        reader.row(Feature.MEAN, layer, row)
+
+
 @pytest.mark.parametrize("n_bytes", [0, 1, 63, 65, 10_000])
 def test_a_chunk_of_another_size_is_named(location: Location, record: SegmentRecord, n_bytes: int) -> None:
     location.write_bytes(f"{_folder(record)}/{_CHUNK}", b"\1" * n_bytes)
@@ -181,6 +190,7 @@ def test_a_segment_in_another_zarr_form_reads_the_same(
         np.testing.assert_array_equal(chunk, expected[span, 1])
         assert chunk.dtype == np.float16
         assert not chunk.flags.writeable
+    np.testing.assert_array_equal(reader.row(Feature.MEAN, 2, 9), expected[9, 2])
 
 
 def test_a_missing_chunk_of_another_zarr_form_is_not_taken_for_zeros(location: Location, record: SegmentRecord) -> None:

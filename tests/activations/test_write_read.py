@@ -105,6 +105,9 @@ def test_what_is_written_is_read_back_rounded_and_nothing_else(
                 np.testing.assert_array_equal(chunk, stored[span, position])
                 assert not chunk.flags.writeable
                 assert chunk.flags.c_contiguous
+        row = int(rng.integers(n_rows))
+        for position, layer in enumerate(sorted(layers)):
+            np.testing.assert_array_equal(reader.row(feature, layer, row), stored[row, position])
         expected = np.sqrt((stored.astype(np.float64) ** 2).sum(axis=2))
         np.testing.assert_allclose(reader.norms(feature), expected, rtol=1e-6)
         np.testing.assert_allclose(reader.norms(feature, some), expected[:, ::2], rtol=1e-6)

@@ -56,6 +56,8 @@ def test_kinds_are_stable() -> None:
         "storage",
         "missing_extra",
         "interrupted",
+        "forbidden",
+        "limit_exceeded",
     ]
 
 

@@ -76,6 +76,54 @@ def test_a_reader_that_goes_away_is_no_error(store: Path, folder: Path) -> None:
     assert code == 141
 
 
+def test_a_reader_that_goes_away_is_no_error_without_buffers(store: Path, folder: Path) -> None:
+    # Then one write of many bytes may end half-way, and tell nobody.
+    command = [*PROGRAM, "sql", "SELECT repeat('x', 1000000) AS x"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(10)
+        process.stdout.close()
+        stderr = process.stderr.read().decode()
+        code = process.wait(timeout=60)
+    assert (code, stderr) == (141, "")
+
+
+BUSY = """
+import threading, time
+from nait_store.cli import main
+
+def announce():
+    while all(thread.name != "nait-query" for thread in threading.enumerate()):
+        time.sleep(0.01)
+    time.sleep(0.2)  # by then it is the query itself that runs
+    print("busy", flush=True)
+
+threading.Thread(target=announce, daemon=True).start()
+main.run()
+"""
+"""The program, which says when DuckDB is at work."""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "says"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_a_signal_stops_an_endless_query_and_leaves_nothing_behind(
+    store: Path, folder: Path, number: signal.Signals, code: int, says: str
+) -> None:
+    before = set(folder.rglob("*"))
+    query = "SELECT sum(a.range * b.range) FROM range(3000000) a, range(3000000) b"
+    command = [sys.executable, "-c", BUSY, "sql", query, "--out", "sum.csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "busy\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (code, "", f"error: {says}\n")
+    assert set(folder.rglob("*")) == before
+
+
 def test_interrupt_exits_with_130_and_one_line(store: Path, folder: Path) -> None:
     # Reading the query from a pipe that never ends: certain to be interrupted in the middle.
     reader, writer = os.pipe()

@@ -8,8 +8,13 @@ are not run, nor is a block whose preceding line is ``<!-- shown, not run: why -
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from nait_store.demo import files
+from tests.warm_processes import warm_environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
@@ -96,3 +101,41 @@ def _commands(block: Block) -> list[Snippet]:
             command.append(next(lines)[1])
         found.append(Snippet(number, "console", "\n".join(command)))
     return found
+
+
+def run(page: Path, folder: Path, programs: Path) -> None:
+    """Run a page's commands and programs in one shell, in a folder with the demo's pool.jsonl, maths.jsonl and model/.
+
+    Parameters
+    ----------
+    page
+        The Markdown file.
+    folder
+        Where to run; no store is set.
+    programs
+        Folder of ``nait-store`` and ``python``.
+    """
+    files.copy_inputs(folder)
+    script = ["set -euo pipefail"]
+    for snippet in snippets(page):
+        script += [f"echo '>>> {page.name}:{snippet.line}' >&2", _spell(snippet, folder)]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=folder,
+        env=warm_environment(programs),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    marks = [line for line in done.stderr.splitlines() if line.startswith(">>> ")]
+    stopped = marks[-1] if marks else "the start"
+    assert done.returncode == 0, f"stopped at {stopped}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def _spell(snippet: Snippet, folder: Path) -> str:
+    """A shell line that runs the snippet; programs go through a file, so that tracebacks name their lines."""
+    if snippet.language == "console":
+        return snippet.code
+    program = folder / f"line_{snippet.line}.py"
+    program.write_text(snippet.code + "\n", encoding="utf-8")
+    return f"python -W error {shlex.quote(str(program))}"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from nait_store.demo import files
-from tests.docs.pages import PAGES, REPOSITORY, Snippet, blocks, snippets
-from tests.warm_processes import warm_environment
+from tests.docs.pages import PAGES, REPOSITORY, blocks, run, snippets
 
 LANGUAGES = {"console", "python", "sh", "text", "json", "sql", "toml", "mermaid"}
-RUNNABLE = [page for page in PAGES if snippets(page)]
+ELSEWHERE = {"queries.md"}  # run by test_queries_page.py, which goes on in the store that it makes
+RUNNABLE = [page for page in PAGES if snippets(page) and page.name not in ELSEWHERE]
 COLD = {"format.md"}  # one page, with an ingest in it, in processes that import everything for themselves
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 
@@ -32,30 +29,8 @@ def test_commands_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest
     """
     if any("s3://my-bucket" in snippet.code for snippet in snippets(page)):
         request.getfixturevalue("object_store").create_bucket("my-bucket")
-    files.copy_inputs(tmp_path)
-    script = ["set -euo pipefail"]
-    for snippet in snippets(page):
-        script += [f"echo '>>> {page.name}:{snippet.line}' >&2", spell(snippet, tmp_path)]
     programs = Path(sys.executable).parent if page.name in COLD else request.getfixturevalue("programs")
-    environment = warm_environment(programs)
-    done = subprocess.run(
-        ["bash", "-c", "\n".join(script)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, f"stopped at {last_mark(done.stderr)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
-
-
-def spell(snippet: Snippet, folder: Path) -> str:
-    """A shell line that runs the snippet; programs go through a file, so that tracebacks name their lines."""
-    if snippet.language == "console":
-        return snippet.code
-    program = folder / f"line_{snippet.line}.py"
-    program.write_text(snippet.code + "\n", encoding="utf-8")
-    return f"python -W error {shlex.quote(str(program))}"
-
-
-def last_mark(stderr: str) -> str:
-    marks = [line for line in stderr.splitlines() if line.startswith(">>> ")]
-    return marks[-1] if marks else "the start"
+    run(page, tmp_path, programs)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

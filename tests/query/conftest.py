@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from nait_store.activations.history import delete_samples, doomed_by_ids
 from nait_store.activations.versions import ActivationSets, SetVersion
@@ -19,7 +23,7 @@ from nait_store.query.session import QuerySession
 from nait_store.refs import Kind
 from nait_store.registry.profiles import Profile, ProfileRegistry
 from nait_store.registry.recipes import RECIPES, choose_recipe
-from nait_store.schemas.capture import Feature
+from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage.labels import LabelKind, Labels
 from nait_store.storage.location import Location
 from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
@@ -75,6 +79,22 @@ class Workbench:
         assert missing == []
         return delete_samples(self.sets, doomed, details={}, message="", allow_empty=False)[0]
 
+    def stored(self, set_ref: str, feature: Feature = Feature.MEAN) -> dict[int, tuple[str, NDArray[np.float64]]]:
+        """row_id → sample id and activations [L, J], visible samples only."""
+        found = {}
+        version = self.sets.open(set_ref)
+        for segment in version.segments:
+            visible = version.visible_rows(segment)
+            array = segment.read(feature).astype(np.float64)  # [n, L, J]
+            for row, sample_id in enumerate(segment.samples(["sample_id"]).column("sample_id").to_pylist()):
+                if visible is None or visible[row]:
+                    found[version.row_id(segment.ordinal, row)] = sample_id, array[row]
+        return found
+
+    def bytes_read(self) -> int:
+        """Of activations, by the last scan."""
+        return self.events[-1].bytes_done if self.events else 0
+
     def expected_scores(self, set_ref: str, profile: Profile) -> dict[str, float]:
         """Scores in float64 from the stored arrays, by sample id, visible samples only."""
         target = profile.target()
@@ -125,6 +145,39 @@ def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     bench = _filled(_location(request.param, tmp_path_factory.mktemp("shared")))
     yield bench
     bench.session.close()
+
+
+@pytest.fixture(scope="module", params=["local", "memory"])
+def wide_store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """wide@3: 76 of 80 samples in 3 segments of 4 layers of 16 neurons, in chunks of 8 rows, float16 and float32."""
+    bench = Workbench(_location(request.param, tmp_path_factory.mktemp("wide")))
+    features = (Feature.MEAN, Feature.DRIFT)
+    build_set(bench.location, "wide", 48, 4, 16, features, n_segments=2, chunk_rows=8)
+    float32 = StoredDtype.FLOAT32
+    build_set(bench.location, "wide", 32, 4, 16, features, seed=5, first=48, chunk_rows=8, dtype=float32)
+    bench.delete("wide", ["s000000", "s000005", "s000030", "s000079"])
+    yield bench
+    bench.session.close()
+
+
+@pytest.fixture
+def wide(wide_store: Workbench) -> Workbench:
+    """The same store for all tests of a module; what is read counts from the test's beginning."""
+    wide_store.events.clear()
+    return wide_store
+
+
+@pytest.fixture
+def press_ctrl_c() -> Callable[[], None]:
+    """Call it before a query that takes long: Ctrl-C comes while that runs."""
+
+    def press() -> None:
+        while all(thread.name != "nait-query" for thread in threading.enumerate()):
+            time.sleep(0.01)
+        time.sleep(0.2)  # what it runs first, before the query itself, is done in less
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    return lambda: threading.Thread(target=press, daemon=True).start()
 
 
 def _location(kind: str, folder: Path) -> Location:

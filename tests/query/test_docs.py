@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from nait_store.catalog.reference import rewrite
+from nait_store.query.functions import FUNCTIONS
+from nait_store.query.reference import rewrite
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "sql.md"
 BLOCK = re.compile(r"^```(sql|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -29,16 +30,40 @@ def test_the_program_runs(shared: Workbench) -> None:
     assert sorted(row[0] for row in names["result"].fetchall()) == ["bad", "good"]
 
 
-def test_the_columns_are_documented(shared: Workbench) -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    columns = {row[0] for call in ("samples('pool')", "alignment('pool','math')")
-               for row in shared.rows(f"DESCRIBE FROM {call}")}  # fmt: skip
-    missing = {name for name in columns - {"instruction", "output", "domain"} if f"`{name}`" not in page}
-    assert missing == set()
+CALLS = {
+    "samples": "samples('pool')",
+    "alignment": "alignment('pool', 'math')",
+    "alignment_all": "alignment_all('pool')",
+    "alignment_layers": "alignment_layers('pool', 'math')",
+    "neuron": "neuron('pool', 1, 5)",
+    "activation": "activation('pool', 1)",
+    "top_neurons": "top_neurons('pool', 's000003')",
+    "similar": "similar('pool', 's000003')",
+    "profile_similarity": "profile_similarity()",
+}
+
+
+def section(function: str) -> str:
+    """What follows the heading of a function, up to the next heading."""
+    [found] = re.findall(rf"^##+ `{function}\(.*?(?=^##)", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_columns_of_every_function_are_documented(shared: Workbench, function: str) -> None:
+    documented = section("alignment" if function == "alignment_all" else function)
+    own = {"instruction", "output", "domain"}  # fields of the records
+    columns = {row[0] for row in shared.rows(f"DESCRIBE FROM {CALLS[function]}")} - own
+    assert {name for name in columns if f"`{name}`" not in documented} == set()
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_the_cost_of_every_function_is_documented(function: str) -> None:
+    assert "**Cost.**" in section(function) or "costs what `alignment`" in section(function)
 
 
 def test_the_columns_of_the_views_are_documented_by_their_comments() -> None:
-    """Rewrite the page with ``python -m nait_store.catalog.reference docs/sql.md``."""
+    """Rewrite the page with ``python -m nait_store.query.reference docs/sql.md``."""
     page = PAGE.read_text(encoding="utf-8")
     assert rewrite(page) == page
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
-import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,18 +12,8 @@ Workbench = Any  # of conftest.py, which importlib mode cannot import
 ENDLESS = "SELECT sum(a.range * b.range) FROM range(3000000) a, range(3000000) b"
 
 
-def interrupt_soon() -> None:
-    def press() -> None:
-        while all(thread.name != "nait-query" for thread in threading.enumerate()):
-            time.sleep(0.01)
-        time.sleep(0.2)  # what it runs first, before the query itself, is done in less
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-
-    threading.Thread(target=press, daemon=True).start()
-
-
-def test_ctrl_c_stops_a_query_and_the_session_goes_on(shared: Workbench) -> None:
-    interrupt_soon()
+def test_ctrl_c_stops_a_query_and_the_session_goes_on(shared: Workbench, press_ctrl_c: Callable[[], None]) -> None:
+    press_ctrl_c()
     with pytest.raises(KeyboardInterrupt):
         shared.sql(ENDLESS)
     assert shared.rows("SELECT count(*) FROM samples('pool')") == [(60,)]

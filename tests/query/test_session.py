@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -295,7 +297,10 @@ def test_parameters_that_do_not_match_are_refused(shared: Workbench, query: str,
         ("SELECT instrction FROM samples('pool')", "no column 'instrction'", "did you mean 'instruction'?"),
         ("SELECT s.scor FROM samples('pool') s", "no column 'scor'", "did you mean"),
         ("SELECT scor FROM alignment('pool','math')", "no column 'scor'", "did you mean 'score'?"),
+        ("SELECT domain FROM alignment('pool','math')", "no column 'domain'", "JOIN samples('pool') USING (sample_id)"),
         ("FROM pool", "no table 'pool'", "samples('pool')"),
+        ("FROM labels", "no table 'labels'", "files are read by path"),
+        ("FROM 'labels.csv'", "there is no file /.*/labels.csv", "check the path"),
         ("FROM activation_set", "no table 'activation_set'", "did you mean 'activation_sets'"),
         ("FROM aligment('pool','math')", "no function 'aligment'", "did you mean 'alignment'"),
         ("SELECT samples('pool')", "no function 'samples'", "FROM samples(…)"),
@@ -537,3 +542,27 @@ def test_sessions_may_be_used_from_several_threads(shared: Workbench) -> None:
     for thread in threads:
         thread.join()
     assert results == [[(60,)]] * 20
+
+
+_MANY_SCANS = """
+import sys
+import pyarrow
+from nait_store.activations.versions import ActivationSets
+from nait_store.catalog.build import Catalog
+from nait_store.query.session import QuerySession
+from nait_store.registry.profiles import ProfileRegistry
+from nait_store.storage.location import Location
+
+pyarrow.set_io_thread_count(1)
+location = Location(sys.argv[1])
+calls = ["FROM alignment('pool', 'math')", "FROM alignment('pool', 'code')"] * 3
+with QuerySession(location, ActivationSets(location), ProfileRegistry(location), Catalog(location)) as session:
+    print(len(session.sql(" UNION ALL ".join(calls))))
+"""
+
+
+def test_more_scans_at_once_than_arrow_has_io_threads(bench: Workbench) -> None:
+    command = [sys.executable, "-c", _MANY_SCANS, bench.location.url]
+    # Scans that wait for each other would wait for ever: in a process of its own, and not for long.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.stdout == "360\n", done.stderr

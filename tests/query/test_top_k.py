@@ -5,13 +5,18 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from nait_store.query import session as session_module
-from nait_store.query.top_k import find_top_k
+from nait_store.query.stored_scores import StoredScores
+from nait_store.query.top_k import OrderKey, find_top_k
+from nait_store.query.top_rows import find_best
+from nait_store.schemas.activation_set import ROW_BITS
 from nait_store.schemas.capture import Feature
 from nait_store.testing.stores import build_segment, fake_row, fake_set_record
 
@@ -150,14 +155,15 @@ def test_answers_are_those_of_the_statement_as_written(
 def _answer(bench: Workbench, query: str) -> tuple[Any, bool]:
     """The answer, and whether it came from the top rows."""
     texts: list[str] = []
-    compose = session_module._compose
+    compose = session_module.compose
 
-    def spy(*args: Any) -> str:
-        texts.append(compose(*args))
-        return texts[-1]
+    def spy(*args: Any) -> Any:
+        composition = compose(*args)
+        texts.append(composition.text)
+        return composition
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session_module, "_compose", spy)
+        patch.setattr(session_module, "compose", spy)
         table = bench.sql(query).arrow()
     return table, any("top rows" in text for text in texts)
 
@@ -215,6 +221,54 @@ def test_columns_named_only_outside_are_found(shared: Workbench) -> None:
         "GROUP BY ALL ORDER BY 2"
     )
     assert sum(n for _, n in shared.rows(query)) == 9
+
+
+@pytest.mark.parametrize("descending", [True, False])
+@pytest.mark.parametrize("distinct", [3, 40, 10_000])
+def test_the_best_rows_of_many_segments_are_those_of_a_full_sort(descending: bool, distinct: int) -> None:
+    rng = np.random.default_rng(distinct)
+    lengths = rng.integers(1, 60, 50).tolist()
+    scores = [rng.integers(-distinct, distinct, n).astype(float) for n in lengths]
+    masks = [rng.random(n) < 0.7 if i % 3 else None for i, n in enumerate(lengths)]
+    for n_rows in (1, 7, 100, 400):
+        found = _find_best(scores, masks, n_rows, descending=descending)
+        visible = [
+            ((ordinal << ROW_BITS) + row, value)
+            for ordinal, values in enumerate(scores)
+            for row, value in enumerate(values.tolist())
+            if masks[ordinal] is None or masks[ordinal][row]
+        ]
+        last = sorted((value for _, value in visible), reverse=descending)[n_rows - 1]
+        expected = [(row, value) for row, value in visible if (value >= last if descending else value <= last)]
+        assert list(zip(found.row_ids.tolist(), found.scores.tolist(), strict=True)) == expected
+
+
+def test_a_score_that_is_no_number_leaves_the_statement_as_written() -> None:
+    assert _find_best([np.array([1.0, np.nan, 2.0, 0.5])], [None], 2, descending=True) is None
+
+
+def _find_best(scores: list[Any], masks: list[Any], n_rows: int, *, descending: bool) -> Any:
+    """Best rows of a version whose segments have these scores and visible rows."""
+    segments = [SimpleNamespace(ordinal=i, scores=pa.array(values)) for i, values in enumerate(scores)]
+    version = SimpleNamespace(
+        segments=segments,
+        n_samples=sum(map(len, scores)),
+        visible_rows=lambda segment: masks[segment.ordinal],
+    )
+    stored = SimpleNamespace(scores=lambda segment, target: segment.scores)
+    top = SimpleNamespace(order=(OrderKey("score", descending),))
+    pair = SimpleNamespace(version=version, target=None)
+    return find_best(stored, pair, top, n_rows)  # type: ignore[arg-type]
+
+
+def test_ids_make_room_for_scores_in_memory(bench: Workbench) -> None:
+    version, target = bench.sets.open("pool"), bench.registry.open("math").target()
+    scores = StoredScores(bench.location, bench.events.append, memory_bytes=8 * 60 + 100)
+    first = [scores.scores(segment, target) for segment in version.segments]
+    for _ in range(2):
+        ids = [scores.sample_ids(segment) for segment in version.segments]
+    assert [len(i) for i in ids] == [segment.n_rows for segment in version.segments]
+    assert all(scores.scores(segment, target) is known for segment, known in zip(version.segments, first, strict=True))
 
 
 def test_an_error_in_the_rest_of_the_statement_is_reported_as_the_user_wrote_it(shared: Workbench) -> None:

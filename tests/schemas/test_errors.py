@@ -27,6 +27,8 @@ def test_kinds_and_exit_codes_are_pinned() -> None:
         "StorageError": ("storage", 10),
         "MissingExtraError": ("missing_extra", 11),
         "IngestInterrupted": ("interrupted", 130),
+        "ForbiddenError": ("forbidden", 12),
+        "LimitExceededError": ("limit_exceeded", 13),
     }
 
 

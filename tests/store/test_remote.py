@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import nait_store
+from nait_store.errors import CorruptChunkError
 from nait_store.schemas.capture import Feature
 from nait_store.storage.location import Location
 from nait_store.testing.fake_capture import FakeCapture
@@ -75,6 +76,48 @@ def test_scores_on_s3_are_those_of_the_stored_arrays(store: nait_store.Store) ->
         expected = (np.einsum("nlj,lj->nl", A, directions) / np.linalg.norm(A, axis=2)).sum(axis=1)
         ids = segment.samples(["sample_id"]).column(0).to_pylist()
         np.testing.assert_allclose([found[i] for i in ids], expected, rtol=1e-5)
+
+
+def test_neurons_on_s3_are_those_of_the_stored_arrays(store: nait_store.Store) -> None:
+    arrays = np.concatenate([segment.read(Feature.MEAN) for segment in store.sets.open("pool").segments])
+    found = store.sql("SELECT activation FROM neuron('pool', 1, 5) ORDER BY row_id").fetchall()
+    assert [value for (value,) in found] == arrays[:, 1, 5].tolist()
+    found = store.sql("SELECT activation FROM activation('pool', 0) ORDER BY row_id").fetchall()
+    assert [value for (value,) in found] == arrays[:, 0].tolist()
+
+
+def forget_cache(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Begin with an empty cache: building the profile read the first chunks."""
+    monkeypatch.setenv("NAIT_STORE_CACHE", str(folder / "another-cache"))
+
+
+def test_one_sample_is_read_from_s3_without_its_chunks(
+    store: nait_store.Store, reads: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_cache(monkeypatch, tmp_path)
+    found = nait_store.open(store.url).sql("FROM top_neurons('pool', 's000003', 16)").fetchall()
+    assert [path for path in reads if "/mean/c/" in path] == []
+    array = nait_store.open(store.url).sets.open("pool").segments[0].read(Feature.MEAN)[3]
+    every = [(int(i), int(j), float(array[i, j])) for i, j in np.ndindex(array.shape)]
+    assert [row[1:] for row in found] == sorted(every, key=lambda row: -abs(row[2]))
+    # Now the chunks are in the cache, and taken from there.
+    store.location.delete(next(path for path, _ in store.location.walk() if path.endswith("/mean/c/0/0/0")))
+    assert nait_store.open(store.url).sql("FROM top_neurons('pool', 's000003', 16)").fetchall() == found
+
+
+@pytest.mark.parametrize("n_bytes", [None, 50])
+def test_a_damaged_chunk_on_s3_is_named_by_whoever_reads_a_row(
+    store: nait_store.Store, n_bytes: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget_cache(monkeypatch, tmp_path)
+    path = next(path for path, _ in store.location.walk() if path.endswith("/mean/c/0/1/0"))
+    data = store.location.read_bytes(path)
+    store.location.delete(path)
+    if n_bytes is not None:
+        store.location.write_bytes(path, data[:n_bytes])
+    message = "is missing" if n_bytes is None else "ends before byte 64 of 128"
+    with pytest.raises(CorruptChunkError, match=f"mean/c/0/1/0 {message}"):
+        nait_store.open(store.url).sql("FROM top_neurons('pool', 's000003')")
 
 
 def test_a_selection_is_saved_on_s3_and_exported_from_it(store: nait_store.Store, tmp_path: Path) -> None:

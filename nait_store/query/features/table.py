@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
+from nait_store.activations.chunks import numpy_dtype
+from nait_store.activations.reader import SegmentReader
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import InvalidInputError
 from nait_store.progress import ProgressListener
-from nait_store.query.lazy_table import Batches
+from nait_store.query.lazy_table import BATCH_ROWS, Batches, FirstError
 from nait_store.query.names import StatementNames
 from nait_store.query.stored_scores import StoredScores
-from nait_store.schemas.activation_set import FeatureArray
 from nait_store.schemas.capture import Feature
 
 
@@ -70,11 +73,14 @@ class FeatureContext:
         Has the sample ids of every segment.
     progress
         Told rows and bytes read.
+    first_error
+        Its ``check()`` ends what takes long, once it would be in vain: on Ctrl-C, or after an error elsewhere.
     """
 
     names: StatementNames
     scores: StoredScores
     progress: ProgressListener
+    first_error: FirstError
 
 
 def chosen_feature(text: str | None, version: SetVersion) -> Feature:
@@ -85,28 +91,57 @@ def chosen_feature(text: str | None, version: SetVersion) -> Feature:
     InvalidInputError, NotFoundError
         No feature has this name; the set does not store it.
     """
-    if text is None:
-        return version.features[0] if len(version.features) == 1 else Feature.MEAN
     try:
-        feature = Feature(text)
+        feature = version.features[0] if text is None and len(version.features) == 1 else Feature(text or Feature.MEAN)
     except ValueError as error:
         raise InvalidInputError(f"{text!r} is not a feature", next_step=f"write one of {', '.join(Feature)}") from error
     version.require([feature])
     return feature
 
 
+def chosen_layers(layers: Sequence[int] | None, version: SetVersion) -> tuple[int, ...]:
+    """These layers in ascending order; by default all that every segment of the set stores.
+
+    Raises
+    ------
+    NotFoundError
+        The set does not store one of them, or its segments have none in common.
+    """
+    if layers is None and version.layers:
+        return version.layers
+    version.require([], layers or [0])
+    return tuple(sorted(layers or ()))
+
+
+def computed_once(schema: pa.Schema, compute: Callable[[], Mapping[str, Any]]) -> Batches:
+    """Rows that are computed whole when first asked for, and kept for further scans of the same statement.
+
+    Parameters
+    ----------
+    schema
+        Their columns.
+    compute
+        Gives these columns by name, as Arrow or NumPy arrays or sequences of one length.
+    """
+    lock = threading.Lock()
+    made: list[pa.Table] = []
+
+    def batches(names: Sequence[str], condition: Any) -> Iterator[pa.RecordBatch]:  # noqa: ARG001
+        with lock:
+            if not made:
+                made.append(pa.table(dict(compute()), schema=schema))
+        yield from made[0].select(list(names)).to_batches(max_chunksize=BATCH_ROWS)
+
+    return batches
+
+
 def array_read(version: SetVersion, feature: Feature, layers: Sequence[int]) -> ArrayRead:
     """What reading these layers of every row of a set version takes."""
-    size_bytes = 0
-    for segment in version.segments:
-        for array in segment.record.arrays:
-            if array.feature == feature:
-                size_bytes += layer_bytes(array, segment.n_rows, segment.record.n_neurons) * len(layers)
-    return ArrayRead(version.reference, feature, tuple(layers), size_bytes)
+    of_one = sum(array_bytes(segment, feature, segment.n_rows) for segment in version.segments)
+    return ArrayRead(version.reference, feature, tuple(layers), of_one * len(layers))
 
 
-def layer_bytes(array: FeatureArray, n_rows: int, n_neurons: int) -> int:
-    """Bytes of one layer of one segment's feature."""
-    from nait_store.activations.chunks import numpy_dtype
-
-    return n_rows * n_neurons * int(numpy_dtype(array.dtype).itemsize)
+def array_bytes(segment: SegmentReader, feature: Feature, n_rows: int) -> int:
+    """Bytes of one layer of some rows of a segment."""
+    [array] = [array for array in segment.record.arrays if array.feature == feature]
+    return n_rows * segment.record.n_neurons * int(numpy_dtype(array.dtype).itemsize)

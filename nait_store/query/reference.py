@@ -1,6 +1,6 @@
-"""The column tables of docs/sql.md, made from the comments of ``schemas/ddl``.
+"""The column tables of docs/sql.md, made from the comments of the views.
 
-``python -m nait_store.catalog.reference docs/sql.md`` rewrites the tables below the ``<!-- columns: VIEW -->`` marks (a
+``python -m nait_store.query.reference docs/sql.md`` rewrites the tables below the ``<!-- columns: VIEW -->`` marks (a
 test compares).
 """
 
@@ -14,6 +14,7 @@ import duckdb
 
 from nait_store.catalog.build import definition
 from nait_store.catalog.rows import TABLES
+from nait_store.query.views import VIEWS, create_views
 
 _MARK = re.compile(r"<!-- columns: (?P<view>[a-z_]+) -->\n(?:\n(?:\|.*\n)+)?")
 
@@ -22,13 +23,14 @@ def column_tables() -> dict[str, str]:
     """View → its columns, types and comments as a Markdown table."""
     with duckdb.connect() as connection:
         connection.execute(definition()).fetchall()
+        create_views(connection)
         described = connection.sql(
             "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
         ).fetchall()
-        order = {view: connection.table(view).columns for view in TABLES}
+        order = {view: connection.table(view).columns for view in (*TABLES, *VIEWS)}
     told = {(view, column): (kind, comment or "") for view, column, kind, comment in described}
     tables = {}
-    for view in TABLES:
+    for view in order:
         lines = ["| column | type | what |", "|---|---|---|"]
         for column in order[view]:
             kind, comment = told[view, column]
