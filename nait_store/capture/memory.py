@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
+_PROCESS = Path("/proc/self")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -34,12 +35,15 @@ def release_memory(device: str) -> None:
 
 
 def forget_peak(device: str) -> None:
-    """Measure the peak from now on, where the device can: the host's is that of the process's life."""
+    """Measure the peak from now on; on the host only Linux can, elsewhere it stays that of the process's life."""
     import torch
 
     if device.startswith("cuda"):
         for index in range(torch.cuda.device_count()):
             torch.cuda.reset_peak_memory_stats(index)
+    else:
+        with contextlib.suppress(OSError):
+            (_PROCESS / "clear_refs").write_text("5")  # the kernel's way to say: the peak of resident memory
 
 
 def peak_memory_bytes(device: str) -> int:
@@ -48,6 +52,10 @@ def peak_memory_bytes(device: str) -> int:
 
     if device.startswith("cuda"):
         return sum(torch.cuda.max_memory_allocated(index) for index in range(torch.cuda.device_count()))
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in (_PROCESS / "status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -18,8 +18,8 @@ class CaptureUsage:
     token_budget
         Tokens that a batch may hold, at the end: less than at first where memory ran out.
     peak_memory_bytes
-        The most memory that was taken at once: on CUDA of all devices together, weights included, since the session was
-        opened; elsewhere the resident memory of the process.
+        The most memory that was taken at once since the model was loaded: on CUDA of all devices together, weights
+        included; elsewhere the resident memory of the process.
     """
 
     device: str
