@@ -33,6 +33,7 @@ from nait_store.errors import (
 
 if TYPE_CHECKING:
     from nait_store.progress import ProgressListener
+    from nait_store.query.sandbox.limits import SandboxLimits
     from nait_store.store.facade import Store
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "NaitStoreError",
     "NotFoundError",
     "ReadOnlyError",
+    "SandboxLimits",
     "StorageError",
     "Store",
     "UnsupportedVersionError",
@@ -95,6 +97,10 @@ def __getattr__(name: str) -> Any:
         from nait_store.store.facade import Store
 
         return Store
+    if name == "SandboxLimits":
+        from nait_store.query.sandbox.limits import SandboxLimits
+
+        return SandboxLimits
     if name == "__version__":
         from importlib.metadata import version
 

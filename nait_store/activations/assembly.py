@@ -110,7 +110,7 @@ class SegmentAssembly:
             [(array.feature, array.dtype, array.chunk_rows) for array in arrays],
             capture_id=self._record.capture_id,
             hook_point=self._hook_point,
-            model=self._record.environment.model_source,
+            model=self._record.environment.model_label,
         )
         for path, document in metadata.items():
             self._files.append(write_payload_file(self._location, self._folder, f"{DATA_FOLDER}/{path}", document))

@@ -199,7 +199,7 @@ class _ReplacementWriter:
             [(array.feature, array.dtype, array.chunk_rows) for array in old.arrays],
             capture_id=old.capture_id,
             hook_point=self._hook_point,
-            model=old.environment.model_source,
+            model=old.environment.model_label,
         )
         for path, document in metadata.items():
             self._write(f"{DATA_FOLDER}/{path}", document)

@@ -346,7 +346,7 @@ class SegmentWriter:
             [(feature, self._dtype, self._chunk_rows) for feature in self._features],
             capture_id=self._identity.capture_id,
             hook_point=self._identity.hook_point,
-            model=self._environment.model_source,
+            model=self._environment.model_label,
         )
 
     def _write(self, path: str, data: bytes | memoryview) -> None:

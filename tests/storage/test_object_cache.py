@@ -144,3 +144,16 @@ def test_a_size_that_is_none_is_an_error_that_says_what_to_write(monkeypatch: py
     monkeypatch.setenv("NAIT_STORE_CACHE_SIZE", text)
     with pytest.raises(InvalidInputError, match="NAIT_STORE_CACHE_SIZE"):
         object_cache()
+
+
+def test_a_cache_that_cannot_be_written_serves_what_it_has(
+    remote: Location, cache: ObjectCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError
+
+    file = _put(remote, "a", b"abc")
+    cache.read(remote, "folder", file)
+    remote.delete("folder/a")
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.read(remote, "folder", file).tobytes() == b"abc"

@@ -222,7 +222,7 @@ class SegmentRepair:
             [(array.feature, array.dtype, array.chunk_rows) for array in record.arrays],
             capture_id=record.capture_id,
             hook_point=self._set.identity.hook_point,
-            model=record.environment.model_source,
+            model=record.environment.model_label,
         )
         digests = {file.path: file.sha256 for file in record.files}
         for name, data in documents.items():
