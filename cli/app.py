@@ -13,6 +13,7 @@ from nait_store.cli import (
     attach,
     cache,
     compact,
+    convert,
     demo,
     doctor,
     gc,
@@ -78,6 +79,7 @@ app = typer.Typer(
 app.command("init")(init.init)
 app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
+sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
 app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)

@@ -10,6 +10,7 @@ from nait_store.cli import views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers, parse_list, parse_pairs
 from nait_store.cli.stopping import stoppable
+from nait_store.errors import InvalidInputError
 from nait_store.store.options import IngestOptions
 
 
@@ -27,6 +28,14 @@ def ingest(
         str, typer.Option("--set", metavar="NAME", help="Activation set to append to; created if new.")
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help="Folder or hub id of a causal language model.")],
+    adapter: Annotated[
+        str | None,
+        typer.Option(metavar="ADAPTER", help="Folder or hub id of a PEFT adapter (LoRA …) to lay over the model."),
+    ] = None,
+    quantization: Annotated[
+        Literal["8bit", "4bit"] | None,
+        typer.Option(help="Quantise the weights while they are loaded, with bitsandbytes.", show_default=False),
+    ] = None,
     features: Annotated[
         str, typer.Option(metavar="LIST", help="Features to store: mean, drift, last, separated by commas.")
     ] = "mean",
@@ -59,12 +68,32 @@ def ingest(
         typer.Option(help="Of weights and forward pass; auto is the checkpoint's."),
     ] = "auto",
     dtype: Annotated[
-        Literal["auto", "float16", "float32"],
-        typer.Option(help="Of what is stored; auto is the set's, or float16 unless values come near its range."),
+        Literal["auto", "float16", "bfloat16", "int8", "float32"],
+        typer.Option(
+            help="Of what is stored; auto is the set's, or float16, or bfloat16 where values come near its range. int8 "
+            "takes half of either."
+        ),
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device_map: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MAP",
+            help="Spread the model over this machine's devices: auto, balanced, balanced_low_0, sequential, or a JSON "
+            "file of module paths and devices (0, cpu, disk).",
+        ),
+    ] = None,
+    max_memory: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DEVICE=SIZE", help="What the weights may take there, e.g. 0=20GiB,cpu=60GiB.", show_default=False
+        ),
+    ] = None,
     token_budget: Annotated[
-        int | None, typer.Option(metavar="TOKENS", min=1, help="Tokens in a batch.", show_default="by device")
+        str | None,
+        typer.Option(
+            metavar="TOKENS", help="Tokens in a batch; auto tries them out, and remembers.", show_default="by device"
+        ),
     ] = None,
     field_map: Annotated[
         list[str] | None,
@@ -98,6 +127,8 @@ def ingest(
     """
     console: Console = context.obj
     options = IngestOptions(
+        adapter=adapter,
+        quantization=quantization,
         hook=hook,
         hook_path=hook_path,
         layers=parse_layers(layers),
@@ -108,7 +139,9 @@ def ingest(
         compute_dtype=compute_dtype,
         dtype=dtype,
         device=device,
-        token_budget=token_budget,
+        device_map=device_map,
+        max_memory=parse_pairs("--max-memory", max_memory or [], "0=20GiB,cpu=60GiB") or None,
+        token_budget=_token_budget(token_budget),
         map=parse_pairs("--map", field_map or [], "instruction=question,output=answer") or None,
         id_field=id_field,
         on_error=on_error,
@@ -129,3 +162,16 @@ def ingest(
         )
     console.warn(report.warnings)
     console.summary(report, views.ingest_report(report, console))
+
+
+def _token_budget(text: str | None) -> int | Literal["auto"] | None:
+    if text is None:
+        return None
+    if text == "auto":
+        return "auto"
+    if not text.isdecimal() or int(text) < 1:
+        raise InvalidInputError(
+            f"--token-budget {text} is neither a number of tokens nor 'auto'",
+            next_step="give a number, say 4096, or auto",
+        )
+    return int(text)

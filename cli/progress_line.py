@@ -17,6 +17,7 @@ _UNITS = {
     "read": "rows",
     "verify": "files",
     "compact": "rows",
+    "convert": "rows",
     "prune": "sidecars",
 }
 

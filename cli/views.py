@@ -67,6 +67,10 @@ def ingest_report(report: IngestReport, console: Console) -> list[str]:
         f"{report.set_ref}: {count(report.n_added, 'sample')} added{aside}, "
         f"{size(report.bytes_written)}, {duration(report.elapsed_seconds)}"
     ]
+    if report.n_added:
+        usage = report.usage
+        memory = f", peak memory {size(usage.peak_memory_bytes)}" if usage.peak_memory_bytes else ""
+        lines.append(f"  {usage.layout} batches of {usage.token_budget:,} tokens on {usage.device}{memory}")
     lines += [f"  rejected {r.where}: {r.reason}" for r in report.rejected[:3]]
     if report.n_added:
         set_name = report.set_ref.partition("@")[0]

@@ -69,7 +69,10 @@ def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | 
         Refusals first; empty where the profile applies without reservation.
     """
     found = _identity_differences(
-        profile.identity, version.record.identity, (_model_of_profile(profile), _model_of(version))
+        profile.identity,
+        version.record.identity,
+        (_model_of_profile(profile), _model_of(version)),
+        model_options=_model_options(version),
     )
     if profile.n_neurons != version.record.n_neurons:
         found.append(
@@ -168,13 +171,17 @@ def require_same_basis(first: Profile, second: Profile) -> None:
 
 
 def _identity_differences(
-    profile: CaptureIdentity, candidates: CaptureIdentity, models: tuple[str | None, str | None]
+    profile: CaptureIdentity,
+    candidates: CaptureIdentity,
+    models: tuple[str | None, str | None],
+    *,
+    model_options: str = "--model MODEL",
 ) -> list[Difference]:
     rebuild = (
         "rebuild the profile from an in-domain set captured as the candidates were: "
         "'nait-store ingest IN_DOMAIN.jsonl --set NAME{options}', then 'nait-store profile build PROFILE --from NAME'"
     )
-    by_model = rebuild.format(options=f" --model {models[1]}" if models[1] else " --model MODEL")
+    by_model = rebuild.format(options=f" {model_options}")
     options = {
         "span": f" --span {candidates.span.value}",
         "span_edges": f" --span-edges {candidates.span_edges.value}",
@@ -189,7 +196,7 @@ def _identity_differences(
             continue
         shown = [_shown(field, value) for value in (mine, theirs)]
         if field == "model_fingerprint":
-            shown = [f"{model} ({text})" if model else text for model, text in zip(models, shown, strict=True)]
+            shown = [f"{label} ({text})" if label else text for label, text in zip(models, shown, strict=True)]
         advice = rebuild.format(options=options[field]) if field in options else by_model
         found.append(Difference(field, shown[0], shown[1], "refuse", advice))
     return found
@@ -230,7 +237,11 @@ def _model_of_profile(record: ProfileRecord) -> str | None:
 
 
 def _model_of(version: SetVersion) -> str | None:
-    return version.segments[0].record.environment.model_source if version.segments else None
+    return version.segments[0].record.environment.model_label if version.segments else None
+
+
+def _model_options(version: SetVersion) -> str:
+    return version.segments[0].record.environment.model_options if version.segments else "--model MODEL"
 
 
 def _shown(field: str, value: Any) -> str:

@@ -145,7 +145,7 @@ def given_parameters(
     """The options of a build as given, for the reader's benefit."""
     given = {
         "source": source.reference,
-        "model": source.segments[0].record.environment.model_source,
+        "model": source.segments[0].record.environment.model_label,
         "recipe": recipe.name,
         "limit": limit,
         "seed": None if limit is None else seed,

@@ -151,7 +151,7 @@ def _parts(
         low, high = np.searchsorted(rows, (span.start, span.stop))
         if low == high:
             continue
-        part = segment.chunk(feature, layer, block)[rows[low:high] - span.start].astype(np.float32)
+        part = segment.values(feature, layer, block, rows[low:high] - span.start)
         if not np.isfinite(part).all():
             raise CorruptChunkError(
                 f"{segment!r} holds NaN or infinity in feature {feature.value!r}, layer {layer}",

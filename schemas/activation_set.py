@@ -46,7 +46,8 @@ class SetRecord(Document):
 class FeatureArray(Record):
     """One feature's Zarr array within a segment: ``data.zarr/<feature>`` [n, L, J].
 
-    Beside it lie the float32 norms, ``data.zarr/<feature>_norms`` [n, L].
+    Beside it lie the float32 norms, ``data.zarr/<feature>_norms`` [n, L], and for int8 the float32 scales,
+    ``data.zarr/<feature>_scales`` [n, L].
     """
 
     feature: Feature
@@ -125,6 +126,7 @@ class Operation(StrEnum):
     DELETE_SAMPLES = "delete-samples"
     RESTORE = "restore"
     COMPACT = "compact"
+    CONVERT = "convert"
     PURGE = "purge"
     REPAIR = "repair"
 

@@ -12,6 +12,8 @@ from pydantic import Field
 
 from nait_store.schemas.record import Record, Sha256
 
+_LOADED_AS = ("8bit", "4bit")
+
 
 class HookPoint(StrEnum):
     """Where in a decoder layer the neurons are read.
@@ -34,10 +36,17 @@ class Feature(StrEnum):
 
 
 class StoredDtype(StrEnum):
-    """Element type of stored activations."""
+    """Element type of stored activations; ``int8`` with a float32 scale for each row and layer."""
 
     FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+    INT8 = "int8"
     FLOAT32 = "float32"
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether the numbers on disk have to be decoded: the store's record must say that it holds such arrays."""
+        return self in (StoredDtype.BFLOAT16, StoredDtype.INT8)
 
 
 class Span(StrEnum):
@@ -100,12 +109,35 @@ class CaptureEnvironment(Record):
     """Where and with what it ran; never compared."""
 
     model_source: str
-    """Path or hub id the user gave."""
+    """Path or hub id of the model; of the base model where an adapter was laid over it."""
     model_type: str
     model_revision: str | None = None
+    adapter_source: str | None = None
+    """Path or hub id of the adapter, if there was one."""
+    adapter_fingerprint: Sha256 | None = None
+    """Tensors and canonical configuration of the adapter; already part of the identity's ``model_fingerprint``."""
+    quantization: str | None = None
+    """``8bit`` or ``4bit`` if the weights were quantised while they were loaded; else the checkpoint's own method."""
+    base_fingerprint: Sha256 | None = None
+    """The checkpoint's own fingerprint where an adapter or quantisation gave another ``model_fingerprint``."""
     n_parameters: int
     device: str
     batch_layout: str
     token_budget: int
     torch_version: str
     transformers_version: str
+
+    @property
+    def model_label(self) -> str:
+        """The model and what was done to it, for people: ``./model in 4bit with adapter ./lora``."""
+        quantized = f" in {self.quantization}" if self.quantization in _LOADED_AS else ""
+        return f"{self.model_source}{quantized}" + (
+            f" with adapter {self.adapter_source}" if self.adapter_source else ""
+        )
+
+    @property
+    def model_options(self) -> str:
+        """The same as options of the command line: ``--model ./model --quantization 4bit --adapter ./lora``."""
+        quantized = f" --quantization {self.quantization}" if self.quantization in _LOADED_AS else ""
+        adapter = f" --adapter {self.adapter_source}" if self.adapter_source else ""
+        return f"--model {self.model_source}{quantized}{adapter}"

@@ -6,12 +6,14 @@ from nait_store.errors import UnsupportedVersionError
 from nait_store.schemas.record import Document, Timestamp, Ulid
 
 FORMAT_VERSION = 1
-KNOWN_READER_FEATURES: frozenset[str] = frozenset()
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset()
+DTYPES_FEATURE = "dtypes"
+"""Sets may hold arrays of dtype bfloat16 or int8, and versions made by ``convert``."""
+KNOWN_READER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE})
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE})
 
 
 class StoreRecord(Document):
-    """The root document; written once by ``init``."""
+    """The root document; written by ``init``, and again only to add a feature."""
 
     format_version: int
     store_id: Ulid

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,13 +16,14 @@ from nait_store.activations.chunks import (
     chunk_rows_for,
     norms_path,
     numpy_dtype,
+    scales_path,
     segment_metadata,
 )
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.sample_copies import copy_samples
-from nait_store.activations.stored_values import largest_magnitude
+from nait_store.activations.stored_values import largest_magnitude, largest_scaled
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord
-from nait_store.schemas.capture import HookPoint
+from nait_store.schemas.capture import HookPoint, StoredDtype
 from nait_store.schemas.record import FileDigest
 from nait_store.storage import layout
 from nait_store.storage.digests import HashedFile, write_payload_file
@@ -53,8 +54,8 @@ class TakenRows:
 class SegmentAssembly:
     """One segment being made of rows of others, which agree in features, layers, stored types and settings.
 
-    Activations and norms are copied as they lie; memory holds a few chunks and a few thousand sample rows, whatever
-    the size of the segments.
+    Activations, norms and scales are copied as they lie; memory holds a few chunks and a few thousand sample rows,
+    whatever the size of the segments.
 
     Parameters
     ----------
@@ -100,8 +101,7 @@ class SegmentAssembly:
             Writing failed.
         """
         arrays = tuple(self._write_feature(array, written) for array in self._record.arrays)
-        for array in arrays:
-            self._write_norms(array)
+        arrays = tuple(map(self._write_per_row, arrays))
         metadata = segment_metadata(
             self.segment_id,
             self._n_rows,
@@ -110,7 +110,7 @@ class SegmentAssembly:
             [(array.feature, array.dtype, array.chunk_rows) for array in arrays],
             capture_id=self._record.capture_id,
             hook_point=self._hook_point,
-            model=self._record.environment.model_source,
+            model=self._record.environment.model_label,
         )
         for path, document in metadata.items():
             self._files.append(write_payload_file(self._location, self._folder, f"{DATA_FOLDER}/{path}", document))
@@ -168,7 +168,7 @@ class SegmentAssembly:
         for s in range(int(first), int(last) + 1):
             source, start = self._sources[s], int(self._starts[s])
             low, high = max(begin, start) - start, min(end, int(self._starts[s + 1])) - start
-            _copy_rows(
+            copy_rows(
                 source.reader,
                 array,
                 self._record.layers[layer_index],
@@ -179,22 +179,53 @@ class SegmentAssembly:
         file = write_payload_file(self._location, self._folder, path, chunk.reshape(-1).view(np.uint8).data)
         return file, largest_magnitude(chunk)
 
-    def _write_norms(self, array: FeatureArray) -> None:
-        path = norms_path(array.feature)
+    def _write_per_row(self, array: FeatureArray) -> FeatureArray:
+        self._join(norms_path(array.feature), (s.reader.norms(array.feature)[s.rows] for s in self._sources))
+        if array.dtype is not StoredDtype.INT8:
+            return array
+        largest = 0.0
+
+        def scales() -> Iterator[NDArray[np.float32]]:
+            nonlocal largest
+            for source in self._sources:
+                found = source.reader.scales(array.feature)
+                assert found is not None
+                largest = max(largest, largest_scaled(found[source.rows]))
+                yield found[source.rows]
+
+        self._join(scales_path(array.feature), scales())
+        return array.model_copy(update={"max_abs": largest})
+
+    def _join(self, path: str, parts: Iterable[NDArray[np.float32]]) -> None:
+        """Write parts [n, L] of a file one after the other."""
         with PendingFile(self._location, f"{self._folder}/{path}") as file:
             hashed = HashedFile(file.handle)
-            for source in self._sources:
-                norms = source.reader.norms(array.feature).astype("<f4", copy=False)[source.rows]
+            for part in parts:
+                data = np.ascontiguousarray(part, dtype="<f4").reshape(-1).view(np.uint8).data
                 with file.errors():
-                    hashed.write(np.ascontiguousarray(norms).reshape(-1).view(np.uint8).data)
+                    hashed.write(data)
             file.publish()
         self._files.append(FileDigest(path=path, size_bytes=hashed.size_bytes, sha256=hashed.sha256))
 
 
-def _copy_rows(
+def copy_rows(
     reader: SegmentReader, array: FeatureArray, layer: int, rows: NDArray[np.int64], out: NDArray[np.generic]
 ) -> None:
-    """Copy rows of one layer, [m, J], one chunk of the source at a time."""
+    """Copy rows of one layer as they are stored, [m, J], one chunk of the source at a time.
+
+    Parameters
+    ----------
+    reader
+        The source.
+    array
+        Which feature.
+    layer
+        Zero-based decoder layer.
+    rows
+        [m] ascending row indices of the source.
+    out
+        [m, J], where they go.
+    """
     copied = 0
     stored = next(each for each in reader.record.arrays if each.feature == array.feature)
     while copied < len(rows):

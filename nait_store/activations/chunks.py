@@ -19,10 +19,35 @@ DATA_FOLDER = "data.zarr"
 SAMPLES_FILE = "samples.parquet"
 SEGMENT_FILE = "segment.json"
 
+_ON_DISK = {
+    StoredDtype.FLOAT16: "<f2",
+    StoredDtype.BFLOAT16: "<u2",
+    StoredDtype.INT8: "|i1",
+    StoredDtype.FLOAT32: "<f4",
+}
+_PLAIN_CODECS = {
+    # Zarr says nothing of the order of bytes where there is one
+    1: ([{"name": "bytes"}], [{"name": "bytes", "configuration": {}}]),
+    2: ([{"name": "bytes", "configuration": {"endian": "little"}}],),
+    4: ([{"name": "bytes", "configuration": {"endian": "little"}}],),
+}
+
+
+_PLAIN_TYPES = {np.dtype(name).name: np.dtype(name) for name in _ON_DISK.values()}
+_VALUES = {
+    StoredDtype.BFLOAT16: "the bits of bfloat16 numbers: (bits << 16) read as float32",
+    StoredDtype.INT8: "the stored integer times the scale of its row and layer, in the array beside",
+}
+
 
 def numpy_dtype(dtype: StoredDtype) -> np.dtype[Any]:
-    """Little-endian element type as it lies on disk."""
-    return np.dtype({StoredDtype.FLOAT16: "<f2", StoredDtype.FLOAT32: "<f4"}[dtype])
+    """Little-endian element type as it lies on disk; bfloat16 numbers lie there as their bits."""
+    return np.dtype(_ON_DISK[dtype])
+
+
+def row_bytes(n_neurons: int, dtype: StoredDtype) -> int:
+    """Bytes of one row and layer: its numbers, its norm and, for int8, its scale."""
+    return n_neurons * numpy_dtype(dtype).itemsize + (8 if dtype is StoredDtype.INT8 else 4)
 
 
 def chunk_rows_for(n_neurons: int, dtype: StoredDtype, expected_rows: int | None = None) -> int:
@@ -55,6 +80,11 @@ def norms_name(feature: Feature) -> str:
     return f"{feature.value}_norms"
 
 
+def scales_name(feature: Feature) -> str:
+    """Name of the float32 array of scales per (row, layer) beside an int8 feature's array."""
+    return f"{feature.value}_scales"
+
+
 def chunk_path(feature: Feature, block: int, layer_index: int) -> str:
     """Path of a chunk file within the segment's folder; ``layer_index`` counts along axis 1."""
     return f"{DATA_FOLDER}/{feature.value}/c/{block}/{layer_index}/0"
@@ -63,6 +93,11 @@ def chunk_path(feature: Feature, block: int, layer_index: int) -> str:
 def norms_path(feature: Feature) -> str:
     """Path of the single chunk of a norms array within the segment's folder."""
     return f"{DATA_FOLDER}/{norms_name(feature)}/c/0/0"
+
+
+def scales_path(feature: Feature) -> str:
+    """Path of the single chunk of a scales array within the segment's folder."""
+    return f"{DATA_FOLDER}/{scales_name(feature)}/c/0/0"
 
 
 @dataclass(frozen=True)
@@ -76,7 +111,7 @@ class ArraySpec:
     shape, chunks
         (n, L, J) with chunks (rows, 1, J), or (n, L) in a single chunk.
     dtype
-        NumPy name, ``<f2`` or ``<f4``.
+        NumPy name, ``<f2`` …
     attributes
         Plain JSON values, for readers that know nothing of us.
     """
@@ -134,7 +169,7 @@ def segment_metadata(
     hook_point: HookPoint,
     model: str,
 ) -> dict[str, bytes]:
-    """Return the ``zarr.json`` documents of a segment: of the group, and of each feature's two arrays.
+    """Return the ``zarr.json`` documents of a segment: of the group, and of each feature's arrays.
 
     Parameters
     ----------
@@ -151,26 +186,28 @@ def segment_metadata(
         Path relative to ``data.zarr`` → bytes; a function of the arguments and of zarr's release.
     """
     specs = []
+
+    def per_row(name: str, attributes: dict[str, Any]) -> ArraySpec:
+        shape = (n_rows, len(layers))
+        return ArraySpec(name=name, shape=shape, chunks=shape, dtype="<f4", attributes=attributes)
+
     for feature, dtype, chunk_rows in arrays:
         about = {"feature": feature.value, "layers": list(layers)}
+        stored_as = {"stored_as": dtype.value, "values": _VALUES[dtype]} if dtype.is_coded else {}
         specs.append(
             ArraySpec(
                 name=feature.value,
                 shape=(n_rows, len(layers), n_neurons),
                 chunks=(chunk_rows, 1, n_neurons),
                 dtype=numpy_dtype(dtype).str,
-                attributes={**about, "quantity": "neuron activations, reduced per sample"},
+                attributes={**about, **stored_as, "quantity": "neuron activations, reduced per sample"},
             )
         )
-        specs.append(
-            ArraySpec(
-                name=norms_name(feature),
-                shape=(n_rows, len(layers)),
-                chunks=(n_rows, len(layers)),
-                dtype="<f4",
-                attributes={**about, "quantity": "Euclidean norm over the neurons of a layer"},
-            )
-        )
+        norm = {**about, "quantity": "Euclidean norm over the neurons of a layer"}
+        specs.append(per_row(norms_name(feature), norm))
+        if dtype is StoredDtype.INT8:
+            scale = {**about, "quantity": "value of one unit of the stored integers"}
+            specs.append(per_row(scales_name(feature), scale))
     attributes = {
         "nait_store_segment": segment_id,
         "capture_id": capture_id,
@@ -224,15 +261,15 @@ def raw_grid(document: bytes, where: str) -> RawGrid | None:
             len(shape) in (2, 3)
             and meta["chunk_grid"]["name"] == "regular"
             and chunks[1:] == ((1, shape[2]) if len(shape) == 3 else (shape[1],))
-            and meta["data_type"] in (StoredDtype.FLOAT16.value, StoredDtype.FLOAT32.value)
+            and meta["data_type"] in _PLAIN_TYPES
             and meta["chunk_key_encoding"]["name"] == "default"
             and meta["chunk_key_encoding"].get("configuration", {}).get("separator", "/") == "/"
-            and meta["codecs"] == [{"name": "bytes", "configuration": {"endian": "little"}}]
+            and meta["codecs"] in _PLAIN_CODECS[_PLAIN_TYPES[meta["data_type"]].itemsize]
             and not meta.get("storage_transformers")
         )
         if not plain:
             return None
-        return RawGrid(shape, int(chunks[0]), numpy_dtype(StoredDtype(meta["data_type"])))
+        return RawGrid(shape, int(chunks[0]), _PLAIN_TYPES[meta["data_type"]])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise FormatError(
             f"{where} is not valid Zarr v3 metadata: {type(error).__name__}",

@@ -76,7 +76,7 @@ def plan_compaction(location: Location, version: SetVersion, target_bytes: int) 
         raise InvalidInputError(f"a target size of {target_bytes} bytes", next_step="give --target-size 1GB, or more")
     groups: dict[str, _Open] = {}
     merges = []
-    for source in _sources(location, version):
+    for source in taken_rows(location, version):
         size_bytes = _live_bytes(source)
         if not _is_worn(source) and 2 * size_bytes >= target_bytes:
             continue
@@ -90,7 +90,8 @@ def plan_compaction(location: Location, version: SetVersion, target_bytes: int) 
     return [merge for merge in merges if _gains(merge.sources)]
 
 
-def _sources(location: Location, version: SetVersion) -> Iterator[TakenRows]:
+def taken_rows(location: Location, version: SetVersion) -> Iterator[TakenRows]:
+    """Yield the visible rows of every segment of a version, to be read with verification."""
     for segment in version.segments:
         visible = version.visible_rows(segment)
         rows = np.arange(segment.n_rows) if visible is None else np.flatnonzero(visible)

@@ -20,14 +20,17 @@ from nait_store.activations.chunks import (
     norms_path,
     numpy_dtype,
     raw_grid,
+    scales_name,
+    scales_path,
 )
 from nait_store.activations.missing import missing_file, require_segment
 from nait_store.activations.sample_rows import read_samples, read_samples_schema
 from nait_store.activations.segment_files import SegmentFiles
+from nait_store.activations.stored_values import decode
 from nait_store.activations.zarr_arrays import open_zarr_array, read_zarr_array
 from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord, SegmentRef
-from nait_store.schemas.capture import Feature
+from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
@@ -150,7 +153,7 @@ class SegmentReader:
         Returns
         -------
         ndarray, shape (n_rows, n_layers, n_neurons)
-            In the stored dtype.
+            Values in the stored dtype; float32 where that is bfloat16 or int8.
 
         Raises
         ------
@@ -165,15 +168,47 @@ class SegmentReader:
             raise InvalidInputError(f"rows must be contiguous, got step {step}")
         wanted = self.layers if layers is None else tuple(layers)
         shape = (max(0, stop - start), len(wanted), self.record.n_neurons)
-        out = np.empty(shape, numpy_dtype(array.record.dtype))  # [n, L, J]
+        dtype = np.dtype("<f4") if array.record.dtype.is_coded else numpy_dtype(array.record.dtype)
+        out = np.empty(shape, dtype)  # [n, L, J]
+        scales = self.scales(feature, wanted)
         for block, span in enumerate(self.blocks(feature)):
             low, high = max(start, span.start), min(stop, span.stop)
             if low >= high:
                 continue
             for position, layer in enumerate(wanted):
-                chunk = self.chunk(feature, layer, block)
-                out[low - start : high - start, position] = chunk[low - span.start : high - span.start]
+                chunk = self.chunk(feature, layer, block)[low - span.start : high - span.start]
+                factors = None if scales is None else scales[low:high, position]
+                out[low - start : high - start, position] = decode(chunk, factors)
         return out
+
+    def values(
+        self, feature: Feature, layer: int, block: int, rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """Values of some rows of a chunk.
+
+        Parameters
+        ----------
+        feature, layer, block
+            As for :meth:`chunk`.
+        rows
+            Row indices within the block; all of its rows if omitted.
+
+        Returns
+        -------
+        ndarray, shape (n_rows, n_neurons), float32
+            A copy.
+
+        Raises
+        ------
+        NotFoundError, CorruptChunkError
+            As for :meth:`read`.
+        """
+        chunk = self.chunk(feature, layer, block)
+        scales = self.scales(feature, [layer])
+        factors = None if scales is None else scales[self._span(self._array_record(feature), block), 0]
+        if rows is not None:
+            chunk, factors = chunk[rows], None if factors is None else factors[rows]
+        return decode(chunk, factors).astype(np.float32, copy=rows is None and chunk.dtype == np.float32)
 
     def chunk(self, feature: Feature, layer: int, block: int, *, keep: bool = True) -> NDArray[Any]:
         """One layer of one block of rows: the unit of reading.
@@ -193,7 +228,8 @@ class SegmentReader:
         Returns
         -------
         ndarray, shape (rows_in_block, n_neurons)
-            In the stored dtype, C-contiguous and read-only. On local uncompressed stores the chunk file itself,
+            Numbers as they are stored, C-contiguous and read-only: float16 or float32, uint16 for the bits of
+            bfloat16, int8 to be multiplied by :meth:`scales`. On local uncompressed stores the chunk file itself,
             memory-mapped; the map (and its file descriptor) lives as long as the array.
 
         Raises
@@ -231,7 +267,7 @@ class SegmentReader:
         Returns
         -------
         ndarray, shape (n_neurons,)
-            In the stored dtype, read-only.
+            Values in the stored dtype, read-only; float32 where that is bfloat16 or int8.
 
         Raises
         ------
@@ -245,12 +281,16 @@ class SegmentReader:
             raise InvalidInputError(f"segment {self.segment_id} has no row {row}")
         block, position = divmod(row, array.record.chunk_rows)
         if array.grid is None:
-            vector: NDArray[Any] = self.chunk(feature, layer, block)[position]
-            return vector
+            return self._decoded_row(feature, layer, row, self.chunk(feature, layer, block)[position])
         n_bytes = self.record.n_neurons * array.grid.dtype.itemsize
         path = chunk_path(feature, block, self._index(layer))
         raw = self._files.piece(path, position * n_bytes, n_bytes, array.grid.chunk_rows * n_bytes)
-        return raw.view(array.grid.dtype)
+        return self._decoded_row(feature, layer, row, raw.view(array.grid.dtype))
+
+    def _decoded_row(self, feature: Feature, layer: int, row: int, stored: NDArray[Any]) -> NDArray[Any]:
+        scales = self.scales(feature, [layer])
+        values: NDArray[Any] = decode(stored[None], None if scales is None else scales[row])[0]
+        return values
 
     def blocks(self, feature: Feature) -> list[slice]:
         """Row ranges of the chunk grid, in order."""
@@ -273,22 +313,42 @@ class SegmentReader:
             ‖A_l‖ of every row and layer.
         """
         self._array_record(feature)
+        return self._per_row(norms_name(feature), norms_path(feature), layers)
+
+    def scales(self, feature: Feature, layers: Sequence[int] | None = None) -> NDArray[np.float32] | None:
+        """What the codes of an int8 feature are multiplied by.
+
+        Parameters
+        ----------
+        feature, layers
+            As for :meth:`norms`.
+
+        Returns
+        -------
+        ndarray, shape (n_rows, n_layers), float32, or None
+            None where the feature is stored in another dtype.
+        """
+        if self._array_record(feature).dtype is not StoredDtype.INT8:
+            return None
+        return self._per_row(scales_name(feature), scales_path(feature), layers)
+
+    def _per_row(self, name: str, path: str, layers: Sequence[int] | None) -> NDArray[np.float32]:
         columns = None if layers is None else [self._index(layer) for layer in layers]
         shape = (self.n_rows, len(self.layers))
-        folder = f"{DATA_FOLDER}/{norms_name(feature)}"
+        folder = f"{DATA_FOLDER}/{name}"
         grid = raw_grid(self._files.read(f"{folder}/zarr.json"), self._files.url(f"{folder}/zarr.json"))
-        norms: NDArray[np.float32]
+        found: NDArray[np.float32]
         if grid == RawGrid(shape, self.n_rows, np.dtype("<f4")):
-            raw = self._files.array(norms_path(feature), 4 * self.n_rows * len(self.layers), mapped=False)
-            norms = raw.view(np.float32).reshape(shape)
+            raw = self._files.array(path, 4 * self.n_rows * len(self.layers), mapped=False)
+            found = raw.view(np.float32).reshape(shape)
         else:
             self._files.check(folder + "/")
             opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
-            norms = read_zarr_array(opened, (slice(None),), self._files.url(folder)).astype(np.float32)
+            found = read_zarr_array(opened, (slice(None),), self._files.url(folder)).astype(np.float32)
             require_segment(self._location, self._folder)
-            if norms.shape != shape:
-                raise CorruptChunkError(f"{self._files.url(folder)} has shape {norms.shape}, expected {shape}")
-        return norms if columns is None else norms[:, columns]
+            if found.shape != shape:
+                raise CorruptChunkError(f"{self._files.url(folder)} has shape {found.shape}, expected {shape}")
+        return found if columns is None else found[:, columns]
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Sample rows, tombstoned ones included.
@@ -371,6 +431,10 @@ class SegmentReader:
             opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
             array = _Array(record, None, opened)
             found = tuple(opened.shape)
+            if record.dtype.is_coded and opened.dtype != numpy_dtype(record.dtype):
+                raise CorruptChunkError(
+                    f"{self._files.url(path)} says data type {opened.dtype}, the segment's record says {record.dtype}"
+                )
         if found != shape:
             raise CorruptChunkError(f"{self._files.url(path)} says shape {found}, the segment's record says {shape}")
         self._arrays[feature] = array

@@ -7,7 +7,7 @@ then be deleted. Purge and repair are made of this.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,15 +21,16 @@ from nait_store.activations.chunks import (
     chunk_path,
     norms_path,
     numpy_dtype,
+    scales_path,
     segment_metadata,
 )
 from nait_store.activations.reader import SegmentReader, read_segment_record
 from nait_store.activations.redirects import Redirects
-from nait_store.activations.stored_values import largest_magnitude, row_norms
+from nait_store.activations.stored_values import largest_magnitude, largest_scaled, row_norms, row_scales
 from nait_store.activations.versions import ActivationSets
 from nait_store.errors import AlreadyExistsError, CorruptChunkError, NaitStoreError, NotFoundError
 from nait_store.schemas.activation_set import FeatureArray, Operation, RedirectRecord, SegmentRecord, SegmentRef
-from nait_store.schemas.capture import Feature, HookPoint
+from nait_store.schemas.capture import Feature, HookPoint, StoredDtype
 from nait_store.schemas.record import FileDigest
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
@@ -63,6 +64,7 @@ def replace_segment(
     blank_rows: NDArray[np.int64],
     operation: Operation,
     recomputed_norms: Collection[Feature] = (),
+    derived_scales: Collection[Feature] = (),
     even_if_blank: bool = False,
 ) -> Replacement | None:
     """Put a segment with blank rows in the place of one, in every version.
@@ -85,6 +87,8 @@ def replace_segment(
         For the redirect record.
     recomputed_norms
         Features whose norms are taken again from the stored activations instead of copied.
+    derived_scales
+        Features stored as int8 whose scales are computed from the norms instead of copied.
     even_if_blank
         Whether to replace the segment though all these rows are blank already: its other files are to be made anew.
 
@@ -112,7 +116,9 @@ def replace_segment(
         n_new = len(rows) - (0 if before is None else len(before))
         if n_new == 0 and not even_if_blank:
             return None
-        writing = _ReplacementWriter(location, current, rows, set_record.identity.hook_point, recomputed_norms)
+        writing = _ReplacementWriter(
+            location, current, rows, set_record.identity.hook_point, recomputed_norms, derived_scales
+        )
         try:
             new = writing.write()
             redirects.add(
@@ -166,12 +172,14 @@ class _ReplacementWriter:
         blank_rows: NDArray[np.int64],
         hook_point: HookPoint,
         recomputed_norms: Collection[Feature],
+        derived_scales: Collection[Feature],
     ) -> None:
         self.finished = False
         self._location = location
         self._old = old
         self._hook_point = hook_point
         self._recomputed = frozenset(recomputed_norms)
+        self._derived = frozenset(derived_scales)
         self._blank = np.zeros(old.n_rows, dtype=bool)
         self._blank[blank_rows] = True
         self._id = new_ulid()
@@ -191,7 +199,7 @@ class _ReplacementWriter:
             [(array.feature, array.dtype, array.chunk_rows) for array in old.arrays],
             capture_id=old.capture_id,
             hook_point=self._hook_point,
-            model=old.environment.model_source,
+            model=old.environment.model_label,
         )
         for path, document in metadata.items():
             self._write(f"{DATA_FOLDER}/{path}", document)
@@ -223,19 +231,35 @@ class _ReplacementWriter:
     def _write_feature(self, array: FeatureArray) -> FeatureArray:
         feature = array.feature
         max_abs = 0.0
-        norms = np.zeros((self._old.n_rows, len(self._old.layers)), dtype="<f4")
+        norms = self._per_row(feature in self._recomputed, lambda reader: reader.norms(feature))
+        scales = None  # [n, L]
+        if array.dtype is StoredDtype.INT8:
+            scales = self._per_row(feature in self._derived, lambda reader: reader.scales(feature))
         for span, i, chunk, changed in self._chunks(array):
             path = chunk_path(feature, span.start // array.chunk_rows, i)
             data = chunk.reshape(-1).view(np.uint8).data
             self._write(path, data, None if changed else self._recorded[path])
             max_abs = max(max_abs, largest_magnitude(chunk))
-            if feature in self._recomputed:
-                norms[span, i] = row_norms(chunk[: span.stop - span.start])
-        if feature not in self._recomputed and not self._blank.all():
-            norms = self._kept_norms(feature)
+            rows = chunk[: span.stop - span.start]
+            if scales is not None and feature in self._derived:
+                scales[span, i] = row_scales(rows, norms[span, i])
+            if feature in self._recomputed | self._derived:
+                norms[span, i] = row_norms(rows, None if scales is None else scales[span, i])
         norms[self._blank] = 0
         self._write(norms_path(feature), norms.data)
+        if scales is not None:
+            scales[self._blank] = 0
+            self._write(scales_path(feature), scales.data)
+            max_abs = largest_scaled(scales)
         return array.model_copy(update={"max_abs": max_abs})
+
+    def _per_row(self, anew: bool, read: Callable[[SegmentReader], NDArray[np.float32] | None]) -> NDArray[np.float32]:
+        """Norms or scales of the old segment, [n, L], to be written to; zeros where they are to be made anew."""
+        if not anew and not self._blank.all():
+            kept = read(SegmentReader(self._location, self._old, verify=True))
+            if kept is not None:
+                return kept.astype("<f4", order="C")
+        return np.zeros((self._old.n_rows, len(self._old.layers)), dtype="<f4")
 
     def _chunks(self, array: FeatureArray) -> Iterator[tuple[slice, int, NDArray[np.generic], bool]]:
         """Yield (rows, layer index, [chunk_rows, J], whether it differs from the old one) of every chunk, in order."""
@@ -287,9 +311,6 @@ class _ReplacementWriter:
             rows = reader.chunk(array.feature, self._old.layers[i], span.start // array.chunk_rows)
             chunk[: len(rows)] = rows
             yield chunk.tobytes()
-
-    def _kept_norms(self, feature: Feature) -> NDArray[np.float32]:
-        return SegmentReader(self._location, self._old, verify=True).norms(feature).astype("<f4")
 
     def _write(self, path: str, data: bytes | memoryview, known: FileDigest | None = None) -> None:
         if known is not None:  # hashed when it was read

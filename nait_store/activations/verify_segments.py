@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pyarrow as pa
 
-from nait_store.activations.chunks import DATA_FOLDER, SAMPLES_FILE, SEGMENT_FILE, norms_name
+from nait_store.activations.chunks import DATA_FOLDER, SAMPLES_FILE, SEGMENT_FILE, norms_name, scales_name
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.redirects import Redirects
 from nait_store.activations.sample_keys import SegmentKeys
@@ -147,7 +147,8 @@ def _as_ref(flush: FlushRecord) -> SegmentRef:
 def _places(record: SegmentRecord) -> Callable[[str], str]:
     """Say what a file of a segment is."""
     arrays = {array.feature.value: array for array in record.arrays}
-    norms = {norms_name(array.feature): array.feature.value for array in record.arrays}
+    per_row = {norms_name(array.feature): f"norms of {array.feature.value}" for array in record.arrays}
+    per_row |= {scales_name(array.feature): f"scales of {array.feature.value}" for array in record.arrays}
 
     def place(path: str) -> str:
         if path == SAMPLES_FILE:
@@ -158,8 +159,8 @@ def _places(record: SegmentRecord) -> Callable[[str], str]:
         name = parts[1]
         if parts[2] == "zarr.json":
             return f"metadata of {name}"
-        if name in norms:
-            return f"norms of {norms[name]}, all layers and rows"
+        if name in per_row:
+            return f"{per_row[name]}, all layers and rows"
         array = arrays.get(name)
         if array is None or parts[2] != "c" or len(parts) != 6 or not (parts[3].isdigit() and parts[4].isdigit()):
             return f"part of {name}"

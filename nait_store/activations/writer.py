@@ -17,22 +17,23 @@ from nait_store.activations.chunks import (
     chunk_rows_for,
     norms_path,
     numpy_dtype,
+    row_bytes,
+    scales_path,
     segment_metadata,
 )
 from nait_store.activations.sample_rows import samples_parquet
-from nait_store.activations.stored_values import row_norms
+from nait_store.activations.stored_values import encode, largest_magnitude, largest_scaled, overflow_of, row_norms
 from nait_store.errors import ConflictError, InvalidInputError
 from nait_store.schemas.activation_set import FeatureArray, SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.samples import SampleRow
+from nait_store.schemas.store_record import DTYPES_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import write_payload_file
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
-
-# The smallest magnitude that rounds to infinity in the stored type.
-_OVERFLOW = {StoredDtype.FLOAT16: np.float32(65520.0), StoredDtype.FLOAT32: np.float32(np.inf)}
+from nait_store.storage.store_features import announce_feature
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class SegmentWriter:
         # [L, chunk_rows, J] each; untouched pages of an empty array cost nothing
         self._buffers = {f: np.empty(shape, numpy_dtype(self._dtype)) for f in self._features}
         self._norms: dict[Feature, list[NDArray[np.float32]]] = {f: [] for f in self._features}
+        self._scales: dict[Feature, list[NDArray[np.float32]]] = {f: [] for f in self._features}
         self._max_abs = dict.fromkeys(self._features, 0.0)
         self._rows: list[SampleRow] = []
         self._n_text_bytes = 0
@@ -139,8 +141,7 @@ class SegmentWriter:
     @property
     def size_bytes(self) -> int:
         """Bytes accepted so far: activations, norms and the text of the samples."""
-        itemsize = numpy_dtype(self._dtype).itemsize
-        per_row = len(self._features) * len(self._layers) * (self._n_neurons * itemsize + 4)
+        per_row = len(self._features) * len(self._layers) * row_bytes(self._n_neurons, self._dtype)
         return self.n_rows * per_row + self._n_text_bytes
 
     @property
@@ -209,7 +210,7 @@ class SegmentWriter:
             self.discard()
             return None
         self._write_rest()
-        self._write_norms()
+        self._write_per_row()
         for path, document in self._metadata().items():
             self._write(f"{DATA_FOLDER}/{path}", document)
         parquet, user_fields = samples_parquet(self._rows)
@@ -256,7 +257,7 @@ class SegmentWriter:
     def _check(
         self, rows: Sequence[SampleRow], features: Mapping[Feature, NDArray[np.float32]]
     ) -> tuple[list[RejectedSample], NDArray[np.intp]]:
-        limit = _OVERFLOW[self._dtype]
+        limit = overflow_of(self._dtype)
         good = np.ones(len(rows), dtype=bool)
         peaks = {}
         for feature in self._features:
@@ -270,9 +271,13 @@ class SegmentWriter:
         ]
         for feature, peak in peaks.items():
             if good.any():
-                largest = float(peak[good].max().astype(numpy_dtype(self._dtype)))
-                self._max_abs[feature] = max(self._max_abs[feature], largest)
+                self._max_abs[feature] = max(self._max_abs[feature], self._rounded(peak[good].max()))
         return rejected, np.flatnonzero(good)
+
+    def _rounded(self, peak: np.float32) -> float:
+        """The largest magnitude that is stored where this one came."""
+        stored, scales = encode(peak.reshape(1, 1), self._dtype)
+        return largest_magnitude(stored) if scales is None else largest_scaled(scales)
 
     def _reason(self, i: int, peaks: Mapping[Feature, NDArray[np.float32]]) -> str:
         for feature, peak in peaks.items():
@@ -280,10 +285,10 @@ class SegmentWriter:
                 return f"NaN in feature {feature.value!r}"
             if np.isinf(peak[i]):
                 return f"infinity in feature {feature.value!r}"
-            if peak[i] >= _OVERFLOW[self._dtype]:
+            if peak[i] >= overflow_of(self._dtype):
                 return (
                     f"feature {feature.value!r} reaches {peak[i]:.4g}, beyond the range of {self._dtype.value}; "
-                    "--dtype float32 holds it"
+                    f"--dtype {'bfloat16' if self._dtype is StoredDtype.FLOAT16 else 'float32'} holds it"
                 )
         raise AssertionError("unreachable: only rejected samples have a reason")
 
@@ -297,11 +302,15 @@ class SegmentWriter:
         for feature in self._features:
             buffer = self._buffers[feature]
             norms = np.empty((len(indices), len(self._layers)), dtype="<f4")
+            factors = np.empty_like(norms) if self._dtype is StoredDtype.INT8 else None
             for i in range(len(self._layers)):
-                stored = buffer[i, begin:end]
-                stored[...] = features[feature][selector, i]
-                norms[:, i] = row_norms(stored)
+                stored, scales = encode(features[feature][selector, i], self._dtype, out=buffer[i, begin:end])
+                norms[:, i] = row_norms(stored, scales)
+                if factors is not None:
+                    factors[:, i] = scales
             self._norms[feature].append(norms)
+            if factors is not None:
+                self._scales[feature].append(factors)
         self._rows.extend(rows)
         self._n_text_bytes += sum(2 * len(row.record) for row in rows)
 
@@ -322,9 +331,11 @@ class SegmentWriter:
                 self._buffers[feature][i, rest:] = 0
                 self._write(chunk_path(feature, block, i), self._buffers[feature][i, : self._chunk_rows].data)
 
-    def _write_norms(self) -> None:
+    def _write_per_row(self) -> None:
         for feature in self._features:
             self._write(norms_path(feature), np.concatenate(self._norms[feature]).data)
+            if self._scales[feature]:
+                self._write(scales_path(feature), np.concatenate(self._scales[feature]).data)
 
     def _metadata(self) -> dict[str, bytes]:
         return segment_metadata(
@@ -335,9 +346,11 @@ class SegmentWriter:
             [(feature, self._dtype, self._chunk_rows) for feature in self._features],
             capture_id=self._identity.capture_id,
             hook_point=self._identity.hook_point,
-            model=self._environment.model_source,
+            model=self._environment.model_label,
         )
 
     def _write(self, path: str, data: bytes | memoryview) -> None:
+        if not self._began and self._dtype.is_coded:
+            announce_feature(self._location, DTYPES_FEATURE)
         self._began = True
         self._files.append(write_payload_file(self._location, self._folder, path, data))

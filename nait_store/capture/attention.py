@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
 
 PACKED_ATTENTION = "nait_store_packed"
+FLASH_ATTENTION = "flash_attention_2"
+_FLASH_DTYPES = ("bfloat16", "float16")
 
 _UNSUPPORTED = ("position_bias", "block_mask", "indices", "cache")
 
@@ -28,6 +30,27 @@ def register_packed_attention() -> None:
 
     if PACKED_ATTENTION not in AttentionInterface():
         AttentionInterface.register(PACKED_ATTENTION, packed_attention)
+
+
+def can_flash(model: Any, device: str) -> bool:
+    """Whether flash-attention's kernels may be tried: package, device, dtype and the model's code allow them.
+
+    Parameters
+    ----------
+    model
+        ``transformers`` causal LM.
+    device
+        Where it runs.
+    """
+    from transformers.utils import is_flash_attn_2_available
+
+    return (
+        device.startswith("cuda")
+        and str(model.dtype).removeprefix("torch.") in _FLASH_DTYPES
+        and bool(getattr(model, "_supports_flash_attn", False))
+        and model._can_set_attn_implementation()
+        and is_flash_attn_2_available()
+    )
 
 
 def packed_attention(

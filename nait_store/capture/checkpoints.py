@@ -10,8 +10,10 @@ from typing import Any, Literal
 
 from nait_store.errors import InvalidInputError, NotFoundError, did_you_mean
 
+WeightFormat = Literal["safetensors", "pickle"]
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?\Z")
-_WEIGHTS: tuple[tuple[str, Literal["safetensors", "pickle"]], ...] = (
+_WEIGHTS: tuple[tuple[str, WeightFormat], ...] = (
     ("model.safetensors", "safetensors"),
     ("model.safetensors.index.json", "safetensors"),
     ("pytorch_model.bin", "pickle"),
@@ -42,11 +44,11 @@ class Checkpoint:
     revision: str | None
     config: dict[str, Any]
     weight_files: tuple[Path, ...]
-    weight_format: Literal["safetensors", "pickle"]
+    weight_format: WeightFormat
 
 
-def local_folder(source: str) -> Path | None:
-    """Return the folder that a model's name stands for, or None for a hub id.
+def local_folder(source: str, *, kind: str = "model") -> Path | None:
+    """Return the folder that a model's (or adapter's) name stands for, or None for a hub id.
 
     Raises
     ------
@@ -56,15 +58,15 @@ def local_folder(source: str) -> Path | None:
         It is a file, or empty.
     """
     if not source.strip() or "\x00" in source:
-        raise InvalidInputError(f"{source!r} names no model", next_step="give a folder or a hub id (OWNER/NAME)")
+        raise InvalidInputError(f"{source!r} names no {kind}", next_step="give a folder or a hub id (OWNER/NAME)")
     path = Path(source).expanduser()
     if path.is_dir():
         return path
     if path.exists():
-        raise InvalidInputError(f"{source} is a file, not a model's folder", next_step="give the folder it lies in")
+        raise InvalidInputError(f"{source} is a file, not a {kind}'s folder", next_step="give the folder it lies in")
     if source.startswith(("/", "./", "../", "~")) or not _HUB_ID.match(source):
         near = did_you_mean(path.name, _folder_names(path.parent))
-        raise NotFoundError(f"there is no model folder {source}", next_step=f"in {path.parent}: {near}")
+        raise NotFoundError(f"there is no {kind} folder {source}", next_step=f"in {path.parent}: {near}")
     return None
 
 
@@ -110,20 +112,28 @@ def find_checkpoint(source: str) -> Checkpoint:
     return Checkpoint(folder, revision, config, weight_files, weight_format)
 
 
-def _snapshot_folder(source: str) -> Path:
+def cached_snapshot(source: str, file_name: str) -> Path | None:
+    """Return the folder of a hub snapshot in the local cache that has this file; None where there is none."""
     from transformers.utils import cached_file
 
     try:
-        path = cached_file(source, "config.json", local_files_only=True)
-    except (OSError, ValueError) as error:
+        path = cached_file(source, file_name, local_files_only=True)
+    except (OSError, ValueError):
+        return None
+    return None if path is None else Path(path).parent
+
+
+def _snapshot_folder(source: str) -> Path:
+    folder = cached_snapshot(source, "config.json")
+    if folder is None:
         raise NotFoundError(
             f"the model {source!r} is neither a folder here nor in the local cache of the hub",
             next_step="check the id (OWNER/NAME) and the network, or give a folder",
-        ) from error
-    return Path(path).parent
+        )
+    return folder
 
 
-def _weight_files(folder: Path, source: str) -> tuple[tuple[Path, ...], Literal["safetensors", "pickle"]]:
+def _weight_files(folder: Path, source: str) -> tuple[tuple[Path, ...], WeightFormat]:
     for name, weight_format in _WEIGHTS:
         path = folder / name
         if not path.is_file():

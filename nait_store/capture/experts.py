@@ -134,6 +134,7 @@ class ExpertTap:
 
     def __init__(self, module: nn.Module, observer: ExpertObserver) -> None:
         self._module = module
+        self._before = module.__dict__.get("forward")  # accelerate's, where the model is spread over devices
 
         def forward(
             module: Any, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -146,6 +147,8 @@ class ExpertTap:
     def remove(self) -> None:
         """Give the module its own forward back."""
         self._module.__dict__.pop("forward", None)
+        if self._before is not None:
+            self._module.__dict__["forward"] = self._before
 
 
 def verify_experts(module: Any, where: str, *, seed: int = 0) -> None:

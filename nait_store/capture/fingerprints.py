@@ -1,7 +1,8 @@
 """What makes two models, or two tokenizers, the same for us: SHA-256 over content, never over names or files.
 
 A model's fingerprint covers its tensors on disk (sorted name, dtype, shape, bytes) and its configuration without the
-keys that say how it was saved. Re-sharding, renaming or moving a checkpoint does not change it.
+keys that say how it was saved. Re-sharding, renaming or moving a checkpoint does not change it. An adapter laid over a
+model, or quantisation while it is loaded, gives another fingerprint: of the model's own and of what changed it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from nait_store.capture.checkpoints import Checkpoint, find_checkpoint
+from nait_store.capture.adapters import Adapter
+from nait_store.capture.checkpoints import WeightFormat, find_checkpoint
 from nait_store.errors import InvalidInputError, NaitStoreError, StorageError
 from nait_store.schemas.record import json_digest
 from nait_store.storage.atomic import replace_local
@@ -47,7 +49,7 @@ def model_fingerprint(model: str | Path | Any) -> str:
     ----------
     model
         A folder or (downloaded) hub id; a :class:`~nait_store.capture.models.LoadedModel`, which stands for its
-        source; or a ``torch`` module made in memory, whose state is then hashed.
+        source and what was laid over it; or a ``torch`` module made in memory, whose state is then hashed.
 
     Returns
     -------
@@ -65,9 +67,27 @@ def model_fingerprint(model: str | Path | Any) -> str:
         config = model.config.to_dict() if hasattr(model, "config") else {}
         tensors = _digest_state(model.state_dict())
         return _combine(config, json_digest(tensors))
-    source = str(model.source if hasattr(model, "source") else model)
-    checkpoint = find_checkpoint(source)
-    return _combine(checkpoint.config, _tensors_digest(checkpoint))
+    if not isinstance(model, str | Path):
+        base = model_fingerprint(model.source)
+        changes: dict[str, Any] = {}
+        if model.adapter is not None:
+            changes["adapter"] = adapter_fingerprint(model.adapter)
+        if model.quantization is not None and model.quantization.definition is not None:
+            changes["quantization"] = model.quantization.definition
+        return json_digest({"revision": _REVISION, "base": base, **changes}) if changes else base
+    checkpoint = find_checkpoint(str(model))
+    return _combine(checkpoint.config, _tensors_digest(checkpoint.weight_files, checkpoint.weight_format))
+
+
+def adapter_fingerprint(adapter: Adapter) -> str:
+    """Fingerprint an adapter: its tensors, and its configuration without what says how it was saved.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits; the same wherever it lies and whatever its base model is called.
+    """
+    return _combine(adapter.canonical_config(), _tensors_digest(adapter.weight_files, adapter.weight_format))
 
 
 def tokenizer_fingerprint(tokenizer: Any) -> str:
@@ -114,16 +134,14 @@ def _combine(config: dict[str, Any], tensors_sha256: str) -> str:
     return json_digest({"revision": _REVISION, "config": plain, "tensors": tensors_sha256})
 
 
-def _tensors_digest(checkpoint: Checkpoint) -> str:
-    """Digest of a checkpoint's tensors, from the cache if its files look as they did."""
-    key = json_digest([_REVISION, [[str(path.resolve()), *_size_and_time(path)] for path in checkpoint.weight_files]])
+def _tensors_digest(weight_files: tuple[Path, ...], weight_format: WeightFormat) -> str:
+    """Digest of the tensors in files, from the cache if the files look as they did."""
+    key = json_digest([_REVISION, [[str(path.resolve()), *_size_and_time(path)] for path in weight_files]])
     cached = cache_folder() / "fingerprints" / key
     found = _read_cached(cached)
     if found is None:
-        if checkpoint.weight_format == "safetensors":
-            found = json_digest(_digest_safetensors(checkpoint.weight_files))
-        else:
-            found = json_digest(_digest_pickles(checkpoint.weight_files))
+        digests = (_digest_safetensors if weight_format == "safetensors" else _digest_pickles)(weight_files)
+        found = json_digest(digests)
         with contextlib.suppress(OSError, NaitStoreError):  # the cache only saves time
             replace_local(cached, found.encode("ascii"))
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -224,11 +224,32 @@ def _overridden(layer_module: nn.Module, layer: int, path: str, hook_point: Hook
     return HookSite(layer, f"{path}.{hook_path}", "input", shape[0])
 
 
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    """Return the module of the model that an adapter's module wraps; None where it wraps none."""
+    children = dict(module.named_children())
+    return children.get("base_layer", children.get("original_module"))
+
+
+def _model_modules(layer_module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield path and module of everything in a layer, an adapter's wrapper standing for all that is in it."""
+    hidden: list[str] = []
+    for name, module in layer_module.named_modules():
+        if any(name.startswith(prefix) for prefix in hidden):
+            continue
+        yield name, module
+        if _wrapped(module) is not None:
+            hidden.append(f"{name}.")
+
+
 def linear_shape(module: Any) -> tuple[int, int] | None:
     """Return (input, output) width of a Linear or Conv1D, quantised ones and adapters' wrappers included."""
-    base = getattr(module, "base_layer", module)
-    if isinstance(getattr(base, "in_features", None), int) and isinstance(getattr(base, "out_features", None), int):
-        return int(base.in_features), int(base.out_features)
+    base = module
+    while (inner := _wrapped(base)) is not None:
+        base = inner
+    for names in (("in_features", "out_features"), ("infeatures", "outfeatures")):  # the latter: older GPTQ classes
+        n_inputs, n_outputs = (getattr(base, name, None) for name in names)
+        if isinstance(n_inputs, int) and isinstance(n_outputs, int):
+            return n_inputs, n_outputs
     if type(base).__name__ == "Conv1D":  # GPT-2's: weight [in, out]
         return int(base.nx), int(base.nf)
     return None
@@ -256,11 +277,18 @@ def _mixing_depth(layer_module: nn.Module, name: str) -> int | None:
 def _mlp_site(layer_module: nn.Module, layer: int, path: str, hidden: int, intermediate: int | None) -> HookSite:
     experts = [
         (name, module)
-        for name, module in layer_module.named_modules()
+        for name, module in _model_modules(layer_module)
         if name and is_fused_experts(module) and _mixing_depth(layer_module, name + ".x") is None
     ]
     candidates: list[tuple[str, int]] = []
-    for name, module in layer_module.named_modules():
+    for name, module in _model_modules(layer_module):
+        inner = _wrapped(module)
+        if inner is not None and is_fused_experts(inner):
+            raise IncompatibleError(
+                f"the adapter changes the routed experts of layer {layer} ({name}): what enters their down projections "
+                "cannot be read",
+                next_step=_RESIDUAL_ADVICE,
+            )
         shape = linear_shape(module) if name else None
         inside_experts = any(name.startswith(f"{expert}.") for expert, _ in experts)
         if shape and shape[1] == hidden and not inside_experts and _mixing_depth(layer_module, name) is None:
@@ -304,7 +332,7 @@ def expert_shape(module: Any) -> tuple[int, int]:
 
 def _attention_output(layer_module: nn.Module, layer: int, hidden: int) -> tuple[str, int]:
     candidates = []
-    for name, module in layer_module.named_modules():
+    for name, module in _model_modules(layer_module):
         shape = linear_shape(module) if name else None
         if shape and shape[1] == hidden and _mixing_depth(layer_module, name) is not None:
             candidates.append((name, shape[0]))
@@ -316,7 +344,7 @@ def _attention_output(layer_module: nn.Module, layer: int, hidden: int) -> tuple
 
 def _unresolved(hook_point: str, layer_module: nn.Module, layer: int, candidates: Sequence[str]) -> IncompatibleError:
     found = "no module fits" if not candidates else f"{len(candidates)} modules fit ({', '.join(candidates)})"
-    linears = [name for name, module in layer_module.named_modules() if linear_shape(module)]
+    linears = [name for name, module in _model_modules(layer_module) if linear_shape(module)]
     listed = ", ".join(linears[:12]) + (" …" if len(linears) > 12 else "") or "none"
     return IncompatibleError(
         f"hook point {hook_point!r} cannot be resolved in layer {layer} ({type(layer_module).__name__}): {found}",

@@ -2,11 +2,11 @@
 
 A layout can be silently wrong: packed batches are for OPT, Falcon, BLOOM, whose code does not take positions or
 lengths as we give them. That depends on the model's *code* and configuration, not on its weights, and low precision
-would hide it. So a model that is large, not float32 or has long attention windows is stood in for by a small float32
-one of the same decoder class: same configuration, but one layer of every kind, a small vocabulary, few and narrow
-feed-forwards, windows of a few tokens (so that short samples cross them), and random weights that are large enough
-for any mixing of samples to show. It takes about two attention blocks of memory (a gigabyte for a 70B model) for a
-moment. The layout it allows is then confirmed on the model itself, as far as its precision tells.
+would hide it. So a model that is large, not float32, quantised or has long attention windows is stood in for by a
+small float32 one of the same decoder class: same configuration, but one layer of every kind, a small vocabulary, few
+and narrow feed-forwards, windows of a few tokens (so that short samples cross them), and random weights that are large
+enough for any mixing of samples to show. It takes about two attention blocks of memory (a gigabyte for a 70B model)
+for a moment. The layout it allows is then confirmed on the model itself, as far as its precision tells.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nait_store.capture.attention import PACKED_ATTENTION, register_packed_attention
+from nait_store.capture.attention import FLASH_ATTENTION, PACKED_ATTENTION, can_flash, register_packed_attention
 from nait_store.capture.hook_points import HookPlan, HookSite, find_layers, text_config
-from nait_store.capture.layouts import Layout
+from nait_store.capture.layouts import ON_ONE_ROW, Layout
 from nait_store.capture.positions import WINDOW_KEYS, position_traits
 from nait_store.capture.taps import TappedDecoder
 from nait_store.errors import IncompatibleError
@@ -66,8 +66,11 @@ def choose_layout(plan: HookPlan, model: Any, *, pad_token_id: int, device: str)
     traits = position_traits(config)
     dtype = str(model.dtype).removeprefix("torch.")
     n_parameters = sum(parameter.numel() for parameter in plan.decoder.parameters())
+    quantized = getattr(model, "hf_quantizer", None) is not None
     direct = (
-        dtype == "float32" and n_parameters <= _DIRECT_PARAMETERS and max(traits.windows, default=0) <= _DIRECT_WINDOW
+        (dtype == "float32" and not quantized)
+        and n_parameters <= _DIRECT_PARAMETERS
+        and max(traits.windows, default=0) <= _DIRECT_WINDOW
     )
     max_positions = getattr(config, "max_position_embeddings", None)
     candidates = _candidates(model, device)
@@ -76,27 +79,33 @@ def choose_layout(plan: HookPlan, model: Any, *, pad_token_id: int, device: str)
     if not direct:
         confirmed = _allowed_by_stand_in(plan.decoder, candidates, max_positions)
         # Without a stand-in nothing shows what packing does to windows; the padded layouts leave them to the model.
-        candidates = (
-            [layout for layout in candidates if layout is not Layout.PACKED] if confirmed is None else confirmed
-        )
+        candidates = [layout for layout in candidates if layout not in ON_ONE_ROW] if confirmed is None else confirmed
         lengths = [min(length, max_positions or length) for length in (19, 1, 6)]
-        tolerance = _CONFIRMING_TOLERANCE.get(dtype, _LOW_PRECISION_TOLERANCE)
+        tolerance = _CONFIRMING_TOLERANCE.get("" if quantized else dtype, _LOW_PRECISION_TOLERANCE)
     allowed = _allowed(plan.decoder, model, candidates, lengths, pad_token_id, device, tolerance, first_only=True)
     layout = allowed[0] if allowed else Layout.SINGLE
-    if layout is Layout.PACKED:
-        model.set_attn_implementation(PACKED_ATTENTION)
+    if layout in ON_ONE_ROW:
+        model.set_attn_implementation(_attention_name(layout))
     return layout
 
 
 def _allowed_by_stand_in(decoder: Any, candidates: Sequence[Layout], max_positions: int | None) -> list[Layout] | None:
-    """Return the layouts that hold for a small copy; None if there can be no such copy."""
+    """Return the layouts that hold for a small copy; None if there can be no such copy.
+
+    Flash-attention runs neither on a CPU nor in float32, so there our own packed attention stands in for it: what is in
+    question is whether the model's code takes positions and lengths as we give them, which is the same for both.
+    """
     stand_in = small_copy(decoder)
     if stand_in is None:
         return None
     window = max(position_traits(stand_in.config).windows, default=_PROBE_WINDOW)
     lengths = _probe_lengths(window, max_positions)
+    stood_for: dict[Layout, Layout] = {
+        Layout.PACKED if layout is Layout.FLASH else layout: layout for layout in candidates
+    }
     try:
-        return _allowed(stand_in, stand_in, candidates, lengths, 0, "cpu", _TOLERANCE)
+        held = _allowed(stand_in, stand_in, list(stood_for), lengths, 0, "cpu", _TOLERANCE)
+        return [stood_for[layout] for layout in held]
     except IncompatibleError:  # the copy does not run, which says nothing about the model
         return None
 
@@ -182,8 +191,10 @@ def _randomise(module: Any) -> None:
 
 def _candidates(model: Any, device: str) -> list[Layout]:
     layouts = [Layout.RIGHT, Layout.RIGHT_MASKED]
-    # On a GPU a kernel per sample and layer is slower than a few per cent of padding.
-    if device == "cpu" and model._can_set_attn_implementation():
+    if can_flash(model, device):
+        layouts.insert(0, Layout.FLASH)
+    # On a GPU a kernel of our own per sample and layer is slower than a few per cent of padding.
+    elif device == "cpu" and model._can_set_attn_implementation():
         layouts.insert(0, Layout.PACKED)
     return layouts
 
@@ -229,11 +240,11 @@ def _allowed(
                 next_step="choose a causal language model that reads text alone",
             ) from error
         for layout in candidates:
-            with _attention_for(layout, model):
-                try:
+            try:
+                with _attention_for(layout, model):
                     together = tapped.capture(layout, token_ids, contents, _FEATURES)
-                except Exception:  # whatever a model's code raises, this layout is not for it
-                    continue
+            except Exception:  # whatever a model's code or a kernel raises, this layout is not for it
+                continue
             worst = max(
                 _difference(together[feature][sample], alone[sample][feature][0])
                 for feature in _FEATURES
@@ -256,13 +267,19 @@ def _difference(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 @contextlib.contextmanager
 def _attention_for(layout: Layout, model: Any) -> Iterator[None]:
     """Set the attention that a layout needs, for a while."""
-    if layout is not Layout.PACKED:
+    if layout not in ON_ONE_ROW:
         yield
         return
-    register_packed_attention()
     before = model.config._attn_implementation
-    model.set_attn_implementation(PACKED_ATTENTION)
+    model.set_attn_implementation(_attention_name(layout))
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def _attention_name(layout: Layout) -> str:
+    if layout is Layout.FLASH:
+        return FLASH_ATTENTION
+    register_packed_attention()
+    return PACKED_ATTENTION

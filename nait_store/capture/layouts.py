@@ -17,15 +17,21 @@ if TYPE_CHECKING:
 class Layout(StrEnum):
     """Ways to lay samples out, fastest first.
 
-    ``packed``: one after the other on one row, attention kept apart by lengths. ``right``: padded on the right,
+    ``flash``: one after the other on one row, kept apart by flash-attention's variable-length kernels. ``packed``: the
+    same with this package's own attention, for CPUs. ``right``: padded on the right,
     without a mask: a causal model's tokens never look at what follows. ``right-masked``: the same with a mask.
     ``single``: one sample at a time.
     """
 
+    FLASH = "flash"
     PACKED = "packed"
     RIGHT = "right"
     RIGHT_MASKED = "right-masked"
     SINGLE = "single"
+
+
+ON_ONE_ROW = (Layout.FLASH, Layout.PACKED)
+"""Layouts without padding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +67,12 @@ def lay_out(layout: Layout, token_ids: Sequence[NDArray[np.int32]], *, pad_token
     import torch
 
     lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
-    if layout is Layout.PACKED:
+    if layout in ON_ONE_ROW:
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
-        # On the CPU whatever the device: the attention reads the numbers, layer after layer.
         cumulative = torch.from_numpy(bounds.astype(np.int32))
+        if layout is Layout.FLASH:
+            cumulative = cumulative.to(device)  # its kernels read them there; our own attention reads them on the host
         arguments: dict[str, Any] = {
             "input_ids": _tensor(np.concatenate(token_ids)[None], device),
             "position_ids": _tensor(positions[None], device),
@@ -87,7 +94,7 @@ def lay_out(layout: Layout, token_ids: Sequence[NDArray[np.int32]], *, pad_token
 
 def padded_tokens(layout: Layout, lengths: Sequence[int]) -> int:
     """Tokens that go through the model, padding included."""
-    return sum(lengths) if layout is Layout.PACKED else max(lengths) * len(lengths)
+    return sum(lengths) if layout in ON_ONE_ROW else max(lengths) * len(lengths)
 
 
 def _tensor(values: NDArray[Any], device: str) -> torch.Tensor:

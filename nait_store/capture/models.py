@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from nait_store.capture.adapters import Adapter, apply_adapter, doubts_about, resolve_adapter
 from nait_store.capture.checkpoints import find_checkpoint, local_folder, read_config
-from nait_store.errors import InvalidInputError, NaitStoreError, NotFoundError, StorageError, did_you_mean
+from nait_store.capture.loading_errors import first_line, loading_errors, quiet_transformers
+from nait_store.capture.placement import (
+    DeviceMap,
+    Placement,
+    execution_device,
+    is_offloaded,
+    places,
+    plan_placement,
+    require_accelerate,
+)
+from nait_store.capture.quantization import Quantization, plan_quantization
+from nait_store.errors import IncompatibleError, InvalidInputError, MissingExtraError, did_you_mean
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-
-_REMOTE_CODE_STEP = (
-    "if you trust its authors, pass --trust-remote-code: Python files that come with the checkpoint will then run on "
-    "this machine with your rights"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +35,7 @@ class LoadedModel:
     tokenizer
         Its tokenizer, unchanged: what is needed for padding is ``pad_token_id``.
     source
-        Folder or hub id, as given.
+        Folder or hub id of the base model.
     model_type
         ``llama``, ``gpt2`` …
     n_parameters
@@ -42,7 +45,9 @@ class LoadedModel:
     dtype
         Of the weights as loaded, ``float32`` or ``bfloat16`` …
     device
-        ``cpu``, ``cuda:0`` …
+        Where it runs, ``cpu``, ``cuda:0`` …; where its inputs go, if it is spread over several.
+    devices
+        All of them, ``cuda:0, cuda:1, disk``, for people.
     max_positions
         Longest sequence that the model is made for; None if it does not say.
     revision
@@ -51,6 +56,12 @@ class LoadedModel:
         Rows of the input embedding: token ids must be below it.
     pad_token_id
         A valid id for filling up a batch: the tokenizer's padding token, else its end token, else 0.
+    adapter
+        What was laid over the base model; None if nothing was.
+    quantization
+        How its weights are quantised; None if they are plain.
+    warnings
+        What the user should know about how the parts go together.
     """
 
     model: Any
@@ -66,17 +77,30 @@ class LoadedModel:
     revision: str | None
     vocabulary_size: int | None = None
     pad_token_id: int = 0
+    devices: str = ""
+    adapter: Adapter | None = None
+    quantization: Quantization | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def load_model(
-    source: str, *, dtype: str = "auto", device: str = "auto", trust_remote_code: bool = False
+    source: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    trust_remote_code: bool = False,
+    adapter: str | None = None,
+    device_map: DeviceMap | None = None,
+    max_memory: Mapping[str, str | int] | None = None,
+    quantization: str | None = None,
 ) -> LoadedModel:
     """Load a causal LM and its tokenizer.
 
     Parameters
     ----------
     source
-        A folder that ``save_pretrained`` wrote, or a hub id.
+        A folder that ``save_pretrained`` wrote, or a hub id. A PEFT adapter's folder stands for the adapter over the
+        base model that it names.
     dtype
         ``auto``: the checkpoint's; float16 and float64 become float32 on a CPU, which has no fast float16 and
         where float16 overflows. Or ``float32``, ``bfloat16``, ``float16``.
@@ -84,6 +108,12 @@ def load_model(
         ``auto``: a CUDA device if there is one, else the CPU. Or any name that torch knows.
     trust_remote_code
         Whether Python code that comes with the checkpoint may run.
+    adapter
+        Folder or hub id of a PEFT adapter to lay over the model. Its tokenizer is used where it has one.
+    device_map, max_memory
+        How to spread the model over devices, see :func:`~nait_store.capture.placement.plan_placement`.
+    quantization
+        ``8bit`` or ``4bit``: quantise the weights while they are loaded.
 
     Returns
     -------
@@ -96,10 +126,16 @@ def load_model(
         No such folder, no such hub model, or the hub cannot be reached.
     InvalidInputError
         No config.json, no weights, damaged or incomplete weights, code that is not trusted, an architecture that
-        transformers does not know or that is no causal decoder, no tokenizer, an unknown dtype or device.
+        transformers does not know or that is no causal decoder, no tokenizer, an unknown dtype or device, an adapter
+        of another architecture.
+    IncompatibleError
+        The adapter is of a kind that does not change the model's layers alone, or the model is offloaded.
+    MissingExtraError
+        PEFT, accelerate, bitsandbytes or whatever else the model needs is not installed.
     """
     if dtype not in DTYPES:
         raise InvalidInputError(f"{dtype!r} is not a dtype to compute in", next_step=did_you_mean(dtype, DTYPES))
+    source, laid_over = resolve_adapter(source, adapter)
     folder = local_folder(source)
     if folder is not None:
         raw_config = read_config(folder, source)
@@ -107,33 +143,57 @@ def load_model(
             raise InvalidInputError(
                 f"{source}: config.json names no model_type", next_step="give the folder of a transformers causal LM"
             )
+    placement = plan_placement(device_map, max_memory, device)
     torch_device = _choose_device(device)
-    with _quiet_transformers(), _loading_errors(source):
+    with quiet_transformers(), loading_errors(source):
         config = _load_config(source, trust_remote_code)
         _require_causal_decoder(config, source)
         if folder is not None:
             find_checkpoint(source)  # weights missing or incomplete: said here in plainer words
-        tokenizer = _load_tokenizer(source, trust_remote_code)
-        model = _load_weights(source, config, dtype, trust_remote_code)
-        if dtype == "auto" and str(torch_device) == "cpu" and _dtype_name(model) in ("float16", "float64"):
-            model = model.float()
-        model = model.to(torch_device).eval().requires_grad_(False)
+        own_tokenizer = laid_over.tokenizer_source if laid_over is not None else None
+        tokenizer = _load_tokenizer(own_tokenizer or source, trust_remote_code)
+        quantized = plan_quantization(quantization, config, source)
+        if quantized is not None and placement is None:
+            # Packed weights cannot be moved afterwards, so they are loaded where they belong.
+            require_accelerate("a quantised model")
+            placement = Placement({"": str(torch_device)})
+        if placement is not None and dtype == "auto" and str(torch_device) == "cpu" and _narrow(config):
+            dtype = "float32"  # what is offloaded or packed cannot be converted later
+        model = _load_weights(source, config, dtype, trust_remote_code, placement, quantized)
+        if placement is None:
+            if dtype == "auto" and str(torch_device) == "cpu" and _dtype_name(model) in ("float16", "float64"):
+                model = model.float()
+            model = model.to(torch_device)
+        elif laid_over is not None and is_offloaded(model):
+            raise IncompatibleError(
+                f"the adapter {laid_over.source} cannot be laid over a model that is partly offloaded",
+                next_step="raise --max-memory, or merge the adapter into a model of its own with PEFT",
+            )
+        compute_dtype = _dtype_name(model)  # PEFT may keep its own weights in another one
+        if laid_over is not None:
+            model = apply_adapter(model, laid_over, source)
+        model = model.eval().requires_grad_(False)
     text_config = config.get_text_config(decoder=True)
+    input_device = execution_device(model.get_input_embeddings())
     vocabulary_size = int(model.get_input_embeddings().weight.shape[0])
     return LoadedModel(
         model=model,
         tokenizer=tokenizer,
         source=source,
         model_type=str(config.model_type),
-        n_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        n_parameters=model.num_parameters(),
         hidden_size=int(text_config.hidden_size),
         n_layers=int(text_config.num_hidden_layers),
-        dtype=_dtype_name(model),
-        device=str(torch_device),
+        dtype=compute_dtype,
+        device=input_device,
+        devices=places(model, input_device),
         max_positions=_max_positions(text_config, tokenizer),
         revision=find_checkpoint(source).revision,
         vocabulary_size=vocabulary_size,
         pad_token_id=_pad_token_id(tokenizer, vocabulary_size),
+        adapter=laid_over,
+        quantization=quantized,
+        warnings=() if laid_over is None else tuple(doubts_about(laid_over, source)),
     )
 
 
@@ -174,7 +234,7 @@ def _load_tokenizer(source: str, trust_remote_code: bool) -> Any:
         if "trust_remote_code" in str(error):
             raise
         raise InvalidInputError(
-            f"{source} has no tokenizer that can be loaded: {_first_line(error)}",
+            f"{source} has no tokenizer that can be loaded: {first_line(error)}",
             next_step="put the model's tokenizer.json and tokenizer_config.json into its folder"
             + (" (or: pip install sentencepiece)" if "sentencepiece" in str(error) else ""),
         ) from error
@@ -185,13 +245,37 @@ def _load_tokenizer(source: str, trust_remote_code: bool) -> Any:
     return tokenizer
 
 
-def _load_weights(source: str, config: Any, dtype: str, trust_remote_code: bool) -> Any:
+def _load_weights(
+    source: str,
+    config: Any,
+    dtype: str,
+    trust_remote_code: bool,
+    placement: Placement | None,
+    quantized: Quantization | None,
+) -> Any:
     """Load the model; weights that the checkpoint lacks must not be made up."""
     from transformers import AutoModelForCausalLM
 
-    model, report = AutoModelForCausalLM.from_pretrained(
-        source, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
-    )
+    options = placement.loading_options() if placement is not None else {}
+    if quantized is not None:
+        stored = str(getattr(config, "dtype", None) or "float32").removeprefix("torch.")
+        options |= quantized.loading_options(stored if dtype == "auto" else dtype)
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+            **options,
+        )
+    except ImportError as error:
+        if quantized is None:
+            raise
+        raise MissingExtraError(
+            f"{source} is quantised ({quantized.name}), which the installed packages cannot run: {first_line(error)}",
+            next_step="install the package that is named, or choose the model in another form",
+        ) from error
     head = model.get_output_embeddings()
     head_parameters = set() if head is None else {id(parameter) for parameter in head.parameters()}
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -224,10 +308,15 @@ def _choose_device(device: str) -> Any:
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InvalidInputError(
-            f"the device {device!r} cannot be used: {_first_line(error)}",
+            f"the device {device!r} cannot be used: {first_line(error)}",
             next_step="use --device cpu, or --device auto",
         ) from error
     return chosen
+
+
+def _narrow(config: Any) -> bool:
+    """Whether a checkpoint says that its weights are of a dtype that a CPU is not made for."""
+    return str(getattr(config, "dtype", None)).removeprefix("torch.") in ("float16", "float64")
 
 
 def _dtype_name(model: Any) -> str:
@@ -247,73 +336,3 @@ def _pad_token_id(tokenizer: Any, vocabulary_size: int) -> int:
         if isinstance(token_id, int) and 0 <= token_id < vocabulary_size:
             return token_id
     return 0
-
-
-@contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Keep transformers from logging, warning and drawing bars, unless this package logs at debug level."""
-    from transformers.utils import logging as transformers_logging
-
-    if logging.getLogger("nait_store").isEnabledFor(logging.DEBUG):
-        yield
-        return
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    transformers_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
-
-
-@contextlib.contextmanager
-def _loading_errors(source: str) -> Iterator[None]:
-    """Turn what transformers raises into errors that say what to do."""
-    from safetensors import SafetensorError
-
-    is_folder = Path(source).expanduser().is_dir()
-    try:
-        yield
-    except NaitStoreError:
-        raise
-    except SafetensorError as error:
-        raise InvalidInputError(
-            f"the weights of {source} are damaged: {_first_line(error)}", next_step="download the model again"
-        ) from error
-    except (OSError, ValueError, ImportError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        text, cause = str(error), _first_line(error)
-        if "trust_remote_code" in text:
-            raise InvalidInputError(
-                f"{source} needs code of its own, which does not run unless you allow it", next_step=_REMOTE_CODE_STEP
-            ) from error
-        if "does not recognize this architecture" in text or "Unrecognized model" in text:
-            raise InvalidInputError(
-                f"{source} is of an architecture that the installed transformers does not know: {cause}",
-                next_step="upgrade (pip install --upgrade transformers) or choose another model",
-            ) from error
-        if "size mismatch" in text or "ignore_mismatched_sizes" in text:
-            raise InvalidInputError(
-                f"the weights of {source} do not have the shapes that its config.json says",
-                next_step="check that config.json and weights belong together, or download the model again",
-            ) from error
-        if not is_folder and isinstance(error, OSError):
-            raise NotFoundError(
-                f"the model {source!r} is neither a folder here nor a model on the hub that can be reached: {cause}",
-                next_step="check the spelling, the network and (if it is gated) your access, or give a folder",
-            ) from error
-        if isinstance(error, OSError) and error.errno is not None:
-            raise StorageError(
-                f"could not read {source}: {cause}", next_step="check the disk and permissions"
-            ) from error
-        raise InvalidInputError(
-            f"{source} cannot be loaded: {type(error).__name__}: {cause}",
-            next_step="run again with --debug to see what transformers says",
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).partition("\n")[0][:300]

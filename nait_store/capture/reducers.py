@@ -59,6 +59,16 @@ class BatchSpans:
         """S."""
         return len(self.intervals)
 
+    def to(self, device: torch.device) -> BatchSpans:
+        """Return the same spans on another device."""
+        return BatchSpans(
+            self.intervals,
+            *(
+                values.to(device)
+                for values in (self.tokens, self.sample_of, self.offsets, self.counts, self.first, self.last)
+            ),
+        )
+
 
 def batch_spans(contents: Sequence[Intervals], starts: Sequence[int], device: str) -> BatchSpans:
     """Place content intervals on the flat token axis of a batch.
@@ -114,15 +124,36 @@ class SpanReducer:
     """
 
     def __init__(self, features: Sequence[Feature], spans: BatchSpans, n_layers: int, width: int) -> None:
+        self._features = tuple(features)
+        self._shape = (spans.n_samples, n_layers, width)
+        self._spans = {spans.tokens.device: spans}
+        self._results: dict[torch.device, dict[Feature, torch.Tensor]] = {}
+        self._results_on(spans.tokens.device)
+        self._slots: dict[torch.device, list[int]] = {}
+
+    def _results_on(self, device: torch.device) -> dict[Feature, torch.Tensor]:
+        """Return the results of the layers that are reduced on a device, [S, L, J] each."""
         import torch
 
-        self._spans = spans
-        shape = (spans.n_samples, n_layers, width)
-        # Expert by expert only what is routed is written, so the rest must be zero from the start; dense layers
-        # overwrite everything, and zeroing is a fraction of a percent.
-        self._results = {
-            feature: torch.zeros(shape, dtype=torch.float32, device=spans.tokens.device) for feature in features
-        }
+        if device not in self._results:
+            # Expert by expert only what is routed is written, so the rest must be zero from the start; dense layers
+            # overwrite everything, and zeroing is a fraction of a percent.
+            self._results[device] = {
+                feature: torch.zeros(self._shape, dtype=torch.float32, device=device) for feature in self._features
+            }
+        return self._results[device]
+
+    def _at(self, slot: int, device: torch.device) -> tuple[dict[Feature, torch.Tensor], BatchSpans]:
+        """Return the results to write to and the spans to read by, where a layer's activations are.
+
+        A model that is spread over devices gives its layers' activations on several.
+        """
+        if device not in self._spans:
+            self._spans[device] = next(iter(self._spans.values())).to(device)
+        slots = self._slots.setdefault(device, [])
+        if slot not in slots:
+            slots.append(slot)
+        return self._results_on(device), self._spans[device]
 
     def add(self, slot: int, activations: torch.Tensor) -> None:
         """Reduce one layer's activations.
@@ -135,8 +166,8 @@ class SpanReducer:
             [B, T, J] or [tokens, J].
         """
         flat = activations.reshape(-1, activations.shape[-1])
-        spans = self._spans
-        for feature, result in self._results.items():
+        results, spans = self._at(slot, flat.device)
+        for feature, result in results.items():
             if feature is Feature.MEAN:
                 result[:, slot] = _interval_sums(flat, spans).div_(spans.counts)
             elif feature is Feature.LAST:
@@ -161,10 +192,10 @@ class SpanReducer:
         import torch
         from torch.nn import functional
 
-        spans = self._spans
+        results, spans = self._at(slot, activations.device)
         width = activations.shape[-1]
         block = slice(expert * width, (expert + 1) * width)
-        for feature, result in self._results.items():
+        for feature, result in results.items():
             target = result[:, slot, block]
             if feature is Feature.MEAN:
                 # Both lists ascend: look the routed tokens up among the content tokens.
@@ -185,7 +216,13 @@ class SpanReducer:
 
     def finish(self) -> dict[Feature, NDArray[np.float32]]:
         """Return the features, [S, L, J] each."""
-        return {feature: result.cpu().numpy() for feature, result in self._results.items()}
+        results, *_ = self._results.values()
+        gathered = {feature: result.cpu().numpy() for feature, result in results.items()}
+        for device in list(self._results)[1:]:
+            slots = self._slots[device]
+            for feature, result in self._results[device].items():
+                gathered[feature][:, slots] = result[:, slots].cpu().numpy()
+        return gathered
 
 
 def _interval_sums(flat: torch.Tensor, spans: BatchSpans) -> torch.Tensor:

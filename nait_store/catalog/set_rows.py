@@ -81,7 +81,7 @@ class SetReading:
             "user_fields": list(record.user_fields),
             "max_length_tokens": record.settings.max_length_tokens,
             "compute_dtype": record.settings.compute_dtype,
-            "model_source": record.environment.model_source,
+            "model_source": record.environment.model_label,
             "device": record.environment.device,
             "record_sha256": ref.record_sha256,
             **written(record.provenance),

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.capture.conversations import Sample
+from nait_store.capture.rendering import UnpreparedSample
+from nait_store.capture.usage import CaptureUsage
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.samples import SampleRow
 
@@ -81,6 +83,14 @@ class CaptureSource(Protocol):
     @property
     def warnings(self) -> Sequence[str]:
         """What the user should know; may grow while it runs."""
+
+    @property
+    def unfit(self) -> Sequence[UnpreparedSample]:
+        """Samples that the memory does not hold even alone, with the reason; may grow while it runs."""
+
+    @property
+    def usage(self) -> CaptureUsage:
+        """How the model is run, and what it took so far."""
 
     def capture(self, samples: Iterable[Any]) -> Iterator[Any]:
         """Yield :class:`Captured` batches, pulling samples as it goes."""

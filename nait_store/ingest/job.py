@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
 from nait_store.activations.writer import RejectedSample
 from nait_store.capture.rendering import UnpreparedSample
-from nait_store.capture.source_records import printable
 from nait_store.errors import IngestInterrupted, InvalidInputError
 from nait_store.ingest.adoption import (
     AbandonedIngest,
@@ -210,21 +209,17 @@ class _Job:
         for samples in stream.batches():
             for item in self._capture.renderer.prepare(samples):
                 if isinstance(item, UnpreparedSample):
-                    self.rejects.add_sample(
-                        item.sample_id,
-                        item.source_uri,
-                        item.source_index,
-                        item.reason,
-                        raw=printable(item.sample.record_json),
-                    )
+                    self.rejects.add_unprepared(item)
                 else:
                     yield item
 
     def _captured(self, stream: SampleStream, n_records: int | None) -> Generator[Captured, None, None]:
         n_done = 0
+        n_unfit = len(self._capture.unfit)  # a session may have served another ingest before
         for batch in self._capture.capture(self._prepared(stream)):
             n_done += len(batch.samples)
             self._n_tokens += batch.n_tokens
+            n_unfit = self._reject_unfit(n_unfit)
             n_skipped = stream.n_known + stream.n_duplicates + len(self.rejects)
             self._progress(
                 ProgressEvent(
@@ -237,6 +232,14 @@ class _Job:
                 )
             )
             yield batch
+        self._reject_unfit(n_unfit)
+
+    def _reject_unfit(self, n_known: int) -> int:
+        """Reject what the memory did not hold, beyond the first ``n_known``; returns how many there are now."""
+        unfit = self._capture.unfit
+        for item in unfit[n_known:]:
+            self.rejects.add_unprepared(item)
+        return len(unfit)
 
     def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
         if self._request.dtype is not None:
@@ -376,6 +379,7 @@ class _Job:
             bytes_written=sum(record.size_bytes for record in segments),
             elapsed_seconds=time.monotonic() - self._began,
             resumed_samples=sum(ingest.n_samples for ingest in adopted),
+            usage=self._capture.usage,
             warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings])),
         )
 

@@ -10,11 +10,13 @@ from typing import Self
 from nait_store.errors import AlreadyExistsError, IngestInterrupted, NaitStoreError, NotFoundError
 from nait_store.schemas.activation_set import FlushRecord, IngestOutcome, IngestPlan, SegmentRecord
 from nait_store.schemas.record import FileDigest
+from nait_store.schemas.store_record import DTYPES_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.heartbeat import HEARTBEAT_FILE, BeatingHeart
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
+from nait_store.storage.store_features import announce_feature
 
 PLAN_FILE = "plan.json"
 OUTCOME_FILE = "outcome.json"
@@ -62,6 +64,8 @@ class IngestJournal:
         return self._n_flushed
 
     def __enter__(self) -> Self:
+        if self.plan.dtype.is_coded:  # releases that cannot read the segments cannot read the plan either
+            announce_feature(self._location, DTYPES_FEATURE)
         # the heartbeat first: a plan without one is a dead ingest
         self._heart.__enter__()
         try:

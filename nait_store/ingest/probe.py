@@ -8,7 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from nait_store.activations.chunks import numpy_dtype
+from nait_store.activations.chunks import row_bytes
 from nait_store.capture.readers import count_records
 from nait_store.errors import StorageError
 from nait_store.ingest.capture_source import Captured, CaptureSource
@@ -43,9 +43,8 @@ def estimate_size(
     n_records = None if None in counts else sum(cast(Sequence[int], counts))
     if n_records is not None and request.limit is not None:
         n_records = min(n_records, request.limit)
-    # float16 where the probe has yet to decide; the float32 norms come on top
-    itemsize = numpy_dtype(request.dtype or StoredDtype.FLOAT16).itemsize
-    sample_bytes = len(request.features) * len(capture.layers) * (capture.n_neurons * itemsize + 4)
+    dtype = request.dtype or StoredDtype.FLOAT16  # where the probe has yet to decide: bfloat16 takes the same
+    sample_bytes = len(request.features) * len(capture.layers) * row_bytes(capture.n_neurons, dtype)
     expected_bytes = None if n_records is None else n_records * (sample_bytes + _TEXT_BYTES)
     return IngestEstimate(n_records, sample_bytes, expected_bytes, location.free_bytes())
 
@@ -109,7 +108,7 @@ def choose_dtype(held: Sequence[Captured], features: Sequence[Feature]) -> tuple
     Returns
     -------
     dtype, warning
-        float32 comes with a warning that says why.
+        bfloat16 comes with a warning that says why.
     """
     peak = 0.0
     for batch in held:
@@ -119,7 +118,7 @@ def choose_dtype(held: Sequence[Captured], features: Sequence[Feature]) -> tuple
             peak = max(peak, float(np.max(peaks, where=np.isfinite(peaks), initial=0.0)))
     if peak <= FLOAT16_HEADROOM:
         return StoredDtype.FLOAT16, None
-    return StoredDtype.FLOAT32, (
-        f"activations reach {peak:,.0f}, within a factor of 16 of the largest float16: "
-        "they are stored as float32, which takes twice the space"
+    return StoredDtype.BFLOAT16, (
+        f"activations reach {peak:,.0f}, within a factor of 16 of the largest float16: they are stored as bfloat16, "
+        "which has room for them and three bits less of precision; --dtype float32 keeps all of it in twice the space"
     )

@@ -7,7 +7,8 @@ import tempfile
 import threading
 from typing import IO
 
-from nait_store.capture.source_records import RejectedRecord, place
+from nait_store.capture.rendering import UnpreparedSample
+from nait_store.capture.source_records import RejectedRecord, place, printable
 from nait_store.errors import InvalidInputError, StorageError
 from nait_store.ingest.requests import Rejection
 from nait_store.storage.location import Location
@@ -40,6 +41,11 @@ class RejectLog:
     def add_record(self, rejected: RejectedRecord) -> None:
         """Note a record that could not be read or used."""
         self._add(rejected.source_uri, rejected.source_index, rejected.line, None, rejected.reason, rejected.raw)
+
+    def add_unprepared(self, sample: UnpreparedSample) -> None:
+        """Note a sample that gives nothing to measure."""
+        raw = printable(sample.sample.record_json)
+        self.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason, raw=raw)
 
     def add_sample(
         self, sample_id: str, source_uri: str, source_index: int, reason: str, *, raw: str = "", line: int | None = None

@@ -12,6 +12,7 @@ from nait_store.schemas.capture import Feature, StoredDtype
 if TYPE_CHECKING:
     from nait_store.activations.writer import SegmentWriter
     from nait_store.capture.conversations import FieldMap
+    from nait_store.capture.usage import CaptureUsage
 
 OnError = Literal["stop", "skip"]
 
@@ -185,6 +186,8 @@ class IngestReport:
         Wall-clock time.
     resumed_samples
         Samples that earlier, interrupted ingests had captured and that this one committed.
+    usage
+        How the model was run: device, layout of batches, token budget, peak memory.
     warnings
         What the user should know.
     """
@@ -201,4 +204,5 @@ class IngestReport:
     bytes_written: int
     elapsed_seconds: float
     resumed_samples: int
+    usage: CaptureUsage
     warnings: tuple[str, ...]

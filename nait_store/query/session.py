@@ -6,8 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import duckdb
@@ -21,18 +20,19 @@ from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.query.arguments import Arguments, bound_parameters
 from nait_store.query.arrow_types import fetch_arrow
-from nait_store.query.composition import Composition, compose
+from nait_store.query.composition import compose
 from nait_store.query.features import FeatureContext
 from nait_store.query.functions import FUNCTIONS
 from nait_store.query.interruption import interruptible
 from nait_store.query.lazy_table import FirstError
 from nait_store.query.messages import translate
-from nait_store.query.names import Names, StatementNames
+from nait_store.query.names import Names
 from nait_store.query.plan import StatementPlan, plan_statement
+from nait_store.query.prepared import PreparedStatement, remaining_parameters
 from nait_store.query.result import QueryResult
-from nait_store.query.sources import Source, Sources, WantedScores, wanted_target
+from nait_store.query.sources import Sources, WantedScores, wanted_target
 from nait_store.query.spelling import identifier
-from nait_store.query.statement import Node, Statement, StatementParser, parameters_in
+from nait_store.query.statement import Node, StatementParser
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
 from nait_store.query.top_k import find_top_k
@@ -42,37 +42,13 @@ from nait_store.query.views import VIEWS, SelectedRows, Views, create_views
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.storage.location import Location
 
-__all__ = ["PreparedStatement", "QueryResult", "QuerySession", "StatementPlan"]
+__all__ = ["QueryResult", "QuerySession", "StatementPlan"]
 
 T = TypeVar("T")
 RESERVED = (*TABLES, *VIEWS, *FUNCTIONS)
 """Names that mean something in every statement."""
 _REFUSALS = (duckdb.BinderException, duckdb.CatalogException, duckdb.ConversionException)
 """What may come before a statement runs, and have a place in it."""
-
-
-@dataclass(frozen=True)
-class PreparedStatement:
-    """A statement whose names are all resolved."""
-
-    statement: Statement
-    names: StatementNames
-    sources: tuple[Source, ...]
-    parameters: dict[str, Any]
-    """Values of all."""
-    remaining: dict[str, Any]
-    """Values of those that still occur once the calls are replaced."""
-    problems: tuple[str, ...]
-
-    @cached_property
-    def composition(self) -> Composition:
-        """The statement with its calls replaced by what stands for them."""
-        return compose(self.statement, self.sources)
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the statement's calls, to suggest near ones."""
-        return list(dict.fromkeys(name for source in self.sources for name in source.columns))
 
 
 class QuerySession:
@@ -269,7 +245,7 @@ class QuerySession:
                     self._sources.source(call, self._arguments.values(call, parameters), context)
                     for call in statement.calls
                 )
-                remaining = _remaining(statement, sources, parameters)
+                remaining = remaining_parameters(statement, sources, parameters)
                 state = self._catalog_state
                 problems = state.problems if state is not None and reads_catalog else ()
                 with self._views.filled(statement.relations, names, self._sources.relation):
@@ -406,9 +382,3 @@ def _connect(location: Location, settings: Mapping[str, str | bool | int]) -> du
     if not location.is_local:
         connection.register_filesystem(url_to_fs(location.url)[0])
     return connection
-
-
-def _remaining(statement: Statement, sources: Sequence[Source], parameters: dict[str, Any]) -> dict[str, Any]:
-    """Parameters that still occur once the calls with constant arguments are replaced."""
-    used = parameters_in([node for s in sources if s.is_constant for node in s.call.arguments.values()])
-    return {name: value for name, value in parameters.items() if statement.parameters.get(name, 0) > used[name]}

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nait_store.activations.stored_values import decode
 from nait_store.storage.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
@@ -27,21 +28,25 @@ _NUMPY_ROWS = 64
 _VECTORS_STEP = 4  # the compiled kernels' register tiles hold four
 _compiling = threading.Lock()
 
-Kernel = Callable[[NDArray[Any], NDArray[np.float32], NDArray[np.float64]], None]
+Kernel = Callable[..., None]
 
 
 class Kernels(Protocol):
     """What the scan computes of one chunk. Safe to use from several threads; the GIL is released."""
 
-    def project(self, chunk: NDArray[Any], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    def project(
+        self, chunk: NDArray[Any], vectors: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
         """Dot products of every row with every vector.
 
         Parameters
         ----------
         chunk
-            [n, J], float16 or float32.
+            [n, J], numbers as they are stored: float16 or float32, uint16 for the bits of bfloat16, int8.
         vectors
             [P, J]; a result of :func:`padded` saves a copy.
+        scales
+            [n], what the rows of an int8 chunk are multiplied by.
 
         Returns
         -------
@@ -49,7 +54,9 @@ class Kernels(Protocol):
         """
         ...
 
-    def squared_distances(self, chunk: NDArray[Any], points: NDArray[np.float32]) -> NDArray[np.float64]:
+    def squared_distances(
+        self, chunk: NDArray[Any], points: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
         """‖A_i − o_q‖² of every row [n, J] and every point [Q, J]; shape (n, Q), float64."""
         ...
 
@@ -57,18 +64,22 @@ class Kernels(Protocol):
 class NumpyKernels:
     """Float64 throughout: exact and slow."""
 
-    def project(self, chunk: NDArray[Any], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    def project(
+        self, chunk: NDArray[Any], vectors: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
         """See :class:`Kernels`."""
         out = np.empty((len(chunk), len(vectors)))
         exact = vectors.T.astype(np.float64)
-        for rows, part in _parts(chunk):
+        for rows, part in _parts(chunk, scales):
             out[rows] = part @ exact
         return out
 
-    def squared_distances(self, chunk: NDArray[Any], points: NDArray[np.float32]) -> NDArray[np.float64]:
+    def squared_distances(
+        self, chunk: NDArray[Any], points: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
         """See :class:`Kernels`."""
         out = np.empty((len(chunk), len(points)))
-        for rows, part in _parts(chunk):
+        for rows, part in _parts(chunk, scales):
             for q, point in enumerate(points):
                 out[rows, q] = np.square(part - point).sum(axis=1)
         return out
@@ -93,7 +104,9 @@ class NumbaKernels:
         self._cached = cached
         self._compiled: dict[tuple[str, str], Kernel] = {}
 
-    def project(self, chunk: NDArray[Any], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+    def project(
+        self, chunk: NDArray[Any], vectors: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
         """See :class:`Kernels`."""
         n_vectors = len(vectors)
         bits = _bits(chunk)
@@ -106,14 +119,24 @@ class NumbaKernels:
             self._kernel("project_many", bits)(bits, wide, out)
             out = out[:, :n_vectors]
         # float32 sums of float32 activations can overflow where the float64 result would not.
-        return out if np.isfinite(out).all() else NumpyKernels().project(chunk, vectors)
+        if not np.isfinite(out).all():
+            return NumpyKernels().project(chunk, vectors, scales)
+        if scales is not None:
+            out *= scales[:, None]
+        return out
 
-    def squared_distances(self, chunk: NDArray[Any], points: NDArray[np.float32]) -> NDArray[np.float64]:
+    def squared_distances(
+        self, chunk: NDArray[Any], points: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+    ) -> NDArray[np.float64]:
         """See :class:`Kernels`."""
         bits = _bits(chunk)
         out = np.empty((len(bits), len(points)))
-        self._kernel("distances", bits)(bits, np.ascontiguousarray(points), out)
-        return out if np.isfinite(out).all() else NumpyKernels().squared_distances(chunk, points)
+        if scales is None:
+            self._kernel("distances", bits)(bits, np.ascontiguousarray(points), out)
+        else:
+            factors = np.ascontiguousarray(scales, dtype=np.float32).reshape(-1, 1)
+            self._kernel("scaled_distances", bits)(bits, factors, np.ascontiguousarray(points), out)
+        return out if np.isfinite(out).all() else NumpyKernels().squared_distances(chunk, points, scales)
 
     def _kernel(self, name: str, bits: NDArray[Any]) -> Kernel:
         key = (name, bits.dtype.name)
@@ -143,9 +166,8 @@ class NumbaKernels:
             return types.Array(item, 2, "C", readonly=True)
 
         self._source.bind(half_in_hardware=self._hardware)
-        signature = types.void(
-            read_only(getattr(types, element)), read_only(types.float32), types.Array(types.float64, 2, "C")
-        )
+        inputs = [read_only(types.float32)] * (2 if name == "scaled_distances" else 1)
+        signature = types.void(read_only(getattr(types, element)), *inputs, types.Array(types.float64, 2, "C"))
         decorate = numba.njit([signature], fastmath=self._source.FAST_MATH, nogil=True, cache=cache)
         compiled: Kernel = decorate(getattr(self._source, name))
         return compiled
@@ -179,16 +201,24 @@ def default_kernels() -> Kernels:
 
 
 def _bits(chunk: NDArray[Any]) -> NDArray[Any]:
-    """C-contiguous, aligned and in the machine's byte order; halves as their 16 bits, which numba can take."""
+    """C-contiguous, aligned and in the machine's byte order.
+
+    numba has no type for 16 bits that are a number: halves are given as unsigned integers, and bfloat16 as signed ones.
+    """
     native = chunk.dtype.newbyteorder("=")
     values = np.require(chunk, dtype=native, requirements=["C", "A"])
+    if values.dtype == np.uint16:
+        return values.view(np.int16)
     return values.view(np.uint16) if values.dtype == np.float16 else values
 
 
-def _parts(chunk: NDArray[Any]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+def _parts(chunk: NDArray[Any], scales: NDArray[np.float32] | None) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     for start in range(0, len(chunk), _NUMPY_ROWS):
         rows = slice(start, min(start + _NUMPY_ROWS, len(chunk)))
-        yield rows, chunk[rows].astype(np.float64)
+        part = (chunk[rows] if scales is not None else decode(chunk[rows])).astype(np.float64)
+        if scales is not None:
+            part *= scales[rows, None]
+        yield rows, part
 
 
 def _has_half_instructions() -> bool:

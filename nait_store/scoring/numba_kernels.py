@@ -29,14 +29,24 @@ CENTER_ROWS = 8
 FAST_MATH = {"reassoc", "contract", "nsz"}
 
 
+def _widen_other(builder: Any, element: Any, bits: Any) -> Any:
+    """float32 of an int8, of a bfloat16 whose bits come as an int16, and of a float32, which stays as it is."""
+    if element == types.int8:
+        return builder.sitofp(bits, ir.FloatType())
+    if element == types.int16:
+        i32 = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(bits, i32), ir.Constant(i32, 16)), ir.FloatType())
+    return bits
+
+
 def _widen(_typing: Any, value: Any) -> Any:
-    """float32 of a half given as its 16 bits, by the processor's own instruction; float32 stays as it is."""
+    """float32 of a half given as its 16 bits, by the processor's own instruction; others by :func:`_widen_other`."""
 
     def generate(_context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (bits,) = arguments
         if signature.args[0] == types.uint16:
             return builder.fpext(builder.bitcast(bits, ir.HalfType()), ir.FloatType())
-        return bits
+        return _widen_other(builder, signature.args[0], bits)
 
     return types.float32(value), generate
 
@@ -51,7 +61,7 @@ def _widen_in_software(_typing: Any, value: Any) -> Any:
     def generate(_context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         (bits,) = arguments
         if signature.args[0] != types.uint16:
-            return bits
+            return _widen_other(builder, signature.args[0], bits)
         i32 = ir.IntType(32)
         wide = builder.zext(bits, i32)
         magnitude = builder.shl(builder.and_(wide, ir.Constant(i32, 0x7FFF)), ir.Constant(i32, 13))
@@ -74,7 +84,7 @@ widen: Any = intrinsic(_widen)
 def project_one(A: Any, V: Any, out: Any) -> None:
     """One direction: ``out[i, 0] = A_i·V_0``; bound by memory, so four rows share every load of V.
 
-    A [n, J] uint16 (halves' bits) or float32, V [1, J] float32, out [n, 1] float64.
+    A [n, J] as :func:`widen` takes it, V [1, J] float32, out [n, 1] float64.
     """
     n, J = A.shape
     v = V[0]
@@ -126,7 +136,7 @@ def project_many(A: Any, V: Any, out: Any) -> None:
     end, which the processor foresees; going through all rows strip by strip, with the directions in the nearest
     cache, takes twice as long.
 
-    A [n, J] uint16 (halves' bits) or float32, V [P, J] float32 with P a multiple of 4, out [n, P] float64.
+    A [n, J] as :func:`widen` takes it, V [P, J] float32 with P a multiple of 4, out [n, P] float64.
     """
     n, J = A.shape
     P = V.shape[0]
@@ -216,7 +226,7 @@ def project_many(A: Any, V: Any, out: Any) -> None:
 def distances(A: Any, O: Any, out: Any) -> None:  # noqa: E741 - the offsets' letter in the formulas
     """Squared distances, ``out[i, q] = ‖A_i − O_q‖²``: taken term by term, since ‖A‖² − 2A·O + ‖O‖² cancels.
 
-    A [n, J] uint16 (halves' bits) or float32, O [Q, J] float32, out [n, Q] float64.
+    A [n, J] as :func:`widen` takes it, O [Q, J] float32, out [n, Q] float64.
     """
     n, J = A.shape
     for i in range(n):
@@ -229,6 +239,28 @@ def distances(A: Any, O: Any, out: Any) -> None:  # noqa: E741 - the offsets' le
                 s = np.float32(0)
                 for j in range(end - start):
                     d = widen(row[j]) - offset[j]
+                    s += d * d
+                t += s
+            out[i, q] = t
+
+
+def scaled_distances(A: Any, S: Any, O: Any, out: Any) -> None:  # noqa: E741
+    """As :func:`distances`, of rows that stand for S_i · A_i.
+
+    A [n, J] int8, S [n, 1] float32, O [Q, J] float32, out [n, Q] float64.
+    """
+    n, J = A.shape
+    for i in range(n):
+        scale = S[i, 0]
+        for q in range(O.shape[0]):
+            t: Any = 0.0
+            for start in range(0, J, STRIP):
+                end = min(start + STRIP, J)
+                row = A[i, start:end]
+                offset = O[q, start:end]
+                s = np.float32(0)
+                for j in range(end - start):
+                    d = widen(row[j]) * scale - offset[j]
                     s += d * d
                 t += s
             out[i, q] = t

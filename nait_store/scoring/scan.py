@@ -296,11 +296,12 @@ def _ranges(passes: Iterable[_Pass], pool: ThreadPoolExecutor, n_ahead: int, ker
     n_waiting = 0
     for work in passes:
         norms = work.segment.norms(work.feature) if work.plan.needs_norms else None  # [n, L]
+        scales = work.segment.scales(work.feature)  # [n, L]
         for block, rows in enumerate(work.segment.blocks(work.feature)):
             n_rows = rows.stop - rows.start
             projections = [np.empty((n_rows, len(target.layers))) for target in work.plan.targets]
             layers = [
-                pool.submit(_score_chunk, work, plan, block, rows, norms, projections, kernels)
+                pool.submit(_score_chunk, work, plan, block, rows, norms, scales, projections, kernels)
                 for plan in work.plan.layers
             ]
             waiting.append(_Range(work, rows, projections, layers))
@@ -318,17 +319,20 @@ def _score_chunk(
     block: int,
     rows: slice,
     norms: NDArray[np.float32] | None,
+    scales: NDArray[np.float32] | None,
     projections: Sequence[NDArray[np.float64]],
     kernels: Kernels,
 ) -> int:
     """Compute one layer's terms of one block of rows; returns the bytes read."""
     chunk = work.segment.chunk(work.feature, plan.layer, block, keep=work.keep)  # [rows, J]
-    dots = kernels.project(chunk, plan.vectors)
+    index = work.segment.layers.index(plan.layer)
+    factors = None if scales is None else scales[rows, index]
+    dots = kernels.project(chunk, plan.vectors, factors)
     lengths: list[NDArray[np.float64]] = []  # ‖A − o‖ of every distinct offset o, then ‖A‖
     if len(plan.offsets):
-        lengths.extend(np.sqrt(kernels.squared_distances(chunk, plan.offsets)).T)
+        lengths.extend(np.sqrt(kernels.squared_distances(chunk, plan.offsets, factors)).T)
     if norms is not None:
-        lengths.append(norms[rows, work.segment.layers.index(plan.layer)].astype(np.float64))
+        lengths.append(norms[rows, index].astype(np.float64))
     for p, column in enumerate(plan.columns):
         terms = dots[:, p] - column.offset_projection
         if column.cosine:

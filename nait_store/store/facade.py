@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -14,6 +13,7 @@ from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import new_ulid, now
+from nait_store.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
@@ -26,20 +26,15 @@ if TYPE_CHECKING:
     from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
     from nait_store.store.attached_file import AttachReport
-    from nait_store.store.doctor import DoctorReport
-    from nait_store.store.garbage.collection import GcReport
-    from nait_store.store.integrity import VerifyReport
     from nait_store.store.inventory import Profiles
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
-    from nait_store.store.purge.purging import PurgeReport
-    from nait_store.store.repair.repairing import RepairReport
     from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
 
 DEFAULT_URL = "./.nait-store"
 
 
-class Store:
+class Store(Upkeep):
     """A store at one URL; made by :func:`nait_store.open`.
 
     Parameters
@@ -420,171 +415,10 @@ class Store:
             overwrite=overwrite,
         )
 
-    def verify(self, *, quick: bool = False, set: str | None = None) -> VerifyReport:  # noqa: A002
-        """Compare every file with its record.
-
-        Parameters
-        ----------
-        quick
-            Read the documents and compare sizes, and leave the hashing of everything else out.
-        set
-            Verify this set only.
-        """
-        from nait_store.store.integrity import verify
-
-        return verify(self.location, quick=quick, set_name=set, progress=self.progress)
-
-    def purge(
-        self,
-        set: str | None = None,  # noqa: A002
-        *,
-        ids: Iterable[str] | None = None,
-        where: str | None = None,
-        everywhere: bool = False,
-        reason: str = "",
-        dry_run: bool = False,
-    ) -> PurgeReport:
-        """Take samples out of everything in the store, for good: all versions, deleted ones included.
-
-        Their rows become blank, in the arrays, the sample rows and the scores; they leave saved selections and lists
-        of rejected records; a new version of each set records it. Killed at any moment, the same call finishes it.
-
-        Parameters
-        ----------
-        set
-            Name of the set, or ``pool@3`` for the version that ``where`` is asked of.
-        ids, where
-            The samples: by id, or by a boolean SQL expression over the columns of ``samples(set)``.
-        everywhere
-            Whether to take the samples out of all sets.
-        reason
-            Recorded with the version; it must not name the samples.
-        dry_run
-            Whether to look only.
-
-        Returns
-        -------
-        PurgeReport
-            What was rewritten and deleted, and what could not be reached.
-
-        Raises
-        ------
-        ConflictError
-            An ingest or another job of the set is alive.
-        NotFoundError, InvalidInputError
-            Unknown set or column; no ids, or no condition.
-        CorruptChunkError
-            Something is damaged that may hold the samples: repair first.
-        """
-        from nait_store.store.purge.purging import purge
-
-        return purge(self, set, ids=ids, where=where, everywhere=everywhere, reason=reason, dry_run=dry_run)
-
-    def repair(
-        self,
-        *,
-        set: str | None = None,  # noqa: A002
-        sources: str | Sequence[str] = (),
-        model: str | None = None,
-        capture: CaptureSource | None = None,
-        dry_run: bool = False,
-        **options: Unpack[IngestOptions],
-    ) -> RepairReport:
-        """Verify everything, mend what can be mended, and leave out what is lost.
-
-        What digests confirm is made again as it was: flipped bits in small files, metadata, norms. Rows of damaged
-        chunks become blank in all versions and are listed; sound rows are kept. Killed at any moment, the same call
-        goes on.
-
-        Parameters
-        ----------
-        set
-            Mend this set only.
-        sources, model
-            Capture the dropped samples again: from where they were read, with the model of the set.
-        capture
-            An open capture session to use instead of loading ``model``.
-        dry_run
-            Whether to look only.
-        **options
-            ``rejects``: the JSON Lines file to which dropped rows are appended, ``repair-rejects.jsonl`` by default.
-            The others are for capturing again; what is not given is as the set was captured.
-
-        Returns
-        -------
-        RepairReport
-            What was mended, what could not be saved, and the damage that is left.
-
-        Raises
-        ------
-        ConflictError
-            An ingest or another job of a damaged set is alive.
-        NotFoundError, InvalidInputError
-            Unknown set; sources without a model.
-        """
-        from nait_store.store.repair.repairing import repair
-
-        return repair(
-            self,
-            set_name=set,
-            sources=(sources,) if isinstance(sources, str) else tuple(sources),
-            model=model,
-            capture=capture,
-            options=options,
-            dry_run=dry_run,
-        )
-
     def refresh(self) -> None:
         """Forget what was read of the store: immutable things may have been purged or repaired."""
         for remembered in ("session", "sets"):
             self.__dict__.pop(remembered, None)
-
-    def gc(
-        self,
-        *,
-        dry_run: bool = False,
-        grace: timedelta = timedelta(days=7),
-        keep_last: int | None = None,
-        expire_older_than: timedelta | None = None,
-        set: str | None = None,  # noqa: A002
-    ) -> GcReport:
-        """Take what nothing needs any more: deleted versions whose grace period is over, and what crashes left.
-
-        Everybody may go on working in the store meanwhile. Tags, aliases, selections, profiles and running ingests
-        protect what they need. Killed at any moment, the next run goes on.
-
-        Parameters
-        ----------
-        dry_run
-            Whether to change nothing, and say what would go.
-        grace
-            How long a deleted version can be brought back, and how old an orphan must be (an hour at least).
-        keep_last, expire_older_than
-            Delete visible versions of sets that are not among the last N, or older than this (where both are given:
-            both), unless something needs them. Their data go with a later run, after the grace period.
-        set
-            Look at this set only.
-
-        Returns
-        -------
-        GcReport
-            What went, what was deleted by policy, what stays and why.
-
-        Raises
-        ------
-        NotFoundError, InvalidInputError
-            Unknown set; a negative or absurd duration or number.
-        """
-        from nait_store.store.garbage.collection import ExpiryPolicy, gc
-
-        policy = ExpiryPolicy(keep_last, expire_older_than)
-        return gc(self, dry_run=dry_run, grace=grace, policy=policy, set_name=set)
-
-    def doctor(self) -> DoctorReport:
-        """Describe the installation, the machine and the store, and what is wrong with them."""
-        from nait_store.store.doctor import examine
-
-        return examine(self)
 
 
 def store_location(url: str | None = None) -> Location:

@@ -97,6 +97,8 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
 
     return CaptureSession.open(
         model,
+        adapter=options.get("adapter"),
+        quantization=options.get("quantization"),
         hook_point=hook_point,
         hook_path=options.get("hook_path"),
         layers=options.get("layers"),
@@ -107,6 +109,8 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
         max_length_tokens=options.get("max_length"),
         compute_dtype=options.get("compute_dtype", "auto"),
         device=options.get("device", "auto"),
+        device_map=options.get("device_map"),
+        max_memory=options.get("max_memory"),
         token_budget=options.get("token_budget"),
         trust_remote_code=options.get("trust_remote_code", False),
     )

@@ -215,7 +215,7 @@ def summarise(version: SetVersion) -> SetSummary:
         n_neurons=version.record.n_neurons,
         dtypes=_distinct(array.dtype.value for record in records for array in record.arrays),
         size_bytes=sum(record.size_bytes for record in records),
-        model=", ".join(_distinct(record.environment.model_source for record in records)),
+        model=", ".join(_distinct(record.environment.model_label for record in records)),
         hook_point=version.record.identity.hook_point.value,
         created_at=version.manifest.provenance.created_at,
     )

@@ -9,6 +9,10 @@ from typing import Literal, TypedDict
 class IngestOptions(TypedDict, total=False):
     """Options of :meth:`nait_store.store.facade.Store.ingest`; each has the default that the command line documents."""
 
+    adapter: str | None
+    """Folder or hub id of a PEFT adapter to lay over the model."""
+    quantization: Literal["8bit", "4bit"] | None
+    """Quantise the weights while they are loaded."""
     hook: str
     """``mlp`` (default), ``residual`` or ``attn``."""
     hook_path: str | None
@@ -26,12 +30,17 @@ class IngestOptions(TypedDict, total=False):
     compute_dtype: str
     """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
     dtype: str
-    """Of what is stored: ``auto`` (the set's; for a new set float16 unless values come near its range), ``float16``
-    or ``float32``."""
+    """Of what is stored: ``auto`` (the set's; for a new set float16, or bfloat16 where values come near its range),
+    ``float16``, ``bfloat16``, ``int8`` or ``float32``."""
     device: str
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    token_budget: int | None
-    """Tokens in a batch; chosen by device if not given."""
+    device_map: str | Mapping[str, str | int] | None
+    """How to spread the model: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a JSON file, or a mapping of
+    module paths to devices."""
+    max_memory: Mapping[str, str | int] | None
+    """Device → what the weights may take there, ``{"0": "20GiB", "cpu": "60GiB"}``."""
+    token_budget: int | Literal["auto"] | None
+    """Tokens in a batch; ``auto`` tries them out and remembers; chosen by device if not given."""
     trust_remote_code: bool
     """Whether a model may bring code of its own."""
     map: Mapping[str, str] | None

@@ -277,6 +277,10 @@ def in_words(manifest: SetManifest) -> str:
             dropped = numbers.get("dropped_rows", 0)
             without = f" without {_count(dropped, 'hidden row')}" if dropped else ""
             return f"{_count(numbers['segments'], 'segment')} into {numbers['into']:,}{without}"
+        case Operation.CONVERT if "into" in numbers and "dtype" in details:
+            dropped = numbers.get("dropped_rows", 0)
+            without = f" without {_count(dropped, 'hidden row')}" if dropped else ""
+            return f"{_count(numbers['segments'], 'segment')} to {details['dtype']}{without}"
         case Operation.PURGE if "n_purged" in numbers:
             return f"{_count(numbers['n_purged'], 'sample')} gone for good"
         case Operation.REPAIR if "n_dropped" in numbers:

@@ -24,6 +24,7 @@ from nait_store.store.set_history import (
 
 if TYPE_CHECKING:
     from nait_store.activations.compaction import CompactionReport
+    from nait_store.activations.conversion import ConversionReport
     from nait_store.activations.versions import ActivationSets, SetVersion
     from nait_store.schemas.activation_set import SetManifest
     from nait_store.storage.versions import VersionLog
@@ -201,6 +202,56 @@ class Sets:
             self.versions,
             self._latest_of(name).name,
             target_bytes=DEFAULT_TARGET_BYTES if target_bytes is None else target_bytes,
+            dry_run=dry_run,
+            message=message,
+            progress=self._store.progress,
+        )
+
+    def convert(self, name: str, dtype: str, *, dry_run: bool = False, message: str = "") -> ConversionReport:
+        """Write a set again in another dtype, as its next version; hidden rows are left behind.
+
+        Values are rounded to the new dtype, and scores are computed from them when next asked for. A wider dtype brings
+        no precision back. Segments that have the dtype stay as they are. Earlier versions keep the old segments, and
+        so their space, until they are deleted and gc takes them.
+
+        Parameters
+        ----------
+        name
+            The set.
+        dtype
+            ``float16``, ``bfloat16``, ``int8`` or ``float32``.
+        dry_run
+            Only say what would be done.
+        message
+            For the history.
+
+        Returns
+        -------
+        ConversionReport
+            Where all segments have the dtype, ``reference`` is None and nothing was committed.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown set.
+        InvalidInputError
+            Unknown dtype, or one that cannot hold a stored value.
+        CorruptChunkError
+            Something that was to be converted is damaged.
+        ConflictError
+            The set was purged, repaired, restored, compacted or converted meanwhile.
+        StorageError
+            There is not enough room.
+        """
+        from nait_store.activations.conversion import convert
+        from nait_store.schemas.capture import StoredDtype
+
+        if dtype not in list(StoredDtype):
+            raise InvalidInputError(f"{dtype!r} is not a dtype to store", next_step=did_you_mean(dtype, StoredDtype))
+        return convert(
+            self.versions,
+            self._latest_of(name).name,
+            StoredDtype(dtype),
             dry_run=dry_run,
             message=message,
             progress=self._store.progress,

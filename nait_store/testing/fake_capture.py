@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from nait_store.capture.conversations import Sample
 from nait_store.capture.rendering import PreparedSample, UnpreparedSample
+from nait_store.capture.usage import CaptureUsage
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature
 from nait_store.testing.stores import ENVIRONMENT, SETTINGS, fake_identity
 
@@ -50,7 +51,7 @@ class FakeCapture:
     ----------
     n_model_layers, n_neurons, layers, features
         Geometry; ``layers`` are all by default.
-    identity, settings, environment, warnings
+    identity, settings, environment, warnings, unfit
         As of a capture session.
     batch_samples
         Samples in a batch.
@@ -74,6 +75,7 @@ class FakeCapture:
     settings: CaptureSettings = SETTINGS
     environment: CaptureEnvironment = ENVIRONMENT
     warnings: list[str] = field(default_factory=list)
+    unfit: list[UnpreparedSample] = field(default_factory=list)
     renderer: FakeRenderer = field(default_factory=FakeRenderer)
     batch_samples: int = 8
     scale: float = 1.0
@@ -84,6 +86,11 @@ class FakeCapture:
 
     def __post_init__(self) -> None:
         self.layers = self.layers or tuple(range(self.n_model_layers))
+
+    @property
+    def usage(self) -> CaptureUsage:
+        """What it would have taken: nothing."""
+        return CaptureUsage(self.environment.device, self.environment.batch_layout, self.environment.token_budget, 0)
 
     def capture(self, samples: Iterable[PreparedSample]) -> Iterator[FakeBatch]:
         """Yield batches in the order of the samples."""

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nait_store.capture.batch_runner import CapturedBatch
 from nait_store.capture.conversations import Sample
 from nait_store.capture.rendering import PreparedSample
-from nait_store.capture.session import CapturedBatch
 from nait_store.schemas.capture import Feature
 
 Content = tuple[tuple[int, int], ...]

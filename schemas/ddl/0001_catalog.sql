@@ -42,7 +42,7 @@ COMMENT ON COLUMN activation_sets.hook_point IS 'Where in a layer the neurons ar
 COMMENT ON COLUMN activation_sets.span IS 'Which of a sample''s own tokens count: all of them, or those of the response';
 COMMENT ON COLUMN activation_sets.span_edges IS 'Whether tokens of the template count too: content (they do not) or rendered (they do)';
 COMMENT ON COLUMN activation_sets.template IS 'How a sample became text: chat (the tokenizer''s own template), alpaca or plain';
-COMMENT ON COLUMN activation_sets.model_source IS 'Path or hub id of the model, as given to the ingest that wrote the last of these segments; NULL where there are none';
+COMMENT ON COLUMN activation_sets.model_source IS 'Path or hub id of the model and of its adapter, as given to the ingest that wrote the last of these segments; NULL where there are none';
 COMMENT ON COLUMN activation_sets.model_fingerprint IS 'SHA-256 of the model''s tensors and configuration: the same wherever the model lies';
 COMMENT ON COLUMN activation_sets.tokenizer_fingerprint IS 'SHA-256 of the tokenizer';
 COMMENT ON COLUMN activation_sets.capture_id IS 'Hash of all that decides what is measured (model, tokenizer, template, span, hook point): a profile fits the sets that have its own';
@@ -107,14 +107,14 @@ COMMENT ON COLUMN segments.first_version IS 'Earliest version that has it, delet
 COMMENT ON COLUMN segments.n_rows IS 'Rows, deleted samples included';
 COMMENT ON COLUMN segments.features IS 'Features that it stores: mean, drift, last';
 COMMENT ON COLUMN segments.layers IS 'Decoder layers that it stores, from 0';
-COMMENT ON COLUMN segments.dtype IS 'Element type of its arrays: float16 or float32';
+COMMENT ON COLUMN segments.dtype IS 'Element type of its arrays: float16, bfloat16, int8 or float32';
 COMMENT ON COLUMN segments.n_tokens IS 'Tokens that went through the model, template included';
 COMMENT ON COLUMN segments.n_truncated IS 'Samples that were cut at the maximum length';
 COMMENT ON COLUMN segments.size_bytes IS 'Bytes of its files';
 COMMENT ON COLUMN segments.user_fields IS 'Fields of the records that became columns of samples(set)';
 COMMENT ON COLUMN segments.max_length_tokens IS 'The maximum length: samples with more tokens were cut';
 COMMENT ON COLUMN segments.compute_dtype IS 'Element type of the model''s weights and forward pass';
-COMMENT ON COLUMN segments.model_source IS 'Path or hub id of the model, as given';
+COMMENT ON COLUMN segments.model_source IS 'Path or hub id of the model and of its adapter, as given';
 COMMENT ON COLUMN segments.device IS 'Device that the model ran on';
 COMMENT ON COLUMN segments.record_sha256 IS 'SHA-256 of segment.json, which has the digests of all its other files';
 COMMENT ON COLUMN segments.created_at IS 'When it was written';

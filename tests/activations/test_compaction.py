@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nait_store.activations import compaction as compaction_module
 from nait_store.activations.changes import Change, Contents
 from nait_store.activations.compaction import compact
 from nait_store.activations.replacement import replace_segment
+from nait_store.activations.rewriting import Rewriting
 from nait_store.activations.set_version import SetVersion
 from nait_store.activations.versions import ActivationSets
 from nait_store.errors import ConflictError, CorruptChunkError, NotFoundError, ReadOnlyError, StorageError
@@ -117,13 +117,13 @@ def segment_names(location: Location) -> list[str]:
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> None:
     """Let something happen after the new segments were written and before they are committed."""
-    real = compaction_module._Compaction.commit
+    real = Rewriting.commit
 
     def commit(self: Any, message: str) -> SetVersion:
         action()
         return real(self, message)
 
-    monkeypatch.setattr(compaction_module._Compaction, "commit", commit)
+    monkeypatch.setattr(Rewriting, "commit", commit)
 
 
 @on_disk
@@ -450,7 +450,7 @@ def test_a_race_lost_at_the_commit_itself_is_rebased(
 ) -> None:
     small(sets, 3)
     other = ActivationSets(location)
-    real = compaction_module._Compaction._change
+    real = Rewriting._change
     n_calls = 0
 
     def change(self: Any, current: SetVersion | None, next_ordinal: int, message: str) -> Change:
@@ -462,7 +462,7 @@ def test_a_race_lost_at_the_commit_itself_is_rebased(
             hide(other, "s0001")
         return proposed
 
-    monkeypatch.setattr(compaction_module._Compaction, "_change", change)
+    monkeypatch.setattr(Rewriting, "_change", change)
     compact(sets, "pool")
     after = sets.open("pool")
     assert n_calls == 2

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,24 @@ from nait_store.schemas.samples import SampleRow
 from nait_store.storage.location import Location
 from nait_store.testing.stores import ENVIRONMENT, SETTINGS, build_segment, fake_identity, fake_row
 
-_DTYPES = {StoredDtype.FLOAT16: np.float16, StoredDtype.FLOAT32: np.float32}
+
+def _rounded(values: NDArray[np.float32], dtype: StoredDtype) -> NDArray[np.floating]:
+    """What a dtype makes of values [..., J]."""
+    if dtype is StoredDtype.BFLOAT16:
+        return torch.from_numpy(values).bfloat16().float().numpy()
+    if dtype is StoredDtype.INT8:
+        scales = np.abs(values).max(axis=-1, keepdims=True) / np.float32(127)
+        codes = np.rint(values / np.where(scales > 0, scales, 1))
+        return codes * scales
+    return values.astype({StoredDtype.FLOAT16: np.float16, StoredDtype.FLOAT32: np.float32}[dtype])
+
+
+_ON_DISK = {
+    StoredDtype.FLOAT16: np.float16,
+    StoredDtype.BFLOAT16: np.uint16,
+    StoredDtype.INT8: np.int8,
+    StoredDtype.FLOAT32: np.float32,
+}
 
 
 def _writer(
@@ -93,7 +111,7 @@ def test_what_is_written_is_read_back_rounded_and_nothing_else(
     reader = SegmentReader(location, record, verify=True)
     assert (reader.n_rows, reader.layers, set(reader.features)) == (n_rows, tuple(sorted(layers)), features)
     for feature, array in given_arrays.items():
-        stored = array.astype(_DTYPES[dtype])
+        stored = _rounded(array, dtype)
         np.testing.assert_array_equal(reader.read(feature), stored)
         assert reader.read(feature).dtype == stored.dtype
         low, high = sorted(rng.integers(0, n_rows + 1, 2).tolist())
@@ -102,7 +120,18 @@ def test_what_is_written_is_read_back_rounded_and_nothing_else(
         for block, span in enumerate(reader.blocks(feature)):
             for position, layer in enumerate(sorted(layers)):
                 chunk = reader.chunk(feature, layer, block)
-                np.testing.assert_array_equal(chunk, stored[span, position])
+                assert chunk.dtype == _ON_DISK[dtype]
+                scales = reader.scales(feature, [layer])
+                assert (scales is not None) == (dtype is StoredDtype.INT8)
+                if dtype is StoredDtype.INT8:
+                    np.testing.assert_array_equal(chunk * scales[span], stored[span, position])
+                elif dtype is not StoredDtype.BFLOAT16:
+                    np.testing.assert_array_equal(chunk, stored[span, position])
+                values = reader.values(feature, layer, block)
+                np.testing.assert_array_equal(values, stored[span, position].astype(np.float32))
+                assert values.dtype == np.float32
+                picked = np.arange(0, span.stop - span.start, 2)
+                np.testing.assert_array_equal(reader.values(feature, layer, block, picked), values[::2])
                 assert not chunk.flags.writeable
                 assert chunk.flags.c_contiguous
         row = int(rng.integers(n_rows))
@@ -175,7 +204,9 @@ def test_a_segment_smaller_than_a_chunk_is_one_chunk_of_its_size(location: Locat
         (np.inf, StoredDtype.FLOAT16, "infinity in feature 'mean'"),
         (-np.inf, StoredDtype.FLOAT32, "infinity in feature 'mean'"),
         (70_000, StoredDtype.FLOAT16, "beyond the range of float16"),
-        (-65_520, StoredDtype.FLOAT16, "beyond the range of float16"),
+        (-65_520, StoredDtype.FLOAT16, "beyond the range of float16; --dtype bfloat16 holds it"),
+        (3.397e38, StoredDtype.BFLOAT16, "beyond the range of bfloat16; --dtype float32 holds it"),
+        (-3.4e38, StoredDtype.INT8, "beyond the range of int8; --dtype float32 holds it"),
     ],
 )
 def test_a_sample_that_cannot_be_stored_is_rejected_and_the_others_are_kept(
@@ -192,7 +223,7 @@ def test_a_sample_that_cannot_be_stored_is_rejected_and_the_others_are_kept(
     reader = SegmentReader(location, record, verify=True)
     kept = [0, 1, 2, 4, 5, 6]
     assert reader.samples(["sample_id"]).column(0).to_pylist() == [f"s{i}" for i in kept]
-    np.testing.assert_array_equal(reader.read(Feature.MEAN), array[kept].astype(_DTYPES[dtype]))
+    np.testing.assert_array_equal(reader.read(Feature.MEAN), _rounded(array[kept], dtype))
 
 
 @pytest.mark.parametrize("value", [65_504, 65_519, -65_519])

@@ -33,7 +33,7 @@ def test_batches_hold_every_sample_once_within_the_limits(layout: Layout, seed: 
     assert sorted(index for batch in planned for index in batch) == list(range(len(lengths)))
     for batch in planned:
         sizes = [lengths[index] for index in batch]
-        tokens = sum(sizes) if layout is Layout.PACKED else max(sizes) * len(sizes)
+        tokens = sum(sizes) if layout in (Layout.PACKED, Layout.FLASH) else max(sizes) * len(sizes)
         assert len(batch) == 1 or tokens <= limits.token_budget
         assert len(batch) <= (1 if layout is Layout.SINGLE else limits.max_samples)
         assert len({size <= 64 for size in sizes}) == 1
@@ -109,17 +109,43 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
         np.testing.assert_allclose(features[Feature.MEAN], expected[sample_id][Feature.MEAN], rtol=1e-4, atol=1e-5)
 
 
-def test_one_sample_beyond_the_memory_is_an_error_with_a_way_out(
+def test_one_sample_beyond_the_memory_is_left_out_and_the_others_are_captured(
+    model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = TappedDecoder.capture
+
+    def small_memory(self: Any, layout: Layout, token_ids: Any, *rest: Any) -> Any:
+        if sum(map(len, token_ids)) > 25:
+            raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes.")
+        return real(self, layout, token_ids, *rest)
+
+    samples = random_samples([40, 30, 20, 10, 5, 5])
+    with CaptureSession.open(model_folder("llama"), features=MEAN) as session:
+        monkeypatch.setattr(TappedDecoder, "capture", small_memory)
+        captured = [sample.sample.sample_id for batch in session.capture(samples) for sample in batch.samples]
+        assert sorted(captured) == ["s2", "s3", "s4", "s5"]
+        assert [item.sample_id for item in session.unfit] == ["s0", "s1"]
+        assert "its 40 tokens are too much for the memory of cpu: DefaultCPUAllocator" in session.unfit[0].reason
+
+
+def test_memory_that_holds_no_sample_at_all_is_an_error_with_a_way_out(
     model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_memory(*_arguments: Any) -> Any:
-        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes.")
+        raise MemoryError
 
     with CaptureSession.open(model_folder("llama"), features=MEAN) as session:
         monkeypatch.setattr(TappedDecoder, "capture", no_memory)
-        with pytest.raises(NaitStoreError, match=r"one sample of .* tokens is too much") as caught:
-            list(session.capture(random_samples([9, 8])))
+        with pytest.raises(NaitStoreError, match="32 samples in a row did not fit") as caught:
+            list(session.capture(random_samples([9] * 40)))
     assert "--max-length" in str(caught.value)
+
+
+def test_usage_names_layout_budget_and_peak_memory(model_folder: Callable[[str], str]) -> None:
+    with CaptureSession.open(model_folder("llama"), features=MEAN, token_budget=77) as session:
+        usage = session.usage
+    assert (usage.device, usage.layout, usage.token_budget) == ("cpu", "packed", 77)
+    assert usage.peak_memory_bytes > 100 << 20  # torch alone takes more
 
 
 def test_other_runtime_errors_are_not_taken_for_memory(

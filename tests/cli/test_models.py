@@ -70,6 +70,25 @@ def test_a_subset_of_layers(cli: Any, model: Path, write_jsonl: Any) -> None:
     assert cli("sets", "show", "a", "--json").json["layers"] == [1]
 
 
+def test_the_summary_says_how_the_model_was_run(cli: Any, model: Path, write_jsonl: Any) -> None:
+    cli("init")
+    run = cli("ingest", write_jsonl("a.jsonl"), "--set", "a", "--model", "model", "--device", "cpu")
+    assert "packed batches of 4,096 tokens on cpu, peak memory" in run.out
+    arguments = ("--set", "b", "--model", "model", "--device", "cpu", "--token-budget", "auto", "--json")
+    usage = cli("ingest", "a.jsonl", *arguments).json["usage"]
+    assert (usage["device"], usage["layout"]) == ("cpu", "packed")
+    assert usage["token_budget"] >= 512
+    assert usage["peak_memory_bytes"] > 0
+
+
+@pytest.mark.parametrize("budget", ["0", "-1", "many"])
+def test_a_token_budget_is_a_number_or_auto(cli: Any, model: Path, write_jsonl: Any, budget: str) -> None:
+    cli("init")
+    run = cli("ingest", write_jsonl("a.jsonl"), "--set", "a", "--model", "model", f"--token-budget={budget}")
+    assert run.code == 7
+    assert "'auto'" in run.err
+
+
 def test_one_record_of_five_megabytes_is_truncated_and_counted(cli: Any, model: Path, write_jsonl: Any) -> None:
     cli("init")
     name = write_jsonl("a.jsonl", [{"text": "word " * 1_000_000}, {"text": "short"}])

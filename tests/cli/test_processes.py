@@ -119,7 +119,10 @@ def test_a_signal_stops_an_endless_query_and_leaves_nothing_behind(
         assert process.stdout is not None
         assert process.stdout.readline() == "busy\n"
         process.send_signal(number)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()  # what does not stop would be waited for to the end
     assert (process.returncode, out, err) == (code, "", f"error: {says}\n")
     assert set(folder.rglob("*")) == before
 

@@ -97,11 +97,23 @@ _WRITERS: dict[str, Callable[[nait_store.Store], object]] = {
     "tag": lambda store: store.sets.tag("pool@2", "kept"),
     "alias": lambda store: store.sets.alias("pool@2", "prod"),
     "compact": lambda store: store.sets.compact("pool"),
+    "convert": lambda store: store.sets.convert("pool", "int8"),
     "gc": lambda store: store.gc(),
     "purge": lambda store: store.purge("pool", ids=["r0"]),
     "repair": lambda store: store.repair(),
     "save": lambda store: store.selections.save("more", store.select("pool", profile="math", top=3)),
 }
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8", "float32"])
+def test_its_sets_are_converted(store: nait_store.Store, expected: dict[str, Any], tmp_path: Path, dtype: str) -> None:
+    earlier, latest = sorted(expected["versions"]["pool"], key=int)[-2:]
+    store.sets.convert("pool", dtype)
+    assert sorted(store.sets.open("pool").sample_ids()) == expected["versions"]["pool"][latest]
+    assert sorted(store.sets.open(f"pool@{earlier}").sample_ids()) == expected["versions"]["pool"][earlier]
+    opened = nait_store.open(str(tmp_path / "store"))
+    assert opened.record.reader_features == opened.record.writer_features == ("dtypes",)
+    assert opened.verify().errors == ()
 
 
 @pytest.mark.parametrize("write", _WRITERS)

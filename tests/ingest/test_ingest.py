@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import pytest
 
 from nait_store.activations.verify import verify_set
 from nait_store.activations.versions import ActivationSets
+from nait_store.capture.rendering import PreparedSample, UnpreparedSample
 from nait_store.errors import ConflictError, IncompatibleError, InvalidInputError, NotFoundError, StorageError
 from nait_store.ingest.job import ingest
 from nait_store.ingest.requests import FlushPolicy, IngestEstimate, IngestReport, IngestRequest
 from nait_store.progress import ProgressEvent
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage.location import Location
-from nait_store.testing.fake_capture import FakeCapture
+from nait_store.testing.fake_capture import FakeBatch, FakeCapture
 from nait_store.testing.stores import fake_identity
 
 
@@ -289,11 +291,11 @@ def test_new_samples_with_fewer_features_come_with_a_warning(location: Location,
     assert any("stores drift for the samples it has" in warning for warning in report.warnings)
 
 
-def test_large_activations_choose_float32_and_say_so(location: Location, pool: str) -> None:
+def test_large_activations_choose_bfloat16_and_say_so(location: Location, pool: str) -> None:
     report = _ingest(location, pool, capture=FakeCapture(scale=2000))
-    assert any("stored as float32" in warning for warning in report.warnings)
+    assert any("stored as bfloat16" in warning for warning in report.warnings)
     version = ActivationSets(location).open("pool")
-    assert version.segments[0].record.arrays[0].dtype is StoredDtype.FLOAT32
+    assert version.segments[0].record.arrays[0].dtype is StoredDtype.BFLOAT16
 
 
 def test_an_explicit_dtype_and_a_sets_own_are_kept(location: Location, pool: str, tmp_path: Path) -> None:
@@ -308,3 +310,39 @@ def test_the_captures_warnings_are_in_the_report(location: Location, pool: str) 
     assert _ingest(location, pool, capture=FakeCapture(warnings=["all samples share t_1"])).warnings == (
         "all samples share t_1",
     )
+
+
+class SmallMemory(FakeCapture):
+    """Holds no sample of more than four words."""
+
+    def capture(self, samples: Iterable[PreparedSample]) -> Iterator[FakeBatch]:
+        def fitting() -> Iterator[PreparedSample]:
+            for prepared in samples:
+                if prepared.n_tokens > 4:
+                    self.unfit.append(UnpreparedSample(prepared.sample, "too much for the memory of cpu"))
+                else:
+                    yield prepared
+
+        return super().capture(fitting())
+
+
+def test_samples_that_the_memory_does_not_hold_are_rejected_and_the_others_stored(
+    location: Location, tmp_path: Path
+) -> None:
+    records = _records(20)
+    records[3]["output"] = records[19]["output"] = "much too long for it"
+    capture = SmallMemory()
+    report = _ingest(location, _write(tmp_path / "x.jsonl", records), capture=capture)
+    assert (report.n_added, report.n_rejected) == (18, 2)
+    assert [(one.sample_id, one.reason) for one in report.rejected] == [
+        ("r3", "too much for the memory of cpu"),
+        ("r19", "too much for the memory of cpu"),
+    ]
+    assert report.rejects_path is not None
+    other = _ingest(location, _write(tmp_path / "y.jsonl", _records(5)), capture=capture, set_name="other")
+    assert other.n_rejected == 0
+
+
+def test_the_report_says_how_the_model_was_run(location: Location, pool: str) -> None:
+    capture = FakeCapture()
+    assert _ingest(location, pool, capture=capture).usage == capture.usage

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nait_store.activations.stored_values import encode
+from nait_store.schemas.capture import StoredDtype
 from nait_store.scoring import kernels as kernels_module
 from nait_store.scoring.kernels import Kernels, NumbaKernels, NumpyKernels, default_kernels
 
@@ -27,6 +30,13 @@ def kernels(request: pytest.FixtureRequest) -> Kernels:
 
 def exact_projections(A: NDArray[Any], V: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.stack([(A.astype(np.float64) * v.astype(np.float64)).sum(axis=1) for v in V], axis=1)
+
+
+def _plain_values(stored: NDArray[Any], scales: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    """What stored numbers stand for, without the code under test."""
+    if scales is None:
+        return torch.from_numpy(stored.view(np.int16)).view(torch.bfloat16).to(torch.float64).numpy()
+    return stored.astype(np.float64) * scales.astype(np.float64)[:, None]
 
 
 def exact_distances(A: NDArray[Any], O: NDArray[np.float32]) -> NDArray[np.float64]:  # noqa: E741
@@ -66,6 +76,56 @@ def test_rounding_is_relative_to_how_much_rows_differ(
     expected = exact_projections(A, V)
     for name in ("numba", "numpy"):
         assert np.abs(ALL[name].project(A, V) - expected).max() < 1e-5
+
+
+_CODED = (StoredDtype.BFLOAT16, StoredDtype.INT8)
+
+
+@pytest.mark.parametrize("kernels", ALL, indirect=True)
+@pytest.mark.parametrize("dtype", _CODED)
+@pytest.mark.parametrize("n_vectors", [1, 2, 9, 10, 33])
+@pytest.mark.parametrize("shape", [(1, 1), (3, 7), (33, 511), (65, 1025)])
+def test_coded_numbers_are_projected_and_measured_as_what_they_stand_for(
+    kernels: Kernels, dtype: StoredDtype, n_vectors: int, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(n_vectors)
+    # rows of very different size, so that every row needs its own scale
+    X = (rng.standard_normal(shape) * 10.0 ** rng.integers(-3, 4, (shape[0], 1))).astype(np.float32)
+    stored, scales = encode(X, dtype)
+    A = _plain_values(stored, scales)
+    V = rng.standard_normal((n_vectors, shape[1])).astype(np.float32)
+    size = np.sqrt(np.square(A).sum(axis=1, keepdims=True) * np.square(V.astype(np.float64)).sum(axis=1))
+    largest = size.max()  # rows of a chunk share what is taken off them, so the largest one decides
+    assert np.abs(kernels.project(stored, V, scales) - exact_projections(A, V)).max() < 1e-6 * largest
+    np.testing.assert_allclose(kernels.squared_distances(stored, V, scales), exact_distances(A, V), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernels", ALL, indirect=True)
+def test_every_bfloat16_and_every_code_is_widened_exactly(kernels: Kernels) -> None:
+    bits = np.arange(2**16, dtype=np.uint16)
+    values = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16).to(torch.float64).numpy()
+    usual = np.isfinite(values) & (np.abs(values) < 1e18) & ((np.abs(values) > 1e-18) | (values == 0))
+    found = kernels.squared_distances(bits[usual].reshape(-1, 1), np.zeros((1, 1), np.float32))[:, 0]
+    np.testing.assert_allclose(found, np.square(values[usual]), rtol=1e-6)
+    for value in (bits[usual][0], bits[usual][9000], bits[usual][-1]):
+        A = np.full((9, 1), value)
+        expected = values[value]
+        assert (kernels.project(A, np.ones((2, 1), np.float32)) == expected).all()
+    codes = np.arange(-127, 128, dtype=np.int8).reshape(-1, 1)
+    scales = np.full(255, 0.5, np.float32)
+    assert (kernels.project(codes, np.ones((1, 1), np.float32), scales)[:, 0] == np.arange(-127, 128) / 2).all()
+
+
+def test_the_largest_bfloat16_and_scales_do_not_overflow(kernels: Kernels) -> None:
+    X = np.random.default_rng(0).uniform(-3, 3, (6, 900)).astype(np.float32) * np.float32(1e38)
+    V = np.random.default_rng(1).standard_normal((4, 900)).astype(np.float32)
+    for dtype in _CODED:
+        stored, scales = encode(X, dtype)
+        A = _plain_values(stored, scales)
+        for vectors in (V[:1], V):
+            expected = exact_projections(A, vectors)
+            np.testing.assert_allclose(kernels.project(stored, vectors, scales), expected, rtol=1e-4)
+        np.testing.assert_allclose(kernels.squared_distances(stored, V, scales), exact_distances(A, V), rtol=1e-6)
 
 
 def test_top_k_is_that_of_float64_under_a_large_common_offset(kernels: Kernels) -> None:

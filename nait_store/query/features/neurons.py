@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nait_store.activations.reader import SegmentReader
+from nait_store.activations.stored_values import decode
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import NotFoundError
 from nait_store.progress import ProgressEvent
@@ -35,13 +36,8 @@ def neuron(context: FeatureContext, values: Mapping[str, Any]) -> FeatureTable:
         Unknown set; a layer, neuron or feature that it does not have.
     """
     index = values["index"]
-
-    def take(chunk: NDArray[Any], rows: Any) -> NDArray[np.float32]:
-        taken: NDArray[np.float32] = chunk[rows, index].astype(np.float32)
-        return taken
-
     version = context.names.version(values["activation_set"])
-    made = _layer_table(context, version, values, pa.float32(), take)
+    made = _layer_table(context, version, values, pa.float32(), slice(index, index + 1))
     n_neurons = version.record.n_neurons
     if index >= n_neurons:
         raise NotFoundError(
@@ -59,12 +55,8 @@ def activation(context: FeatureContext, values: Mapping[str, Any]) -> FeatureTab
     NotFoundError
         Unknown set; a layer or feature that it does not have.
     """
-
-    def take(chunk: NDArray[Any], rows: Any) -> NDArray[np.float32]:
-        return np.ascontiguousarray(chunk[rows], dtype=np.float32)
-
     version = context.names.version(values["activation_set"])
-    return _layer_table(context, version, values, pa.list_(pa.float32()), take)
+    return _layer_table(context, version, values, pa.list_(pa.float32()), slice(None))
 
 
 @dataclass(frozen=True)
@@ -89,9 +81,9 @@ def _layer_table(
     version: SetVersion,
     values: Mapping[str, Any],
     kind: pa.DataType,
-    take: Callable[[NDArray[Any], Any], NDArray[np.float32]],
+    neurons: slice,
 ) -> FeatureTable:
-    """A table of what ``take`` makes of a chunk and its rows asked for: [n] or [n, J]."""
+    """A table of some neurons of one layer: a number for each row, or a list of them, as ``kind`` says."""
     layer, feature = values["layer"], chosen_feature(values.get("feature"), version)
     version.require([feature], [layer])
     schema = pa.schema([("row_id", pa.int64()), ("sample_id", pa.string()), ("activation", kind)])
@@ -99,7 +91,12 @@ def _layer_table(
 
     def read(block: _Block) -> tuple[NDArray[np.float32], int]:
         chunk = block.segment.chunk(feature, layer, block.number)
-        return take(chunk, block.within), chunk.nbytes
+        scales = block.segment.scales(feature, [layer])
+        factors = None if scales is None else scales[block.span, 0][block.within]
+        taken = decode(chunk[block.within, neurons], factors)
+        if not pa.types.is_list(kind):
+            taken = taken[:, 0]
+        return np.ascontiguousarray(taken, dtype=np.float32), chunk.nbytes
 
     def batches(names: Sequence[str], condition: Any) -> Iterator[pa.RecordBatch]:
         wanted = pa.schema([schema.field(name) for name in names])

@@ -17,11 +17,12 @@ from nait_store.errors import ForbiddenError, InvalidInputError
 from nait_store.query.alignment_table import Pair
 from nait_store.query.arrow_types import portable
 from nait_store.query.functions import FUNCTIONS
+from nait_store.query.prepared import PreparedStatement
 from nait_store.query.sandbox.allow_list import NEXT_STEP, AllowList
 from nait_store.query.sandbox.limits import SandboxLimits
 from nait_store.query.sandbox.lockdown import lock, parsing_connection, sandbox_config
 from nait_store.query.sandbox.runner import Answer, UntrustedQuery
-from nait_store.query.session import PreparedStatement, QuerySession
+from nait_store.query.session import QuerySession
 from nait_store.query.sources import WantedScores
 from nait_store.query.statement import StatementParser
 from nait_store.query.views import ALL_SAMPLES, VIEWS, SelectedRows

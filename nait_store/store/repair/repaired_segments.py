@@ -19,6 +19,7 @@ from nait_store.activations.chunks import (
     chunk_rows_for,
     norms_path,
     numpy_dtype,
+    scales_path,
     segment_metadata,
 )
 from nait_store.activations.replacement import replace_segment
@@ -62,6 +63,7 @@ class _Wound:
     rows: NDArray[np.int64]
     """To be blank."""
     recomputed_norms: tuple[Feature, ...]
+    derived_scales: tuple[Feature, ...]
     samples_readable: bool
     reason: str
 
@@ -115,6 +117,7 @@ class SegmentRepair:
                 blank_rows=wound.rows,
                 operation=Operation.REPAIR,
                 recomputed_norms=wound.recomputed_norms,
+                derived_scales=wound.derived_scales,
                 even_if_blank=True,
             )
             if replaced is not None and wound.record.files:
@@ -128,16 +131,16 @@ class SegmentRepair:
         if record is None:
             readable = self._samples(folder, ref.n_rows) is not None
             every = np.arange(ref.n_rows, dtype=np.int64)
-            return _Wound(ref, self._stand_in(ref), every, (), readable, "its segment.json is lost")
+            return _Wound(ref, self._stand_in(ref), every, (), (), readable, "its segment.json is lost")
         broken = {file.path for file in record.files if not _is_sound(self._location, folder, file)}
         found = frozenset(broken)
         self._mend_bits(folder, record, broken)
         self._mend_metadata(folder, record, broken)
         self._mend_norms(folder, record, broken)
-        norms = {norms_path(f) for f in record.features}
+        per_row = {path(f) for f in record.features for path in (norms_path, scales_path)}
         # Rows of a chunk that is lost become blank, and so do their scores. What else was wrong for a while is right
         # again, and scores that were computed in that while are not.
-        if any(path.startswith(f"{DATA_FOLDER}/") for path in (found - broken) | (found & norms)):
+        if any(path.startswith(f"{DATA_FOLDER}/") for path in (found - broken) | (found & per_row)):
             self._distrusted.add(ref.record_sha256)
         if not broken:
             return None
@@ -146,6 +149,7 @@ class SegmentRepair:
             record,
             self._lost_rows(record, broken),
             tuple(f for f in record.features if norms_path(f) in broken),
+            tuple(f for f in record.features if scales_path(f) in broken),
             SAMPLES_FILE not in broken,
             ", ".join(sorted(broken)[:3]) + (" …" if len(broken) > 3 else ""),
         )
@@ -218,7 +222,7 @@ class SegmentRepair:
             [(array.feature, array.dtype, array.chunk_rows) for array in record.arrays],
             capture_id=record.capture_id,
             hook_point=self._set.identity.hook_point,
-            model=record.environment.model_source,
+            model=record.environment.model_label,
         )
         digests = {file.path: file.sha256 for file in record.files}
         for name, data in documents.items():
@@ -232,8 +236,13 @@ class SegmentRepair:
         for array in record.arrays:
             path = norms_path(array.feature)
             chunks = {file.path for file in record.files if file.path.startswith(f"{DATA_FOLDER}/{array.feature}/c/")}
-            if path not in broken or chunks & broken:
+            scales = scales_path(array.feature)
+            if path not in broken or chunks & broken or scales in broken:
                 continue
+            factors = None
+            if array.dtype is StoredDtype.INT8:
+                factors = np.frombuffer(self._location.read_bytes(f"{folder}/{scales}"), "<f4")
+                factors = factors.reshape(record.n_rows, len(record.layers))
             norms = np.zeros((record.n_rows, len(record.layers)), dtype="<f4")
             for begin in range(0, record.n_rows, array.chunk_rows):
                 span = slice(begin, min(begin + array.chunk_rows, record.n_rows))
@@ -242,13 +251,16 @@ class SegmentRepair:
                         f"{folder}/{chunk_path(array.feature, begin // array.chunk_rows, i)}"
                     )
                     chunk = np.frombuffer(data, numpy_dtype(array.dtype)).reshape(-1, record.n_neurons)
-                    norms[span, i] = row_norms(chunk[: span.stop - span.start])
+                    norms[span, i] = row_norms(
+                        chunk[: span.stop - span.start], None if factors is None else factors[span, i]
+                    )
             if sha256_bytes(norms.tobytes()) == digests[path]:
                 self._log.write(f"{folder}/{path}", norms.tobytes(), "computed again; its digest confirms it")
                 broken.discard(path)
 
     def _lost_rows(self, record: SegmentRecord, broken: set[str]) -> NDArray[np.int64]:
-        if SAMPLES_FILE in broken:
+        codes_are_worthless = any({norms_path(f), scales_path(f)} <= broken for f in record.features)
+        if SAMPLES_FILE in broken or codes_are_worthless:
             return np.arange(record.n_rows, dtype=np.int64)
         lost = np.zeros(record.n_rows, dtype=bool)
         for array in record.arrays:

@@ -268,4 +268,7 @@ def _as_captured(store: Store, record: SetRecord) -> dict[str, object]:
     }
     if settings:
         options |= {"max_length": settings[-1].max_length_tokens, "compute_dtype": settings[-1].compute_dtype}
+    environments = [s.record.environment for s in version.segments if s.record.environment.base_fingerprint]
+    if environments:
+        options |= {"adapter": environments[-1].adapter_source, "quantization": environments[-1].quantization}
     return options
