@@ -18,7 +18,7 @@ def test_all_is_sorted_and_equals_the_public_names() -> None:
         if not name.startswith("_") and not isinstance(value, types.ModuleType) and name not in ("annotations", "Any")
     }
     assert nait_store.__all__ == sorted(nait_store.__all__)
-    assert set(nait_store.__all__) == (public - {"TYPE_CHECKING"}) | {"Store"}
+    assert set(nait_store.__all__) == (public - {"TYPE_CHECKING"}) | {"SandboxLimits", "Store"}
     assert set(nait_store.__all__) <= set(dir(nait_store))
 
 
