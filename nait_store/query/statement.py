@@ -129,7 +129,10 @@ class StatementParser:
             [(text,)] = self._connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchall()
         except duckdb.Error as error:
             raise translate(error) from error
-        document = json.loads(text)
+        try:
+            document = json.loads(text)
+        except RecursionError as error:
+            raise InvalidInputError("the SQL is nested too deeply", next_step="write it flatter") from error
         if document.get("error"):
             raise InvalidInputError(f"the SQL cannot be read: {document.get('error_message', 'unknown reason')}")
         return [statement["node"] for statement in document["statements"]]

@@ -348,6 +348,7 @@ def test_unknown_names_are_errors_with_near_ones(shared: Workbench, query: str, 
         ("FROM query('FROM samples(''pool'')')", "hides"),
         ("FROM query_table('activation_sets')", "hides"),
         ("SELECT 1 \x00", "NUL"),
+        ("SELECT " + "-(" * 900 + "1" + ")" * 900, "nested too deeply|depth"),
         ("SELECT '\ud800'", "Unicode"),
     ],
 )
