@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from nait_store.errors import InvalidInputError
 from nait_store.query.spelling import identifier
 
 _AS_TEXT = frozenset(
@@ -31,9 +32,19 @@ def fetch_arrow(relation: duckdb.DuckDBPyRelation) -> pa.Table:
         Columns as the query names and orders them. 128-bit integers (``sum`` of integers) are 64-bit ones where every
         value fits, else decimal(38, 0). Values of types without a portable Arrow form are text, as DuckDB spells them:
         UHUGEINT, BIGNUM, BIT, INTERVAL, TIME WITH TIME ZONE, UNION, VARIANT, GEOMETRY.
+
+    Raises
+    ------
+    InvalidInputError
+        Arrow cannot hold the result, such as lists in more than sixty lists.
     """
     types = [str(kind) for kind in relation.types]
-    return with_plain_integers(portable(relation).to_arrow_table(), types)
+    try:
+        return with_plain_integers(portable(relation).to_arrow_table(), types)
+    except pa.ArrowInvalid as error:
+        raise InvalidInputError(
+            f"the result does not fit into Arrow: {error}", next_step="select plainer columns, or cast them to VARCHAR"
+        ) from error
 
 
 def portable(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
