@@ -98,19 +98,19 @@ def measure(
         "loaded once, which is not timed.",
     )
     report.limit(
-        f"top {k:,}: nait-store / bare DuckDB, Parquet",
+        f"top {k:,} of {n_rows:,}: nait-store / bare DuckDB, Parquet",
         "≤",
         MUST,
         ratio(times["nait-store"], times["bare DuckDB, Parquet"]),
     )
     report.limit(
-        f"top {k:,}: nait-store / bare DuckDB, its own tables",
+        f"top {k:,} of {n_rows:,}: nait-store / bare DuckDB, its own tables",
         "≤",
         MUST,
         ratio(times["nait-store"], times["bare DuckDB, its own tables"]),
     )
     report.limit(
-        f"top {k:,}: new session / new connection",
+        f"top {k:,} of {n_rows:,}: new session / new connection",
         "≤",
         MUST,
         ratio(times["nait-store, new session"], times["bare DuckDB, Parquet, new connection"]),
