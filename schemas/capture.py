@@ -7,12 +7,21 @@ mean different things: refuse), the *settings* (they are shifted: warn and recor
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from nait_store.schemas.record import Record, Sha256
 
 _LOADED_AS = ("8bit", "4bit")
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None
+
+
+_LATER = Field(exclude_if=_is_absent)
+"""Of fields that came later: a segment's digest is that of its record as it was first written, without them."""
 
 
 class HookPoint(StrEnum):
@@ -112,13 +121,13 @@ class CaptureEnvironment(Record):
     """Path or hub id of the model; of the base model where an adapter was laid over it."""
     model_type: str
     model_revision: str | None = None
-    adapter_source: str | None = None
+    adapter_source: Annotated[str | None, _LATER] = None
     """Path or hub id of the adapter, if there was one."""
-    adapter_fingerprint: Sha256 | None = None
+    adapter_fingerprint: Annotated[Sha256 | None, _LATER] = None
     """Tensors and canonical configuration of the adapter; already part of the identity's ``model_fingerprint``."""
-    quantization: str | None = None
+    quantization: Annotated[str | None, _LATER] = None
     """``8bit`` or ``4bit`` if the weights were quantised while they were loaded; else the checkpoint's own method."""
-    base_fingerprint: Sha256 | None = None
+    base_fingerprint: Annotated[Sha256 | None, _LATER] = None
     """The checkpoint's own fingerprint where an adapter or quantisation gave another ``model_fingerprint``."""
     n_parameters: int
     device: str

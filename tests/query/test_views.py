@@ -99,6 +99,11 @@ def test_only_the_selection_that_is_asked_for_is_read(store: nait_store.Store, m
     assert opened == ["best@2"]
 
 
+def test_many_scans_of_selected_samples_do_not_wait_for_each_other(store: nait_store.Store) -> None:
+    counts = ", ".join(f"(SELECT count(*) FROM selected_samples WHERE version <> {-i})" for i in range(20))
+    assert store.sql(f"SELECT {counts}").fetchall() == [(10,) * 20]
+
+
 def test_selections_join_with_the_selections_view_and_samples(store: nait_store.Store) -> None:
     rows = store.sql(
         "SELECT s.reference, s.top, count(i.instruction) FROM selections s JOIN selected_samples USING (reference) "
