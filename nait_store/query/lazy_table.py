@@ -15,9 +15,9 @@ K = TypeVar("K")
 Batches = Callable[[Sequence[str], Any], Iterator[pa.RecordBatch]]
 """From the names of columns and a filter (a pyarrow expression or None) to batches that have those columns.
 
-The filter is a hint: rows that do not meet it are dropped afterwards in any case. Batches are made on one of Arrow's few
-I/O threads: what makes them must not use those itself (``pre_buffer=False`` for Parquet), or several scans at once would
-wait for each other for ever.
+The filter is a hint: rows that do not meet it are dropped afterwards in any case. Batches are made on one of Arrow's
+few I/O threads: what makes them must not use those itself (``pre_buffer=False`` for Parquet), or several scans at once
+would wait for each other for ever.
 """
 
 

@@ -55,7 +55,8 @@ class SavedSelection:
         for file in self.record.files:
             check_file(self._location, self._folder, file, hashed=True)
         data = self._location.read_bytes(f"{self._folder}/{TABLE_FILE}")
-        # Without Arrow's own I/O threads: SQL reads this on one of them, and eight such reads would wait for each other.
+        # Without Arrow's own I/O threads: SQL reads this on one of them, and eight such reads would wait for each
+        # other.
         return pq.read_table(io.BytesIO(data), schema=SELECTION_SCHEMA, pre_buffer=False)
 
     def selection(self) -> Selection:
