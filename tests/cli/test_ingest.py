@@ -20,9 +20,10 @@ TO_NEW = ("--set", "new", "--model", "./model")
 def test_says_what_happened_and_what_next(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
     run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW)
     assert run.code == 0
-    first, second = run.out.splitlines()
+    first, second, third = run.out.splitlines()
     assert re.match(r"new@1: 10 samples added, [\d.]+ k?B, [\d.]+ s$", first)
-    assert second == "next: nait-store profile build NAME --from new"
+    assert second == "  single batches of 1,024 tokens on cpu"
+    assert third == "next: nait-store profile build NAME --from new"
 
 
 def test_counts_known_duplicates_and_rejected(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
@@ -32,7 +33,7 @@ def test_counts_known_duplicates_and_rejected(cli: Any, store: Path, fake_model:
     run = cli("ingest", name, *TO_NEW, "--rejects", "rejects.jsonl")
     assert run.code == 0
     assert "new@2: 2 samples added (2 known, 1 duplicate, 1 rejected → rejects.jsonl)" in run.out
-    assert "b.jsonl" in run.out.splitlines()[1]
+    assert "b.jsonl" in run.out.splitlines()[2]
     assert len(Path("rejects.jsonl").read_text().splitlines()) == 1
 
 
