@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from nait_store.activations.chunks import SAMPLES_FILE
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import CorruptChunkError
@@ -20,7 +21,6 @@ from nait_store.schemas.samples import USER_FIELD_PREFIX, FieldType, sql_column_
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 
-_SAMPLES_FILE = "samples.parquet"
 _SQL_TYPES: dict[FieldType, str] = {
     "bool": "BOOLEAN",
     "int64": "BIGINT",
@@ -210,7 +210,7 @@ class SampleRelation:
         return list(found)
 
     def _stored_columns(self, segment: SegmentReader) -> tuple[str, ...]:
-        path = f"{layout.segment_folder(self._version.name, segment.segment_id)}/{_SAMPLES_FILE}"
+        path = f"{layout.segment_folder(self._version.name, segment.segment_id)}/{SAMPLES_FILE}"
         try:
             with self._location.open_read(path) as handle:
                 return tuple(pq.read_schema(handle).names)

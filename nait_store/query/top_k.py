@@ -12,9 +12,10 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from nait_store.query.alignment_table import SCHEMA
 from nait_store.query.statement import Node, Statement, TableCall, walk
 
-ALIGNMENT_COLUMNS = ("activation_set", "profile", "row_id", "sample_id", "score")
+ALIGNMENT_COLUMNS = tuple(SCHEMA.names)
 _KEYS = frozenset({"sample_id", "row_id"})
 _UNSHARED = frozenset({"score", "activation_set", "profile"})
 """Columns that ``samples`` never has: user fields of these names are renamed."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.set_version import SetVersion
+from nait_store.query.alignment_table import SCHEMA
 from nait_store.query.attached.chosen import Chosen
 from nait_store.query.sample_relation import SampleRelation, parquet_sql, row_id_sql
 from nait_store.query.spelling import literal
@@ -22,7 +23,7 @@ from nait_store.storage.location import Location
 SAMPLES = "samples"
 ALIGNMENT = "alignment"
 SNAPSHOT = "snapshot"
-ALIGNMENT_COLUMNS = ("activation_set", "profile", "row_id", "sample_id", "score")
+ALIGNMENT_COLUMNS = tuple(SCHEMA.names)
 """Of ``alignment(set, profile)``; the views have ``projections`` as well."""
 
 _BETWEEN = "__"
