@@ -13,13 +13,13 @@ from nait_store.activations.set_version import SetVersion
 from nait_store.errors import InvalidInputError, NotFoundError, did_you_mean
 from nait_store.query.alignment_table import LAYERS_SCHEMA, SCHEMA, Pair, alignment_table, layers_table
 from nait_store.query.features import FEATURE_FUNCTIONS, ArrayRead, FeatureContext
+from nait_store.query.features.table import named_feature
 from nait_store.query.lazy_table import FirstError, LazyTable
 from nait_store.query.names import Remembered, StatementNames
 from nait_store.query.sample_relation import SampleRelation
 from nait_store.query.statement import TableCall
 from nait_store.query.stored_pairs import StoredPairs
 from nait_store.query.stored_scores import StoredScores
-from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
 from nait_store.schemas.record import json_digest
 from nait_store.scoring.targets import ScoringTarget
@@ -190,7 +190,7 @@ def wanted_target(wanted: WantedScores, names: StatementNames) -> tuple[SetVersi
         Names of nothing, or of things that do not belong together.
     """
     version, profile = names.version(wanted.activation_set), names.profile(wanted.profile)
-    feature = _feature(wanted.feature)
+    feature = named_feature(wanted.feature)
     names.fit(profile, version, feature)
     return version, names.target(profile, _metric(wanted.metric), feature)
 
@@ -198,7 +198,7 @@ def wanted_target(wanted: WantedScores, names: StatementNames) -> tuple[SetVersi
 def _pairs(call: TableCall, values: dict[str, Any], names: StatementNames) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
     """Every set version that the call names with every profile, and what to know about how they fit."""
     metric = None if "metric" not in values else _metric(values["metric"])
-    feature = None if "feature" not in values else _feature(values["feature"])
+    feature = None if "feature" not in values else named_feature(values["feature"])
     versions = {version.reference: version for version in map(names.version, values["activation_set"])}
     pairs: dict[str, Pair] = {}
     warnings: list[str] = []
@@ -234,10 +234,3 @@ def _metric(text: str) -> Metric:
         return Metric(text)
     except ValueError as error:
         raise InvalidInputError(f"{text!r} is not a metric", next_step=did_you_mean(text, list(Metric))) from error
-
-
-def _feature(text: str) -> Feature:
-    try:
-        return Feature(text)
-    except ValueError as error:
-        raise InvalidInputError(f"{text!r} is not a feature", next_step=did_you_mean(text, list(Feature))) from error

@@ -83,6 +83,14 @@ class FeatureContext:
     first_error: FirstError
 
 
+def named_feature(text: str) -> Feature:
+    """The feature of this name; InvalidInputError where there is none."""
+    try:
+        return Feature(text)
+    except ValueError as error:
+        raise InvalidInputError(f"{text!r} is not a feature", next_step=f"write one of {', '.join(Feature)}") from error
+
+
 def chosen_feature(text: str | None, version: SetVersion) -> Feature:
     """The feature of this name; by default ``mean``, or the only one that the set stores.
 
@@ -91,10 +99,10 @@ def chosen_feature(text: str | None, version: SetVersion) -> Feature:
     InvalidInputError, NotFoundError
         No feature has this name; the set does not store it.
     """
-    try:
-        feature = version.features[0] if text is None and len(version.features) == 1 else Feature(text or Feature.MEAN)
-    except ValueError as error:
-        raise InvalidInputError(f"{text!r} is not a feature", next_step=f"write one of {', '.join(Feature)}") from error
+    if text is not None:
+        feature = named_feature(text)
+    else:
+        feature = version.features[0] if len(version.features) == 1 else Feature.MEAN
     version.require([feature])
     return feature
 
