@@ -17,7 +17,8 @@ from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundErro
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
-from nait_store.scoring.kernels import Kernels, default_kernels, padded
+from nait_store.scoring.kernels import Kernels, default_kernels
+from nait_store.scoring.packed_vectors import PackedVectors, pack
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.object_cache import object_cache
 
@@ -157,8 +158,8 @@ class _LayerPlan:
     """Everything a layer's chunks meet."""
 
     layer: int
-    vectors: NDArray[np.float32]
-    """[≥ P, J], padded."""
+    vectors: PackedVectors
+    """[P, J]."""
     offsets: NDArray[np.float32]
     """[Q, J], each distinct offset of a cosine target once."""
     columns: tuple[_Column, ...]
@@ -263,7 +264,7 @@ def _plan(targets: Sequence[ScoringTarget]) -> _Plan:
             vectors.append(direction)
             columns.append(_Column(t, position, target.metric == Metric.COSINE, index, offset_projection))
         stacked = np.stack(distinct) if distinct else np.empty((0, targets[0].n_neurons), np.float32)
-        layers.append(_LayerPlan(layer, padded(np.stack(vectors)), stacked, tuple(columns)))
+        layers.append(_LayerPlan(layer, pack(np.stack(vectors)), stacked, tuple(columns)))
     return _Plan(tuple(targets), tuple(layers))
 
 
