@@ -1,7 +1,8 @@
 """One picture for a table: horizontal bars as a small SVG, readable on a light page and on a dark one.
 
 Written by hand rather than by a plotting library: the same numbers give the same bytes, a picture is some two
-kilobytes, its text is text, and a checkout needs nothing installed to draw it.
+kilobytes, its text is text, and a checkout needs nothing installed to draw it. Ours are blue, the reference of the
+table's ratios is dark.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ LOGARITHMIC_FROM = 30.0
 """Largest value over smallest from which bars are drawn on a logarithmic scale."""
 
 _STYLE = (
-    "text{font:12px system-ui,sans-serif;fill:#57606a}.t{font-weight:600}.b{fill:#8c959f}.o{fill:#2f81f7}"
+    "text{font:12px system-ui,sans-serif;fill:#57606a}.t{font-weight:600}"
+    ".b{fill:#8c959f}.r{fill:#57606a}.o{fill:#2f81f7}"
     ".w{stroke:#57606a;stroke-width:1}"
-    "@media(prefers-color-scheme:dark){text{fill:#adbac7}.b{fill:#768390}.w{stroke:#adbac7}}"
+    "@media(prefers-color-scheme:dark){text{fill:#adbac7}.b{fill:#768390}.r{fill:#adbac7}.w{stroke:#adbac7}}"
 )
 _LEADING_NUMBER = re.compile(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?")
-_OURS = ("nait-store", "ours", "our ", "scan", "ingest", "scores into")
+_OURS = "nait-store"
 
 
 def picture(table: Table) -> str | None:
@@ -83,7 +85,7 @@ def _svg(title: str, bars: Sequence[Bar], unit: str) -> str:
     for number, bar in enumerate(bars):
         top = 40 + ROW_HEIGHT * number
         middle = top + BAR_HEIGHT / 2
-        kind = "o" if bar.label.lower().startswith(_OURS) else "b"
+        kind = "o" if bar.label.startswith(_OURS) else "r" if bar.reference else "b"
         parts.append(
             f'<text x="{LABEL_WIDTH - 8}" y="{top + 10}" text-anchor="end">{escape(_shortened(bar.label, 38))}</text>'
             f'<rect class="{kind}" x="{LABEL_WIDTH}" y="{top}" width="{x(bar.value) - LABEL_WIDTH:.1f}" '

@@ -40,12 +40,13 @@ _WORDY = 40  # characters
 
 @dataclass(frozen=True)
 class Bar:
-    """One row of a table, drawn: a value and the lowest and highest that were measured."""
+    """One row of a table, drawn: a value, and the lowest and highest measured; ratios are to the reference."""
 
     label: str
     value: float
     low: float
     high: float
+    reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class Report:
             rows.append([name, f"{timing.median * 1e3:,.1f}", timing.spread, *rate, against])
         cells = tuple(tuple(row) for row in rows)
         bars = tuple(
-            Bar(name, timing.median * 1e3, min(timing.seconds) * 1e3, max(timing.seconds) * 1e3)
+            Bar(name, timing.median * 1e3, min(timing.seconds) * 1e3, max(timing.seconds) * 1e3, name == reference)
             for name, timing in timings.items()
         )
         self.tables.append(Table(title, tuple(columns), cells, note, bars, "ms"))
