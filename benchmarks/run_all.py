@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--toy", action="store_true", help="seconds instead of minutes: shows that they run")
     parser.add_argument("--data", help="folder with pool.jsonl and in_domain_*.jsonl, for those that need real data")
     parser.add_argument("--model", help="folder of a causal language model, for those that need a real one")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds, instead of each benchmark's own number")
     given = parser.parse_args(argv)
     unknown = set(given.names) - set(names())
     if unknown:
@@ -46,6 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in given.names or names():
         print(f"--- {name}", flush=True)
         arguments = ["--toy"] if given.toy else []
+        arguments += ["--rounds", str(given.rounds)] if given.rounds else []
         accepted = run_one(name, ["--help"]).stdout
         for option in OUTSIDE:
             value = getattr(given, option)
