@@ -91,7 +91,9 @@ def write_version(store: Store, model: Any, name: str, number: int, card: str) -
 
 def expected(topic: str, word: int, n_profiles: int) -> set[str]:
     """References of the versions whose cards have both words."""
-    fit = [i for i in range(n_profiles) if TOPICS[i % len(TOPICS)] == topic and f"word-{i % 97}".startswith(f"word-{word}")]
+    fit = [
+        i for i in range(n_profiles) if TOPICS[i % len(TOPICS)] == topic and f"word-{i % 97}".startswith(f"word-{word}")
+    ]
     return {f"p{i:05}@{number}" for i in fit for number in range(1, VERSIONS + 1)}
 
 

@@ -2,7 +2,7 @@
 
 # Without "from __future__ import annotations": typer would look for the words below among the globals.
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,8 +10,9 @@ from nait_store.cli import history_views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store
 from nait_store.refs import COMMANDS, Kind
-from nait_store.store.facade import Store
-from nait_store.store.kept_versions import KeptVersions
+
+if TYPE_CHECKING:
+    from nait_store.store.kept_versions import KeptVersions
 
 
 def add_version_commands(app: typer.Typer, kind: Kind, example: str) -> None:
@@ -31,8 +32,9 @@ def add_version_commands(app: typer.Typer, kind: Kind, example: str) -> None:
     Version = Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help=f"{example}@3.")]
     Reason = Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)]
 
-    def versions(console: Console) -> KeptVersions:
-        return kept_versions(open_store(console), kind)
+    def versions(console: Console) -> "KeptVersions":
+        store = open_store(console)
+        return store.sets if kind is Kind.SET else store.profiles
 
     @app.command("delete", help=f"Hide a version, or a whole {noun}, until gc takes it.")
     def delete(
@@ -99,8 +101,3 @@ def add_version_commands(app: typer.Typer, kind: Kind, example: str) -> None:
         summaries = versions(console).labels(name)
         hint = console.hint(f"{COMMANDS[kind]} tag {name}@1 NAME --reason TEXT")
         console.result(summaries, history_views.labels(summaries, f"{noun} {name}", hint))
-
-
-def kept_versions(store: Store, kind: Kind) -> KeptVersions:
-    """The versions of one kind."""
-    return store.sets if kind is Kind.SET else store.profiles

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from nait_store.schemas.profile import Recipe
 
 if TYPE_CHECKING:
-    from nait_store.query.session import QuerySession
+    from nait_store.catalog.build import Catalog
 
 _SUMMARIES = """
 WITH labels AS (
@@ -24,7 +24,7 @@ labelled AS (
 )
 SELECT reference, recipe, method, center, profile_feature, feature, metric, source, background, n_samples,
     len(layers) AS n_layers, n_neurons, model, hook_point, capture_id, len(warnings) AS n_warnings, message, card,
-    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, created_at, author
+    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, epoch_us(created_at) AS written_us, author
 FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
 """
 _CHOICES = ("method", "center", "profile_feature", "feature", "metric")
@@ -84,7 +84,7 @@ class ProfileSummary:
 
 
 def list_profiles(
-    session: QuerySession,
+    catalog: Catalog,
     *,
     words: Sequence[str] = (),
     model: str | None = None,
@@ -112,10 +112,13 @@ def list_profiles(
         searching = bool(conditions)
         conditions.append("(is_latest OR labelled.version IS NOT NULL)" if searching else "is_latest")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    found = session.sql(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values or None)
-    return [_summary(row) for row in found.to_dicts()]
+    found = catalog.ask(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values)
+    return [_summary(row) for row in found]
 
 
 def _summary(row: dict[str, Any]) -> ProfileSummary:
+    written = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row.pop("written_us"))
     recipe = Recipe(name=row.pop("recipe"), **{name: row.pop(name) for name in _CHOICES})
-    return ProfileSummary(recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), **row)
+    return ProfileSummary(
+        recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
+    )

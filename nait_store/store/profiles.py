@@ -70,7 +70,7 @@ class Profiles(KeptVersions):
             Look at every version, not only at the latest of each profile and at those that have a label.
         """
         return list_profiles(
-            self._store.session,
+            self._store.catalog,
             words=text.split(),
             model=model,
             source=source,
@@ -182,7 +182,7 @@ class Profiles(KeptVersions):
 
     def list(self) -> list[ProfileSummary]:
         """Describe the latest version of every profile, from the catalog."""
-        return list_profiles(self._store.session)
+        return list_profiles(self._store.catalog)
 
     @property
     def _log(self) -> VersionLog[ProfileManifest]:
