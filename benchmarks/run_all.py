@@ -64,15 +64,22 @@ def main(argv: list[str] | None = None) -> int:
             failed.append(name)
             continue
         print(f"{(time.perf_counter() - started) / 60:.1f} minutes; {verdicts(done.stdout)}", flush=True)
-        if not given.toy:
+        kept = page.RESULTS / f"{name}.json"
+        if not given.toy and (measured(done.stdout) or not kept.exists()):
             page.RESULTS.mkdir(parents=True, exist_ok=True)
-            (page.RESULTS / f"{name}.json").write_text(done.stdout, encoding="utf-8")
+            kept.write_text(done.stdout, encoding="utf-8")
     if not given.toy:
         page.write()
         print(f"written: {page.PAGE}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def measured(report: str) -> bool:
+    """Whether a JSON report has figures: one that only says what it lacked must not replace one that had it."""
+    document = json.loads(report)
+    return bool(document["limits"]) or any(table["bars"] for table in document["tables"])
 
 
 def verdicts(report: str) -> str:

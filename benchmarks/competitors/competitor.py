@@ -58,7 +58,7 @@ class Competitor(ABC):
         """Open what was written; what a program does once before many scans."""
 
     def open_once(self, folder: Path) -> Scan:
-        """Open for one scan of what is not in the page cache; as :meth:`open`, unless another way reads disks better."""
+        """Open for one scan of what is not in the page cache; overridden where another way reads disks better."""
         return self.open(folder)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page
+from benchmarks import page, run_all
 from benchmarks.pictures import bars_of_cells, picture
 from benchmarks.report import Bar, Report, Table
 from benchmarks.timing import Timing, ratio
@@ -126,3 +126,16 @@ def test_a_table_without_timings_is_drawn_by_its_first_column_of_numbers() -> No
 def test_a_table_of_one_row_or_without_numbers_has_no_picture() -> None:
     assert picture(Table("t", ("a", "b"), (("x", "1"),))) is None
     assert picture(Table("t", ("a", "b"), (("x", "yes"), ("y", "no")))) is None
+
+
+def test_a_report_that_only_says_what_it_lacked_does_not_count_as_measured() -> None:
+    lacking = Report("Cats", toy=False)
+    lacking.table("Cats: skipped", ("why",), [["no --data given"]])
+    assert not run_all.measured(lacking.to_json())
+    assert run_all.measured(report().to_json())
+
+
+def test_an_unknown_benchmark_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_all.main(["scam"])
+    assert "no benchmark is called scam; there are compaction" in capsys.readouterr().err
