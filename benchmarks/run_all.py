@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from benchmarks import page
+from benchmarks.timing import LEAST_ROUNDS, SECONDS
 
 FOLDER = Path(__file__).resolve().parent
 OF_QUALITY = {"recipes"}
@@ -28,10 +31,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in candidates if '__name__ == "__main__"' in path.read_text(encoding="utf-8"))
 
 
-def run_one(name: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run one benchmark; its report comes back on stdout."""
+def run_one(name: str, arguments: list[str], seconds: float = math.inf) -> subprocess.CompletedProcess[str]:
+    """Run one benchmark, its tables for so long each; its report comes back on stdout."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    return subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
+    environment = {**os.environ, SECONDS: str(seconds)}
+    return subprocess.run(command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True, check=False)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,6 +46,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--data", help="folder with pool.jsonl and in_domain_*.jsonl, for those that need real data")
     parser.add_argument("--model", help="folder of a causal language model, for those that need a real one")
     parser.add_argument("--rounds", type=int, help="interleaved rounds, instead of each benchmark's own number")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=60.0,
+        help=f"begin no further round of a table after so long, once {LEAST_ROUNDS} are done (default 60)",
+    )
     given = parser.parse_args(argv)
     unknown = set(given.names) - set(names())
     if unknown:
@@ -61,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
             elif not given.toy:
                 print(f"no --{option} given (make bench {option.upper()}=…), so without what needs it", flush=True)
         started = time.perf_counter()
-        done = run_one(name, [*arguments, "--json"])
+        done = run_one(name, [*arguments, "--json"], given.seconds)
         if done.returncode != 0:
             print(done.stderr, file=sys.stderr, flush=True)
             failed.append(name)
