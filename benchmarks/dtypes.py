@@ -33,7 +33,7 @@ from nait_store.storage.location import Location
 from nait_store.store.facade import Store
 from nait_store.testing.scores import plain_projections
 
-FULL = Size(2048, 32, 11008)  # 1.4 GB as float16: what 2,048 samples of a 7B model take
+FULL = Size(1024, 32, 11008)  # 0.7 GB as float16: what 1,024 samples of a 7B model take
 TOY = Size(128, 2, 704)
 PROFILE_COUNTS = (1, 32)
 TOP_SHARE = 0.1
