@@ -75,6 +75,14 @@ def ingest(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="A copy of the model on each of these devices, which share the batches: all, or e.g. cuda:0,cuda:1.",
+            show_default=False,
+        ),
+    ] = None,
     device_map: Annotated[
         str | None,
         typer.Option(
@@ -139,6 +147,7 @@ def ingest(
         compute_dtype=compute_dtype,
         dtype=dtype,
         device=device,
+        devices=devices,
         device_map=device_map,
         max_memory=parse_pairs("--max-memory", max_memory or [], "0=20GiB,cpu=60GiB") or None,
         token_budget=_token_budget(token_budget),

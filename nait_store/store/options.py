@@ -34,6 +34,8 @@ class IngestOptions(TypedDict, total=False):
     ``float16``, ``bfloat16``, ``int8`` or ``float32``."""
     device: str
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    devices: str | Sequence[str] | None
+    """A copy of the model on each: ``all``, or ``["cuda:0", "cuda:1"]``; they share the batches."""
     device_map: str | Mapping[str, str | int] | None
     """How to spread the model: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a JSON file, or a mapping of
     module paths to devices."""
