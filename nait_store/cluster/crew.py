@@ -13,7 +13,6 @@ from nait_store.cluster.capture_worker import CaptureWorker
 from nait_store.cluster.ray_cluster import Machine, ProcessDiedError, RayCluster
 from nait_store.cluster.worker_messages import WorkerMeasurement, WorkerOrder, WorkerReport, WorkerStart
 from nait_store.errors import IncompatibleError, InvalidInputError, StorageError
-from nait_store.ingest.capture_source import Measurement
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings
 
 _REPORT_SECONDS = 1.0
@@ -344,7 +343,7 @@ class Crew:
         _require_same(message, self._first)
 
 
-def _require_same(measured: Measurement, first: Measurement) -> None:
+def _require_same(measured: WorkerMeasurement, first: WorkerMeasurement) -> None:
     for name in ("identity", "settings", "layers", "n_neurons"):
         if getattr(measured, name) != getattr(first, name):
             raise IncompatibleError(

@@ -9,9 +9,10 @@ sample is never added twice, and never lost.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from nait_store.activations.reader import SegmentReader
 from nait_store.activations.sample_keys import sample_key
@@ -25,10 +26,10 @@ from nait_store.cluster.shared_store import SharedStore
 from nait_store.cluster.worker_messages import WorkerOrder, WorkerReport, WorkerStart
 from nait_store.errors import StorageError
 from nait_store.ingest.capture_source import CaptureSource
-from nait_store.ingest.frame import IngestFrame, IngestOutset
+from nait_store.ingest.job import IngestJob, IngestOutset
 from nait_store.ingest.journal import IngestJournal
 from nait_store.ingest.requests import EstimateListener, IngestReport, IngestRequest, ignore_estimate
-from nait_store.progress import ProgressListener, ignore_progress
+from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage import layout
@@ -89,7 +90,7 @@ def ingest_on(
         return _ClusterJob(location, crew, request, progress, announce).carry_out()
 
 
-class _ClusterJob(IngestFrame):
+class _ClusterJob(IngestJob):
     def __init__(
         self,
         location: Location,
@@ -98,7 +99,8 @@ class _ClusterJob(IngestFrame):
         progress: ProgressListener,
         announce: EstimateListener,
     ) -> None:
-        super().__init__(location, crew, request, progress, announce)
+        # everything but the capture itself, which only the method that is replaced here would ask for
+        super().__init__(location, cast(CaptureSource, crew), request, progress, announce)
         self._crew = crew
         self._ledger = Ledger()
         self._returned: deque[Chunk] = deque()
@@ -116,7 +118,9 @@ class _ClusterJob(IngestFrame):
                     raise
                 self._stopping = True
                 self._wind_up(outset)
-            return self._commit(self._journal if self._segments else None, self._segments, outset)
+            return self._commit(
+                self._journal if self._segments else None, self._segments, outset.stream, outset.version
+            )
 
     def _capture_all(self, outset: IngestOutset, life: contextlib.ExitStack) -> None:
         chunks = self._chunks(outset)
@@ -147,7 +151,9 @@ class _ClusterJob(IngestFrame):
             self._show_all(outset)
 
     def _open_journal(self, outset: IngestOutset, dtype: StoredDtype, life: contextlib.ExitStack) -> None:
-        self._journal = life.enter_context(IngestJournal(self._location, self._plan(outset, dtype)))
+        self._journal = life.enter_context(
+            IngestJournal(self._location, self._plan(outset.sources, outset.wanted, dtype))
+        )
 
     def _feed(self, outset: IngestOutset, chunks: Iterator[Chunk]) -> bool:
         """Give workers what they have room for; returns whether there may be more to give."""
@@ -175,8 +181,8 @@ class _ClusterJob(IngestFrame):
 
     def _start(self, journal: IngestJournal, outset: IngestOutset) -> WorkerStart:
         folder = layout.ingest_folder(outset.wanted.name, journal.ingest_id)
-        rows = outset.expected_rows
-        share = None if rows is None else -(-rows // self._crew.shape.n_workers)
+        n_new = None if outset.n_records is None else max(1, outset.n_records - outset.stream.n_known)
+        share = None if n_new is None else -(-n_new // self._crew.shape.n_workers)
         return WorkerStart(journal.plan.dtype, share, f"{folder}/{HEARTBEAT_FILE}")
 
     def _next(self, chunks: Iterator[Chunk]) -> Chunk | None:
@@ -239,7 +245,9 @@ class _ClusterJob(IngestFrame):
         n_settled = self._ledger.settle(worker.number, [key.ljust(16, b"\0") for key in keys.tolist()])
         if not n_settled:  # nothing that is not acknowledged already
             return
-        self._acknowledge(journal, outset.wanted, record)
+        self._sets.create(outset.wanted)
+        journal.acknowledge(record)
+        self._n_flushed += record.n_rows
         self._segments.append(record)
         worker.n_unsettled -= n_settled
         worker.n_acknowledged_bytes += record.size_bytes
@@ -270,7 +278,16 @@ class _ClusterJob(IngestFrame):
         )
 
     def _show_all(self, outset: IngestOutset) -> None:
-        workers = self._crew.workers
+        workers, stream, n_records = self._crew.workers, outset.stream, outset.n_records
         n_done = self._n_flushed + sum(max(0, worker.n_unsettled) for worker in workers)
-        size_bytes = self._n_buried_bytes + sum(worker.size_bytes for worker in workers)
-        self._show(outset, n_done, size_bytes)
+        n_skipped = stream.n_known + stream.n_duplicates + len(self.rejects)
+        self._progress(
+            ProgressEvent(
+                stage="capture",
+                done=n_done,
+                total=None if n_records is None else max(n_done, n_records - n_skipped),
+                tokens=self._n_tokens,
+                bytes_done=self._n_buried_bytes + sum(worker.size_bytes for worker in workers),
+                elapsed_seconds=time.monotonic() - self._began,
+            )
+        )

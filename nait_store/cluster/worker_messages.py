@@ -9,7 +9,7 @@ from nait_store.activations.writer import RejectedSample
 from nait_store.capture.rendering import UnpreparedSample
 from nait_store.capture.usage import CaptureUsage
 from nait_store.cluster.shared_store import SharedStore
-from nait_store.ingest.capture_source import CaptureSource, Measurement
+from nait_store.ingest.capture_source import CaptureSource
 from nait_store.ingest.requests import FlushPolicy
 from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
@@ -59,7 +59,7 @@ class WorkerStart:
 
 @dataclass(frozen=True)
 class WorkerMeasurement:
-    """What one worker measures: a :class:`~nait_store.ingest.capture_source.Measurement` that can travel."""
+    """What one worker measures: what a :class:`~nait_store.ingest.capture_source.CaptureSource` says of itself."""
 
     identity: CaptureIdentity
     settings: CaptureSettings
@@ -71,7 +71,7 @@ class WorkerMeasurement:
     usage: CaptureUsage
 
     @classmethod
-    def of(cls, capture: Measurement) -> WorkerMeasurement:
+    def of(cls, capture: CaptureSource) -> WorkerMeasurement:
         """Take from a capture what can travel."""
         return cls(
             capture.identity,

@@ -49,8 +49,8 @@ class Captured(Protocol):
         """Tokens of the samples."""
 
 
-class Measurement(Protocol):
-    """What is measured, how and where; what is known without capturing anything."""
+class CaptureSource(Protocol):
+    """Measures samples; :class:`nait_store.capture.session.CaptureSession` is one."""
 
     @property
     def identity(self) -> CaptureIdentity:
@@ -77,24 +77,20 @@ class Measurement(Protocol):
         """J."""
 
     @property
-    def warnings(self) -> Sequence[str]:
-        """What the user should know; may grow while it runs."""
-
-    @property
-    def usage(self) -> CaptureUsage:
-        """How the model is run, and what it took so far."""
-
-
-class CaptureSource(Measurement, Protocol):
-    """Measures samples; :class:`nait_store.capture.session.CaptureSession` is one."""
-
-    @property
     def renderer(self) -> Preparer:
         """Its text side."""
 
     @property
+    def warnings(self) -> Sequence[str]:
+        """What the user should know; may grow while it runs."""
+
+    @property
     def unfit(self) -> Sequence[UnpreparedSample]:
         """Samples that the memory does not hold even alone, with the reason; may grow while it runs."""
+
+    @property
+    def usage(self) -> CaptureUsage:
+        """How the model is run, and what it took so far."""
 
     def capture(self, samples: Iterable[Any]) -> Iterator[Any]:
         """Yield :class:`Captured` batches, pulling samples as it goes."""

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from nait_store.activations.versions import SetVersion
+from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
+from nait_store.activations.writer import RejectedSample
 from nait_store.capture.rendering import UnpreparedSample
+from nait_store.errors import IngestInterrupted, InvalidInputError
+from nait_store.ingest.adoption import (
+    AbandonedIngest,
+    changed_sources,
+    commit_abandoned,
+    find_abandoned,
+    find_sources,
+    still_abandoned,
+)
 from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
-from nait_store.ingest.frame import IngestFrame, IngestOutset
-from nait_store.ingest.journal import IngestJournal
-from nait_store.ingest.probe import choose_dtype, hold_back
+from nait_store.ingest.coverage import coverage_of, narrower_than
+from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
+from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
+from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import (
     EstimateListener,
     IngestReport,
@@ -21,12 +34,17 @@ from nait_store.ingest.requests import (
 )
 from nait_store.ingest.sample_stream import SampleStream
 from nait_store.ingest.segment_sink import SegmentSink
-from nait_store.progress import ProgressListener, ignore_progress
-from nait_store.schemas.activation_set import SegmentRecord
-from nait_store.schemas.capture import StoredDtype
+from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.refs import Kind, check_name
+from nait_store.schemas.activation_set import IngestPlan, SegmentRecord, SetRecord, SourceFile
+from nait_store.schemas.capture import Feature, StoredDtype
+from nait_store.storage import layout
 from nait_store.storage.location import Location
+from nait_store.storage.provenance import current_provenance, new_ulid
 
 __all__ = ["CaptureSource", "IngestReport", "IngestRequest", "ingest"]
+
+T = TypeVar("T")
 
 
 def ingest(
@@ -76,11 +94,40 @@ def ingest(
     IngestInterrupted
         Ctrl-C; says which version holds what was captured.
     """
-    return _Job(location, capture, request, progress, announce).carry_out()
+    return IngestJob(location, capture, request, progress, announce).carry_out()
 
 
-class _Job(IngestFrame):
-    """An ingest whose samples are captured in this process."""
+@dataclass(frozen=True)
+class IngestOutset:
+    """What an ingest found before it captures anything.
+
+    Attributes
+    ----------
+    sources
+        Its input.
+    wanted
+        ``set.json``, as it is or will be.
+    version
+        The set's latest version, if it has one.
+    stream
+        The samples that have to be captured.
+    n_records
+        Records of the input, where that is cheap to tell.
+    """
+
+    sources: Sequence[SourceFile]
+    wanted: SetRecord
+    version: SetVersion | None
+    stream: SampleStream
+    n_records: int | None
+
+
+class IngestJob:
+    """One ingest; see :func:`ingest` for the parameters, the result and the errors.
+
+    Everything before and after the capture is the same wherever it runs; what captures elsewhere than in this process
+    derives from this class.
+    """
 
     def __init__(
         self,
@@ -90,22 +137,118 @@ class _Job(IngestFrame):
         progress: ProgressListener,
         announce: EstimateListener,
     ) -> None:
-        super().__init__(location, capture, request, progress, announce)
+        self.rejects = RejectLog()
+        self._location = location
         self._capture = capture
+        self._request = request
+        self._progress = progress
+        self._announce = announce
+        self._features = tuple(Feature(f) for f in request.features)
+        self._sets = ActivationSets(location)
+        self._warnings: list[str] = []
+        self._n_tokens = 0
+        self._began = time.monotonic()
+        self._adopted: list[AbandonedIngest] = []
+        self._n_flushed = 0
         self._sink: SegmentSink | None = None
+        self._stopping = False
+
+    def carry_out(self) -> IngestReport:
+        """Run it, once."""
+        request = self._request
+        try:
+            check_name(request.set_name, Kind.SET)
+            self._location.require_writable()
+            if not request.features or (request.limit is not None and request.limit < 1):
+                raise InvalidInputError(
+                    "an ingest needs at least one feature, and a limit of at least 1 where there is one"
+                )
+            return self._measure(self._set_out())
+        except KeyboardInterrupt:
+            raise self.stopped_at_once() from None
+        finally:
+            self.rejects.close()
+
+    def _set_out(self) -> IngestOutset:
+        name = self._request.set_name
+        sources = self._request.opened or find_sources(self._sets, name, self._request.sources)
+        wanted = self._set_record()
+        existing = self._sets.record(name)
+        if existing is not None:
+            require_same_identity(existing, wanted)
+        version = self._sets.open(name) if self._sets.numbers(name) else None
+        self._adopted, warnings = find_abandoned(
+            self._sets,
+            name,
+            features=self._features,
+            layers=self._capture.layers,
+            capture_id=wanted.capture_id,
+        )
+        self._warnings += warnings + changed_sources(self._adopted, sources)
+        stream = self._open_stream(sources, version)
+        estimate = estimate_size(self._location, self._capture, self._request, [source.uri for source in sources])
+        self._announce(estimate)
+        require_space(estimate, stream.n_set_samples, self._location.url)
+        return IngestOutset(sources, wanted, version, stream, estimate.n_records)
 
     def _measure(self, outset: IngestOutset) -> IngestReport:
-        batches = self._captured(outset)
+        """Capture what the stream yields, write it, and commit."""
+        stream, version = outset.stream, outset.version
+        batches = self._captured(stream, outset.n_records)
         with contextlib.closing(batches):
             held, self._stopping = hold_back(batches)
             if not held:
-                return self._commit(None, [], outset)
-            journal = IngestJournal(self._location, self._plan(outset, self._dtype(held, outset.version)))
+                return self._commit(None, [], stream, version)
+            journal = IngestJournal(
+                self._location, self._plan(outset.sources, outset.wanted, self._dtype(held, version))
+            )
             with contextlib.ExitStack() as life:
                 self._insist(lambda: life.enter_context(journal))
                 rest = iter(()) if self._stopping else batches
-                segments = self._write(journal, held, rest, outset)
-                return self._commit(journal, segments, outset)
+                segments = self._write(journal, outset.wanted, held, rest, stream, outset.n_records)
+                return self._commit(journal, segments, stream, version)
+
+    def stopped_at_once(self) -> IngestInterrupted:
+        """Say what the last Ctrl-C left, where nothing was committed."""
+        kept = self._n_flushed + sum(ingest.n_samples for ingest in self._adopted)
+        if not kept:
+            return IngestInterrupted(
+                "interrupted before anything was captured; the store is as it was",
+                next_step="run the same command again",
+            )
+        return IngestInterrupted(
+            f"stopped at once; {kept:,} samples are flushed and kept",
+            next_step="run the same command again: it commits what is in no version yet, and goes on from there",
+        )
+
+    def _insist(self, work: Callable[[], T]) -> T:
+        """Do what has to be done after Ctrl-C as well: the first one has it done again, the second one ends it."""
+        try:
+            return work()
+        except KeyboardInterrupt:
+            if self._stopping:
+                raise
+            self._stopping = True
+            return work()
+
+    def _set_record(self) -> SetRecord:
+        identity = self._capture.identity
+        return SetRecord(
+            name=self._request.set_name,
+            capture_id=identity.capture_id,
+            identity=identity,
+            n_neurons=self._capture.n_neurons,
+            n_model_layers=self._capture.n_model_layers,
+            provenance=current_provenance(),
+        )
+
+    def _open_stream(self, sources: Sequence[SourceFile], version: SetVersion | None) -> SampleStream:
+        layers = self._capture.layers
+        held = coverage_of(
+            self._sets, self._request.set_name, version, self._adopted, features=self._features, layers=layers
+        )
+        self._warnings += narrower_than(version, self._features, layers)
+        return SampleStream(sources, self._request, held.known, held.covers, held.describe, self.rejects)
 
     def _prepared(self, stream: SampleStream) -> Iterator[Any]:
         for samples in stream.batches():
@@ -115,14 +258,24 @@ class _Job(IngestFrame):
                 else:
                     yield item
 
-    def _captured(self, outset: IngestOutset) -> Generator[Captured, None, None]:
+    def _captured(self, stream: SampleStream, n_records: int | None) -> Generator[Captured, None, None]:
         n_done = 0
         n_unfit = len(self._capture.unfit)  # a session may have served another ingest before
-        for batch in self._capture.capture(self._prepared(outset.stream)):
+        for batch in self._capture.capture(self._prepared(stream)):
             n_done += len(batch.samples)
             self._n_tokens += batch.n_tokens
             n_unfit = self._reject_unfit(n_unfit)
-            self._show(outset, n_done, self._sink.size_bytes if self._sink else 0)
+            n_skipped = stream.n_known + stream.n_duplicates + len(self.rejects)
+            self._progress(
+                ProgressEvent(
+                    stage="capture",
+                    done=n_done,
+                    total=None if n_records is None else max(n_done, n_records - n_skipped),
+                    tokens=self._n_tokens,
+                    bytes_done=self._sink.size_bytes if self._sink else 0,
+                    elapsed_seconds=time.monotonic() - self._began,
+                )
+            )
             yield batch
         self._reject_unfit(n_unfit)
 
@@ -133,6 +286,14 @@ class _Job(IngestFrame):
             self.rejects.add_unprepared(item)
         return len(unfit)
 
+    def _known_dtype(self, version: SetVersion | None) -> StoredDtype | None:
+        """What to store as, where that does not depend on the samples: as asked for, or as the set does."""
+        if self._request.dtype is not None:
+            return StoredDtype(self._request.dtype)
+        if version is not None and version.refs:
+            return version.segment(version.refs[-1]).record.arrays[0].dtype
+        return None
+
     def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
         known = self._known_dtype(version)
         if known is not None:
@@ -142,18 +303,45 @@ class _Job(IngestFrame):
             self._warnings.append(warning)
         return dtype
 
+    def _plan(self, sources: Sequence[SourceFile], wanted: SetRecord, dtype: StoredDtype) -> IngestPlan:
+        return IngestPlan(
+            ingest_id=new_ulid(),
+            set_name=wanted.name,
+            capture_id=wanted.capture_id,
+            sources=tuple(sources),
+            features=self._features,
+            layers=tuple(self._capture.layers),
+            dtype=dtype,
+            identity=wanted.identity,
+            n_neurons=wanted.n_neurons,
+            n_model_layers=wanted.n_model_layers,
+            command=self._request.command,
+            provenance=current_provenance(),
+        )
+
     def _write(
-        self, journal: IngestJournal, held: list[Captured], batches: Iterator[Captured], outset: IngestOutset
+        self,
+        journal: IngestJournal,
+        wanted: SetRecord,
+        held: list[Captured],
+        batches: Iterator[Captured],
+        stream: SampleStream,
+        n_records: int | None,
     ) -> list[SegmentRecord]:
+        def acknowledge(record: SegmentRecord) -> None:
+            self._sets.create(wanted)
+            journal.acknowledge(record)
+            self._n_flushed += record.n_rows
+
         self._sink = sink = SegmentSink(
             self._location,
-            outset.wanted.name,
+            wanted.name,
             self._capture,
             features=self._features,
             dtype=journal.plan.dtype,
             policy=self._request.flush,
-            flushed=lambda record: self._acknowledge(journal, outset.wanted, record),
-            expected_rows=outset.expected_rows,
+            flushed=acknowledge,
+            expected_rows=None if n_records is None else max(1, n_records - stream.n_known),
         )
         writer = BackgroundWriter(sink, self._reject_stored)
         try:
@@ -172,6 +360,91 @@ class _Job(IngestFrame):
             writer.abort()
             raise
         return sink.segments
+
+    def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
+        for sample in rejected:
+            self.rejects.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason)
+
+    def _commit(
+        self,
+        journal: IngestJournal | None,
+        segments: Sequence[SegmentRecord],
+        stream: SampleStream,
+        version: SetVersion | None,
+    ) -> IngestReport:
+        if self._stopping and not segments and not self._adopted:
+            raise KeyboardInterrupt
+        report = self._insist(lambda: self._commit_once(journal, segments, stream, version))
+        if self._stopping:
+            raise self._interrupted(report)
+        return report
+
+    def _interrupted(self, report: IngestReport) -> IngestInterrupted:
+        n_held = self._sets.open(report.set_ref).n_samples
+        earlier = f" and {report.resumed_samples:,} of earlier runs" if report.resumed_samples else ""
+        return IngestInterrupted(
+            f"interrupted; {report.set_ref} holds {n_held:,} samples, with the {report.n_added:,} "
+            f"that were captured now{earlier}",
+            next_step="run the same command again: it goes on from there",
+        )
+
+    def _commit_once(
+        self,
+        journal: IngestJournal | None,
+        segments: Sequence[SegmentRecord],
+        stream: SampleStream,
+        version: SetVersion | None,
+    ) -> IngestReport:
+        name = self._request.set_name
+        adopted = still_abandoned(self._sets, name, self._adopted)
+        if not segments and not adopted and version is None:
+            self._write_rejects(None)
+            raise InvalidInputError(
+                f"none of the {stream.n_read + len(self.rejects):,} records can be used; "
+                f"the first: {self._first_reason()}",
+                next_step="see 'nait-store ingest --help' for the layouts that are detected, or name fields with --map",
+            )
+        rejects_path = self._write_rejects(journal)
+        if segments or adopted:
+            self._sets.create(self._set_record())  # a gc that died may have taken that of a set without versions
+            version = commit_abandoned(
+                self._sets,
+                name,
+                adopted,
+                segments=segments,
+                ingest_ids=[journal.ingest_id] if journal else [],
+                message=self._request.message,
+            )
+        assert version is not None
+        if journal is not None:
+            journal.finish(version.number)
+        return IngestReport(
+            set_ref=version.reference,
+            n_added=sum(record.n_rows for record in segments),
+            n_known=stream.n_known,
+            n_duplicates=stream.n_duplicates,
+            n_rejected=len(self.rejects),
+            rejected=self.rejects.first,
+            rejects_path=rejects_path,
+            n_tokens=self._n_tokens,
+            n_truncated=sum(record.n_truncated for record in segments),
+            bytes_written=sum(record.size_bytes for record in segments),
+            elapsed_seconds=time.monotonic() - self._began,
+            resumed_samples=sum(ingest.n_samples for ingest in adopted),
+            usage=self._capture.usage,
+            warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings])),
+        )
+
+    def _write_rejects(self, journal: IngestJournal | None) -> str | None:
+        if self._request.rejects_path is None and journal is None:
+            return None  # an ingest that added nothing leaves nothing in the store
+        ingest_id = journal.ingest_id if journal else ""
+        default = f"{layout.ingest_folder(self._request.set_name, ingest_id)}/{REJECTS_FILE}"
+        return self.rejects.write(self._location, default, self._request.rejects_path)
+
+    def _first_reason(self) -> str:
+        first = self.rejects.first
+        return f"{first[0].where}: {first[0].reason}" if first else "there are none"
 
 
 def _draining(held: list[Captured], batches: Iterator[Captured]) -> Iterator[Captured]:

@@ -11,7 +11,7 @@ import numpy as np
 from nait_store.activations.chunks import row_bytes
 from nait_store.capture.readers import count_records
 from nait_store.errors import StorageError
-from nait_store.ingest.capture_source import Captured, Measurement
+from nait_store.ingest.capture_source import Captured, CaptureSource
 from nait_store.ingest.requests import IngestEstimate, IngestRequest
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage.location import Location
@@ -24,7 +24,7 @@ _TEXT_BYTES = 2048  # what a sample's row in samples.parquet takes, roughly
 
 
 def estimate_size(
-    location: Location, measured: Measurement, request: IngestRequest, uris: Sequence[str]
+    location: Location, capture: CaptureSource, request: IngestRequest, uris: Sequence[str]
 ) -> IngestEstimate:
     """Say what an ingest will write, as far as can be told before it reads.
 
@@ -32,7 +32,7 @@ def estimate_size(
     ----------
     location
         The store's root.
-    measured
+    capture
         What will be measured.
     request
         What to ingest.
@@ -44,7 +44,7 @@ def estimate_size(
     if n_records is not None and request.limit is not None:
         n_records = min(n_records, request.limit)
     dtype = request.dtype or StoredDtype.FLOAT16  # where the probe has yet to decide: bfloat16 takes the same
-    sample_bytes = len(request.features) * len(measured.layers) * row_bytes(measured.n_neurons, dtype)
+    sample_bytes = len(request.features) * len(capture.layers) * row_bytes(capture.n_neurons, dtype)
     expected_bytes = None if n_records is None else n_records * (sample_bytes + _TEXT_BYTES)
     return IngestEstimate(n_records, sample_bytes, expected_bytes, location.free_bytes())
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import nait_store
 from nait_store.activations.set_version import SetVersion
+from nait_store.cli.main import main
 from nait_store.cluster.ingesting import ingest_on
 from nait_store.cluster.ray_cluster import RayCluster
 from nait_store.cluster.scoring import ensure_scores_on
@@ -344,3 +351,85 @@ class _FailAt:
     def __call__(self, n_captured: int) -> None:
         if n_captured >= self.n_captured:
             raise StorageError("the disk is full")
+
+
+# --- from outside ---------------------------------------------------------------------------------------------------
+
+
+def test_a_real_model_gives_the_numbers_of_one_process(
+    cluster: RayCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nait_store.testing.tiny_models import save_tiny_model
+
+    monkeypatch.chdir(tmp_path)
+    save_tiny_model(tmp_path / "model")
+    _pool_file(tmp_path, 60)
+    for name, options in {"there": ["--ray", "auto", "--ray-workers", "2"], "here": []}.items():
+        command = ["ingest", "pool.jsonl", "--set", "pool", "--model", "model", "--id-field", "id"]
+        assert main(["--store", name, "init"]) == 0
+        assert main(["--store", name, *command, "--compute-dtype", "float32", "--dtype", "float32", *options]) == 0
+        assert main(["--store", name, "profile", "build", "math", "--from", "pool"]) == 0
+    capsys.readouterr()
+    assert main(["--store", "there", "score", "pool", "math", "--ray", "auto", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["work"]["n_computed"] >= 1
+    there, here = nait_store.open("there"), nait_store.open("here")
+    expected = _vectors(here)
+    found = _vectors(there)
+    assert sorted(found) == sorted(expected)
+    for sample_id, vector in expected.items():
+        np.testing.assert_allclose(found[sample_id], vector, rtol=1e-4, atol=1e-6)
+    query = "SELECT sample_id, score FROM alignment('pool', 'math') ORDER BY sample_id"
+    scores = [np.array([row[1] for row in store.sql(query).fetchall()]) for store in (there, here)]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-3)
+
+
+_DRIVER = """
+import functools, os, signal, sys
+from pathlib import Path
+import nait_store
+from nait_store.cli.main import main
+from nait_store.cluster.ingesting import ingest_on
+from nait_store.cluster.ray_cluster import ray_cluster
+from nait_store.ingest.requests import FlushPolicy, IngestRequest
+from nait_store.testing.fake_capture import FakeCapture
+
+def die(event):
+    if list(Path(sys.argv[1]).glob("activations/pool/ingests/*/flushed/*.json")):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+store = nait_store.open(sys.argv[1])
+request = IngestRequest((sys.argv[2],), "pool", id_field="id", flush=FlushPolicy(rows=16))
+opener = functools.partial(FakeCapture, batch_samples=4, seconds_per_batch=0.02)
+with ray_cluster("local") as cluster:
+    ingest_on(cluster, store.location, opener, request, die, n_workers=1)
+"""
+
+
+def test_a_killed_driver_leaves_no_process_and_what_it_had_acknowledged_is_adopted(
+    store: Store, tmp_path: Path
+) -> None:
+    pytest.importorskip("ray")
+    source = _pool_file(tmp_path)
+    mark = f"NAIT_STORE_TEST_{tmp_path.name}"
+    environment = {**os.environ, mark: "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", _DRIVER, store.url, source]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    report = ingest(store.location, FakeCapture(), IngestRequest((source,), "pool", id_field="id"))
+    assert report.resumed_samples >= 16
+    assert report.resumed_samples + report.n_added == N_SAMPLES
+    _require_equal(_vectors(store), _expected())
+    deadline = time.monotonic() + 60
+    while (left := _bearing(mark)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left == []
+
+
+def _bearing(mark: str) -> list[str]:
+    """Processes that have a variable in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if mark in process.environ() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(" ".join(process.cmdline())[:200])
+    return found

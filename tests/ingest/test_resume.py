@@ -50,7 +50,7 @@ def _ingest(location: Location, *sources: str, capture: FakeCapture | None = Non
 
 def _die(location: Location, *sources: str, after_commit: bool = False, **options: Any) -> None:
     """Leave what an ingest leaves that is killed right before its commit, or right after it."""
-    name = "nait_store.ingest.journal.write_outcome" if after_commit else "nait_store.ingest.frame.commit_abandoned"
+    name = "nait_store.ingest.journal.write_outcome" if after_commit else "nait_store.ingest.job.commit_abandoned"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(name, _interrupt)
         with pytest.raises(IngestInterrupted, match="stopped at once"):
