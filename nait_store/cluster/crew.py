@@ -188,15 +188,15 @@ class Crew:
             ray.kill(worker.actor)
         self.workers.clear()
 
-    def await_first(self) -> None:
-        """Wait until one worker has loaded the model.
+    def await_ready(self, n_workers: int) -> None:
+        """Wait until so many workers have loaded the model.
 
         Raises
         ------
         NaitStoreError
             What the first one to fail says.
         """
-        while self._first is None:
+        while len(self.ready) < n_workers:
             for worker, message in self.poll():
                 if isinstance(message, ProcessDiedError):
                     self.replace(worker, message)
@@ -309,7 +309,7 @@ class Crew:
     @property
     def _measured(self) -> WorkerMeasurement:
         if self._first is None:
-            raise RuntimeError("no worker has loaded the model yet: await_first() comes first")
+            raise RuntimeError("no worker has loaded the model yet: await_ready() comes first")
         return self._first
 
     def _hire(self) -> None:

@@ -76,6 +76,22 @@ def ingest_on(
     NaitStoreError
         As there, and what a worker raises.
     """
+    with crew_for(
+        cluster, location, open_capture, request, n_workers=n_workers, gpus_per_worker=gpus_per_worker
+    ) as crew:
+        return ingest_with(crew, location, request, progress, announce)
+
+
+def crew_for(
+    cluster: RayCluster,
+    location: Location,
+    open_capture: Callable[[], CaptureSource],
+    request: IngestRequest,
+    *,
+    n_workers: int | None = None,
+    gpus_per_worker: int | None = None,
+) -> Crew:
+    """Describe the workers of one ingest; parameters and errors as of :func:`ingest_on`."""
     location.require_writable()
     shape = CrewShape.of(cluster.machines, n_workers=n_workers, gpus_per_worker=gpus_per_worker)
     order = WorkerOrder(
@@ -85,9 +101,19 @@ def ingest_on(
         features=tuple(Feature(feature) for feature in request.features),
         flush=request.flush,
     )
-    with Crew(cluster, order, shape) as crew:
-        crew.await_first()
-        return _ClusterJob(location, crew, request, progress, announce).carry_out()
+    return Crew(cluster, order, shape)
+
+
+def ingest_with(
+    crew: Crew,
+    location: Location,
+    request: IngestRequest,
+    progress: ProgressListener = ignore_progress,
+    announce: EstimateListener = ignore_estimate,
+) -> IngestReport:
+    """Ingest with a crew, within its block; it serves one ingest. It begins as soon as one worker is ready."""
+    crew.await_ready(1)
+    return _ClusterJob(location, crew, request, progress, announce).carry_out()
 
 
 class _ClusterJob(IngestJob):
