@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 import time
@@ -17,7 +16,7 @@ from nait_store.cluster.worker_messages import WorkerMeasurement, WorkerOrder, W
 from nait_store.errors import NaitStoreError
 from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
-from nait_store.ingest.probe import choose_dtype, hold_back
+from nait_store.ingest.probe import choose_dtype, draining, hold_back
 from nait_store.ingest.segment_sink import SegmentSink
 from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.capture import StoredDtype
@@ -175,7 +174,7 @@ class CaptureWorker:
         if not self._stopping.is_set():
             batches = self._capture.capture(self._prepared(samples))
             held = self._probe(batches) if probe else []
-            for batch in itertools.chain(held, batches):
+            for batch in draining(held, batches):
                 self._keep(batch)
                 if self._stopping.is_set():
                     break

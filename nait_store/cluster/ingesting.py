@@ -26,6 +26,7 @@ from nait_store.cluster.shared_store import SharedStore
 from nait_store.cluster.worker_messages import WorkerOrder, WorkerReport, WorkerStart
 from nait_store.errors import StorageError
 from nait_store.ingest.capture_source import CaptureSource
+from nait_store.ingest.captured_stream import expected_samples
 from nait_store.ingest.job import IngestJob, IngestOutset
 from nait_store.ingest.journal import IngestJournal
 from nait_store.ingest.requests import EstimateListener, IngestReport, IngestRequest, ignore_estimate
@@ -133,6 +134,7 @@ class _ClusterJob(IngestJob):
         self._journal: IngestJournal | None = None
         self._prober: CrewWorker | None = None
         self._segments: list[SegmentRecord] = []
+        self._n_tokens = 0
         self._n_buried_bytes = 0
 
     def _measure(self, outset: IngestOutset) -> IngestReport:
@@ -144,9 +146,8 @@ class _ClusterJob(IngestJob):
                     raise
                 self._stopping = True
                 self._wind_up(outset)
-            return self._commit(
-                self._journal if self._segments else None, self._segments, outset.stream, outset.version
-            )
+            journal = self._journal if self._segments else None
+            return self._commit(journal, self._segments, outset, self._n_tokens)
 
     def _capture_all(self, outset: IngestOutset, life: contextlib.ExitStack) -> None:
         chunks = self._chunks(outset)
@@ -177,9 +178,7 @@ class _ClusterJob(IngestJob):
             self._show_all(outset)
 
     def _open_journal(self, outset: IngestOutset, dtype: StoredDtype, life: contextlib.ExitStack) -> None:
-        self._journal = life.enter_context(
-            IngestJournal(self._location, self._plan(outset.sources, outset.wanted, dtype))
-        )
+        self._journal = life.enter_context(IngestJournal(self._location, self._plan(outset, dtype)))
 
     def _feed(self, outset: IngestOutset, chunks: Iterator[Chunk]) -> bool:
         """Give workers what they have room for; returns whether there may be more to give."""
@@ -207,8 +206,8 @@ class _ClusterJob(IngestJob):
 
     def _start(self, journal: IngestJournal, outset: IngestOutset) -> WorkerStart:
         folder = layout.ingest_folder(outset.wanted.name, journal.ingest_id)
-        n_new = None if outset.n_records is None else max(1, outset.n_records - outset.stream.n_known)
-        share = None if n_new is None else -(-n_new // self._crew.shape.n_workers)
+        rows = outset.expected_rows
+        share = None if rows is None else -(-rows // self._crew.shape.n_workers)
         return WorkerStart(journal.plan.dtype, share, f"{folder}/{HEARTBEAT_FILE}")
 
     def _next(self, chunks: Iterator[Chunk]) -> Chunk | None:
@@ -271,9 +270,7 @@ class _ClusterJob(IngestJob):
         n_settled = self._ledger.settle(worker.number, [key.ljust(16, b"\0") for key in keys.tolist()])
         if not n_settled:  # nothing that is not acknowledged already
             return
-        self._sets.create(outset.wanted)
-        journal.acknowledge(record)
-        self._n_flushed += record.n_rows
+        self._acknowledge(journal, outset.wanted, record)
         self._segments.append(record)
         worker.n_unsettled -= n_settled
         worker.n_acknowledged_bytes += record.size_bytes
@@ -304,16 +301,9 @@ class _ClusterJob(IngestJob):
         )
 
     def _show_all(self, outset: IngestOutset) -> None:
-        workers, stream, n_records = self._crew.workers, outset.stream, outset.n_records
+        workers = self._crew.workers
         n_done = self._n_flushed + sum(max(0, worker.n_unsettled) for worker in workers)
-        n_skipped = stream.n_known + stream.n_duplicates + len(self.rejects)
-        self._progress(
-            ProgressEvent(
-                stage="capture",
-                done=n_done,
-                total=None if n_records is None else max(n_done, n_records - n_skipped),
-                tokens=self._n_tokens,
-                bytes_done=self._n_buried_bytes + sum(worker.size_bytes for worker in workers),
-                elapsed_seconds=time.monotonic() - self._began,
-            )
-        )
+        total = expected_samples(outset.stream, self.rejects, outset.n_records, n_done)
+        n_bytes = self._n_buried_bytes + sum(worker.size_bytes for worker in workers)
+        elapsed = time.monotonic() - self._began
+        self._progress(ProgressEvent("capture", n_done, total, self._n_tokens, n_bytes, elapsed_seconds=elapsed))
