@@ -73,6 +73,11 @@ def ingest_report(report: IngestReport, console: Console) -> list[str]:
         usage = report.usage
         memory = f", peak memory {size(usage.peak_memory_bytes)}" if usage.peak_memory_bytes else ""
         lines.append(f"  {usage.layout} batches of {usage.token_budget:,} tokens on {usage.device}{memory}")
+        lines += [
+            f"  {share.device}: {count(share.n_samples, 'sample')}, {count(share.n_tokens, 'token')}"
+            + (f", peak memory {size(share.peak_memory_bytes)}" if share.peak_memory_bytes else "")
+            for share in usage.devices
+        ]
     lines += [f"  rejected {r.where}: {r.reason}" for r in report.rejected[:3]]
     if report.n_added:
         set_name = report.set_ref.partition("@")[0]
