@@ -57,6 +57,12 @@ class IngestOptions(TypedDict, total=False):
     """Read this many records at most."""
     message: str
     """Recorded with the version."""
+    ray: str | None
+    """Address of a Ray cluster whose workers capture: ``local``, ``auto``, ``host:port``, ``ray://host:port``."""
+    ray_workers: int | None
+    """Replicas of the model; one for every group of GPUs, or for every machine without, by default."""
+    ray_gpus_per_worker: int | None
+    """GPUs of each replica; 1 by default, 0 where there are none."""
 
 
 class BuildOptions(TypedDict, total=False):
