@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -29,6 +29,8 @@ _WAITING_THREADS = 4  # besides those that compute: they wait for the disk meanw
 _CHUNKS_BYTES = 320 << 20  # of all threads together, which there are no more of than that allows
 _KEPT_SHARE = 0.5  # of the local cache: larger passes leave it alone
 _REMOTE_THREADS = 16  # each waits for the network most of the time
+
+_NO_ROWS = np.empty(0, np.int64)
 
 Pairs = Sequence[tuple[SegmentReader, Sequence[ScoringTarget]]]
 
@@ -54,6 +56,7 @@ def scan(
     *,
     n_threads: int | None = None,
     kernels: Kernels | None = None,
+    rows: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Iterator[ScoredRows]:
     """Score segments range by range; every chunk is read once for all the targets of its segment.
 
@@ -69,11 +72,14 @@ def scan(
         ``NAIT_STORE_THREADS`` or every core this process may use, if omitted.
     kernels
         The arithmetic; the fastest that works here if omitted.
+    rows
+        Segment id → ascending row indices: blocks that hold none of them are neither read nor given. All if omitted.
 
     Yields
     ------
     ScoredRows
-        Segment by segment and within it feature by feature; a target's ranges ascend and leave no gap.
+        Segment by segment and within it feature by feature; a target's ranges ascend and leave no gap, but for blocks
+        that ``rows`` leaves out.
 
     Raises
     ------
@@ -84,7 +90,7 @@ def scan(
     CorruptChunkError
         A chunk is missing or truncated.
     """
-    return _scan(_passes(pairs), progress, n_threads or thread_count(), kernels)
+    return _scan(_passes(pairs, rows), progress, n_threads or thread_count(), kernels)
 
 
 def score_segments(
@@ -133,6 +139,8 @@ class _Pass:
     plan: ScoringPlan
     keep: bool
     """Whether chunks of a remote store go into the local cache."""
+    blocks: tuple[tuple[int, slice], ...]
+    """Numbers and rows of those that are read."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +214,7 @@ class _Threads:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _passes(pairs: Pairs) -> list[_Pass]:
+def _passes(pairs: Pairs, rows: Mapping[str, NDArray[np.int64]] | None) -> list[_Pass]:
     plans: dict[tuple[int, ...], ScoringPlan] = {}
     keep = _fits_cache(pairs)
     passes = []
@@ -219,8 +227,19 @@ def _passes(pairs: Pairs) -> list[_Pass]:
             key = tuple(id(target) for target in group)
             if key not in plans:  # segments of a set share it: it holds a copy of every direction
                 plans[key] = ScoringPlan.of(group)
-            passes.append(_Pass(segment, feature, plans[key], keep))
+            blocks = wanted_blocks(segment, feature, None if rows is None else rows.get(segment.segment_id, _NO_ROWS))
+            passes.append(_Pass(segment, feature, plans[key], keep, blocks))
     return passes
+
+
+def wanted_blocks(
+    segment: SegmentReader, feature: Feature, rows: NDArray[np.int64] | None
+) -> tuple[tuple[int, slice], ...]:
+    """Numbers and row ranges of the blocks that hold any of some rows, given as ascending indices; None is all rows."""
+    blocks = tuple(enumerate(segment.blocks(feature)))
+    if rows is None:
+        return blocks
+    return tuple((number, span) for number, span in blocks if np.diff(np.searchsorted(rows, (span.start, span.stop))))
 
 
 def _fits_cache(pairs: Pairs) -> bool:
@@ -252,7 +271,7 @@ def _check(segment: SegmentReader, target: ScoringTarget) -> None:
 def _scan(
     passes: Sequence[_Pass], progress: ProgressListener, n_threads: int, kernels: Kernels | None
 ) -> Iterator[ScoredRows]:
-    total = sum(work.segment.n_rows for work in passes)
+    total = sum(span.stop - span.start for work in passes for _, span in work.blocks)
     started = time.monotonic()
     done = bytes_done = 0
     if not passes:
@@ -277,7 +296,7 @@ def _ranges(passes: Iterable[_Pass], threads: _Threads) -> Iterator[_Range]:
     for work in passes:
         norms = work.segment.norms(work.feature) if work.plan.needs_norms else None  # [n, L]
         scales = work.segment.scales(work.feature)  # [n, L]
-        for block, rows in enumerate(work.segment.blocks(work.feature)):
+        for block, rows in work.blocks:
             waiting.append(threads.begin(work, block, rows, norms, scales))
             n_waiting += len(waiting[-1].layers)
             # At least one range stays behind the one that is yielded, to keep the threads busy meanwhile.
