@@ -32,7 +32,7 @@ def test_a_store_that_is_not_there_is_refused(shared: SharedStore, tmp_path: Pat
 
 
 def test_another_release_is_refused(shared: SharedStore) -> None:
-    with pytest.raises(IncompatibleError, match="runs nait-store .* the command nait-store 0 on Python 3.8"):
+    with pytest.raises(IncompatibleError, match=r"runs nait-store .* the command nait-store 0 on Python 3\.8"):
         replace(shared, release="nait-store 0 on Python 3.8").open()
 
 
