@@ -75,6 +75,14 @@ def ingest(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="A copy of the model on each of these devices, which share the batches: all, or e.g. cuda:0,cuda:1.",
+            show_default=False,
+        ),
+    ] = None,
     device_map: Annotated[
         str | None,
         typer.Option(
@@ -133,7 +141,7 @@ def ingest(
         typer.Option(
             metavar="N",
             min=1,
-            help="Replicas of the model in the cluster.",
+            help="Processes of the cluster that load the model.",
             show_default="one for every group of GPUs, or every machine",
         ),
     ] = None,
@@ -142,7 +150,7 @@ def ingest(
         typer.Option(
             metavar="N",
             min=0,
-            help="GPUs of each replica; above 1 the model is spread over them.",
+            help="GPUs of each worker; above 1 the model is spread over them, or with --devices all copied to each.",
             show_default="1, or 0 where there are none",
         ),
     ] = None,
@@ -166,6 +174,7 @@ def ingest(
         compute_dtype=compute_dtype,
         dtype=dtype,
         device=device,
+        devices=devices,
         device_map=device_map,
         max_memory=parse_pairs("--max-memory", max_memory or [], "0=20GiB,cpu=60GiB") or None,
         token_budget=_token_budget(token_budget),

@@ -344,7 +344,7 @@ def test_a_real_model_gives_the_numbers_of_one_process(
     monkeypatch.chdir(tmp_path)
     save_tiny_model(tmp_path / "model")
     _pool_file(tmp_path, 60)
-    for name, options in {"there": ["--ray", "auto", "--ray-workers", "2"], "here": []}.items():
+    for name, options in {"there": ["--ray", "auto", "--ray-workers", "1"], "here": []}.items():
         command = ["ingest", "pool.jsonl", "--set", "pool", "--model", "model", "--id-field", "id"]
         assert main(["--store", name, "init"]) == 0
         assert main(["--store", name, *command, "--compute-dtype", "float32", "--dtype", "float32", *options]) == 0
