@@ -51,7 +51,7 @@ class Size:
         return 2 * self.n * self.n_layers * self.n_neurons
 
 
-FULL = Size(1536, 32, 11008)  # 1.1 GB: what 1,536 samples of a 7B model take
+FULL = Size(1024, 32, 11008)  # 0.7 GB: what 1,024 samples of a 7B model take
 TOY = Size(256, 4, 1408)
 MEMORY_FULL = Size(1024, 4, 11008)
 MEMORY_TOY = Size(256, 2, 704)
