@@ -33,7 +33,7 @@ from nait_store.storage.location import Location
 from nait_store.store.facade import Store
 from nait_store.testing.scores import plain_projections
 
-FULL = Size(2048, 32, 11008)  # 1.4 GB as float16: what 2,048 samples of a 7B model take
+FULL = Size(1024, 32, 11008)  # 0.7 GB as float16: what 1,024 samples of a 7B model take
 TOY = Size(128, 2, 704)
 PROFILE_COUNTS = (1, 32)
 TOP_SHARE = 0.1
@@ -242,7 +242,7 @@ def speed(folder: Path, size: Size, options: Options, report: Report) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder with pool.jsonl and in_domain_*.jsonl")
     parser.add_argument("--model", type=Path, help="folder of a causal language model")
-    parser.add_argument("--limit", type=int, help="records of the pool and of each domain")
+    parser.add_argument("--limit", type=int, default=2000, help="records of the pool and of each domain (default 2000)")
     parser.add_argument("--rows", type=int, help=f"samples to time with (default {FULL.n})")
 
 

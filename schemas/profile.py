@@ -41,6 +41,15 @@ class Recipe(Record):
     feature: Feature
     metric: Metric
 
+    @property
+    def in_words(self) -> str:
+        """Its choices for people: ``default: uncentred pca of mean, candidates' mean, cosine``."""
+        centred = ("centred " if self.center else "uncentred ") if self.method is Method.PCA else ""
+        return (
+            f"{self.name}: {centred}{self.method.value} of {self.profile_feature.value}, "
+            f"candidates' {self.feature.value}, {self.metric.value}"
+        )
+
 
 class SampleSource(Record):
     """Which samples of which set version went in."""
@@ -53,6 +62,14 @@ class SampleSource(Record):
     n_samples: int = Field(ge=1)
     sample_ids_sha256: Sha256
     """Of the sorted sample ids, one a line: the input digest of a rebuild."""
+
+    @property
+    def in_words(self) -> str:
+        """The choice for people: ``64 samples of gsm8k@2 where n_tokens > 7, drawn with seed 5``."""
+        which = f" where {self.where}" if self.where else ""
+        drawn = f", drawn with seed {self.seed}" if self.limit is not None else ""
+        noun = "sample" if self.n_samples == 1 else "samples"
+        return f"{self.n_samples:,} {noun} of {self.set_name}@{self.version}{which}{drawn}"
 
 
 class LayerStatistics(Record):
@@ -93,6 +110,11 @@ class ProfileRecord(Document):
     parent: int | None = None
     """The version that was latest when this one was built."""
     provenance: Provenance
+
+    @property
+    def model(self) -> str | None:
+        """Path or hub id of the model, as given to the ingest of the in-domain samples; None where not recorded."""
+        return str(self.parameters.get("model", "")) or None
 
 
 class ProfileManifest(Document):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
 from nait_store.activations.writer import RejectedSample
-from nait_store.capture.rendering import UnpreparedSample
 from nait_store.errors import IngestInterrupted, InvalidInputError
 from nait_store.ingest.adoption import (
     AbandonedIngest,
@@ -21,9 +21,11 @@ from nait_store.ingest.adoption import (
 )
 from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
+from nait_store.ingest.captured_stream import CapturedStream
 from nait_store.ingest.coverage import coverage_of, narrower_than
+from nait_store.ingest.interruptions import interrupted, stopped_at_once
 from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
-from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
+from nait_store.ingest.probe import choose_dtype, draining, estimate_size, hold_back, require_space
 from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import (
     EstimateListener,
@@ -33,7 +35,7 @@ from nait_store.ingest.requests import (
 )
 from nait_store.ingest.sample_stream import SampleStream
 from nait_store.ingest.segment_sink import SegmentSink
-from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, check_name
 from nait_store.schemas.activation_set import IngestPlan, SegmentRecord, SetRecord, SourceFile
 from nait_store.schemas.capture import Feature, StoredDtype
@@ -93,20 +95,46 @@ def ingest(
     IngestInterrupted
         Ctrl-C; says which version holds what was captured.
     """
-    check_name(request.set_name, Kind.SET)
-    location.require_writable()
-    if not request.features or (request.limit is not None and request.limit < 1):
-        raise InvalidInputError("an ingest needs at least one feature, and a limit of at least 1 where there is one")
-    job = _Job(location, capture, request, progress, announce)
-    try:
-        return job.run()
-    except KeyboardInterrupt:
-        raise job.stopped_at_once() from None
-    finally:
-        job.rejects.close()
+    return IngestJob(location, capture, request, progress, announce).carry_out()
 
 
-class _Job:
+@dataclass(frozen=True)
+class IngestOutset:
+    """What an ingest found before it captures anything.
+
+    Attributes
+    ----------
+    sources
+        Its input.
+    wanted
+        ``set.json``, as it is or will be.
+    version
+        The set's latest version, if it has one.
+    stream
+        The samples that have to be captured.
+    n_records
+        Records of the input, where that is cheap to tell.
+    """
+
+    sources: Sequence[SourceFile]
+    wanted: SetRecord
+    version: SetVersion | None
+    stream: SampleStream
+    n_records: int | None
+
+    @property
+    def expected_rows(self) -> int | None:
+        """Samples that will probably be captured."""
+        return None if self.n_records is None else max(1, self.n_records - self.stream.n_known)
+
+
+class IngestJob:
+    """One ingest; see :func:`ingest` for the parameters, the result and the errors.
+
+    Everything before and after the capture is the same wherever it runs; what captures elsewhere than in this process
+    derives from this class.
+    """
+
     def __init__(
         self,
         location: Location,
@@ -124,14 +152,29 @@ class _Job:
         self._features = tuple(Feature(f) for f in request.features)
         self._sets = ActivationSets(location)
         self._warnings: list[str] = []
-        self._n_tokens = 0
         self._began = time.monotonic()
         self._adopted: list[AbandonedIngest] = []
         self._n_flushed = 0
         self._sink: SegmentSink | None = None
         self._stopping = False
 
-    def run(self) -> IngestReport:
+    def carry_out(self) -> IngestReport:
+        """Run it, once."""
+        request = self._request
+        try:
+            check_name(request.set_name, Kind.SET)
+            self._location.require_writable()
+            if not request.features or (request.limit is not None and request.limit < 1):
+                raise InvalidInputError(
+                    "an ingest needs at least one feature, and a limit of at least 1 where there is one"
+                )
+            return self._measure(self._set_out())
+        except KeyboardInterrupt:
+            raise self.stopped_at_once() from None
+        finally:
+            self.rejects.close()
+
+    def _set_out(self) -> IngestOutset:
         name = self._request.set_name
         sources = self._request.opened or find_sources(self._sets, name, self._request.sources)
         wanted = self._set_record()
@@ -151,30 +194,39 @@ class _Job:
         estimate = estimate_size(self._location, self._capture, self._request, [source.uri for source in sources])
         self._announce(estimate)
         require_space(estimate, stream.n_set_samples, self._location.url)
-        batches = self._captured(stream, estimate.n_records)
-        with contextlib.closing(batches):
-            held, self._stopping = hold_back(batches)
+        return IngestOutset(sources, wanted, version, stream, estimate.n_records)
+
+    def _measure(self, outset: IngestOutset) -> IngestReport:
+        """Capture what the stream yields, write it, and commit."""
+        captured = CapturedStream(
+            self._capture,
+            outset.stream,
+            self.rejects,
+            n_records=outset.n_records,
+            progress=self._progress,
+            n_written_bytes=lambda: self._sink.size_bytes if self._sink else 0,
+            began=self._began,
+        )
+        with captured:
+            held, ended_early = hold_back(iter(captured))
+            if ended_early:
+                self._stop(captured)
             if not held:
-                return self._commit(None, [], stream, version)
-            journal = IngestJournal(self._location, self._plan(sources, wanted, self._dtype(held, version)))
+                return self._commit(None, [], outset, captured.n_tokens)
+            journal = IngestJournal(self._location, self._plan(outset, self._dtype(held, outset.version)))
             with contextlib.ExitStack() as life:
                 self._insist(lambda: life.enter_context(journal))
-                rest = iter(()) if self._stopping else batches
-                segments = self._write(journal, wanted, held, rest, stream, estimate.n_records)
-                return self._commit(journal, segments, stream, version)
+                segments = self._write(journal, outset, held, captured)
+                return self._commit(journal, segments, outset, captured.n_tokens)
 
     def stopped_at_once(self) -> IngestInterrupted:
         """Say what the last Ctrl-C left, where nothing was committed."""
-        kept = self._n_flushed + sum(ingest.n_samples for ingest in self._adopted)
-        if not kept:
-            return IngestInterrupted(
-                "interrupted before anything was captured; the store is as it was",
-                next_step="run the same command again",
-            )
-        return IngestInterrupted(
-            f"stopped at once; {kept:,} samples are flushed and kept",
-            next_step="run the same command again: it commits what is in no version yet, and goes on from there",
-        )
+        return stopped_at_once(self._n_flushed + sum(ingest.n_samples for ingest in self._adopted))
+
+    def _stop(self, captured: CapturedStream) -> None:
+        """Note the first Ctrl-C: what is captured is written and committed, and nothing more is read."""
+        self._stopping = True
+        captured.stop_reading()
 
     def _insist(self, work: Callable[[], T]) -> T:
         """Do what has to be done after Ctrl-C as well: the first one has it done again, the second one ends it."""
@@ -205,58 +257,30 @@ class _Job:
         self._warnings += narrower_than(version, self._features, layers)
         return SampleStream(sources, self._request, held.known, held.covers, held.describe, self.rejects)
 
-    def _prepared(self, stream: SampleStream) -> Iterator[Any]:
-        for samples in stream.batches():
-            for item in self._capture.renderer.prepare(samples):
-                if isinstance(item, UnpreparedSample):
-                    self.rejects.add_unprepared(item)
-                else:
-                    yield item
-
-    def _captured(self, stream: SampleStream, n_records: int | None) -> Generator[Captured, None, None]:
-        n_done = 0
-        n_unfit = len(self._capture.unfit)  # a session may have served another ingest before
-        for batch in self._capture.capture(self._prepared(stream)):
-            n_done += len(batch.samples)
-            self._n_tokens += batch.n_tokens
-            n_unfit = self._reject_unfit(n_unfit)
-            n_skipped = stream.n_known + stream.n_duplicates + len(self.rejects)
-            self._progress(
-                ProgressEvent(
-                    stage="capture",
-                    done=n_done,
-                    total=None if n_records is None else max(n_done, n_records - n_skipped),
-                    tokens=self._n_tokens,
-                    bytes_done=self._sink.size_bytes if self._sink else 0,
-                    elapsed_seconds=time.monotonic() - self._began,
-                )
-            )
-            yield batch
-        self._reject_unfit(n_unfit)
-
-    def _reject_unfit(self, n_known: int) -> int:
-        """Reject what the memory did not hold, beyond the first ``n_known``; returns how many there are now."""
-        unfit = self._capture.unfit
-        for item in unfit[n_known:]:
-            self.rejects.add_unprepared(item)
-        return len(unfit)
-
-    def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
+    def _known_dtype(self, version: SetVersion | None) -> StoredDtype | None:
+        """What to store as, where that does not depend on the samples: as asked for, or as the set does."""
         if self._request.dtype is not None:
             return StoredDtype(self._request.dtype)
         if version is not None and version.refs:
             return version.segment(version.refs[-1]).record.arrays[0].dtype
+        return None
+
+    def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
+        known = self._known_dtype(version)
+        if known is not None:
+            return known
         dtype, warning = choose_dtype(held, self._features)
         if warning is not None:
             self._warnings.append(warning)
         return dtype
 
-    def _plan(self, sources: Sequence[SourceFile], wanted: SetRecord, dtype: StoredDtype) -> IngestPlan:
+    def _plan(self, outset: IngestOutset, dtype: StoredDtype) -> IngestPlan:
+        wanted = outset.wanted
         return IngestPlan(
             ingest_id=new_ulid(),
             set_name=wanted.name,
             capture_id=wanted.capture_id,
-            sources=tuple(sources),
+            sources=tuple(outset.sources),
             features=self._features,
             layers=tuple(self._capture.layers),
             dtype=dtype,
@@ -267,39 +291,34 @@ class _Job:
             provenance=current_provenance(),
         )
 
-    def _write(
-        self,
-        journal: IngestJournal,
-        wanted: SetRecord,
-        held: list[Captured],
-        batches: Iterator[Captured],
-        stream: SampleStream,
-        n_records: int | None,
-    ) -> list[SegmentRecord]:
-        def acknowledge(record: SegmentRecord) -> None:
-            self._sets.create(wanted)
-            journal.acknowledge(record)
-            self._n_flushed += record.n_rows
+    def _acknowledge(self, journal: IngestJournal, wanted: SetRecord, record: SegmentRecord) -> None:
+        """Record a flushed segment: from here on its samples are never lost."""
+        self._sets.create(wanted)
+        journal.acknowledge(record)
+        self._n_flushed += record.n_rows
 
+    def _write(
+        self, journal: IngestJournal, outset: IngestOutset, held: list[Captured], captured: CapturedStream
+    ) -> list[SegmentRecord]:
         self._sink = sink = SegmentSink(
             self._location,
-            wanted.name,
+            outset.wanted.name,
             self._capture,
             features=self._features,
             dtype=journal.plan.dtype,
             policy=self._request.flush,
-            flushed=acknowledge,
-            expected_rows=None if n_records is None else max(1, n_records - stream.n_known),
+            flushed=lambda record: self._acknowledge(journal, outset.wanted, record),
+            expected_rows=outset.expected_rows,
         )
         writer = BackgroundWriter(sink, self._reject_stored)
         try:
             try:
-                for batch in _draining(held, batches):
+                for batch in draining(held, () if self._stopping else captured):
                     writer.put(batch)
             except KeyboardInterrupt:
                 if self._stopping:
                     raise
-                self._stopping = True
+                self._stop(captured)
             self._insist(writer.finish)
         except KeyboardInterrupt:
             writer.abandon()
@@ -314,42 +333,25 @@ class _Job:
             self.rejects.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason)
 
     def _commit(
-        self,
-        journal: IngestJournal | None,
-        segments: Sequence[SegmentRecord],
-        stream: SampleStream,
-        version: SetVersion | None,
+        self, journal: IngestJournal | None, segments: Sequence[SegmentRecord], outset: IngestOutset, n_tokens: int
     ) -> IngestReport:
         if self._stopping and not segments and not self._adopted:
             raise KeyboardInterrupt
-        report = self._insist(lambda: self._commit_once(journal, segments, stream, version))
+        report = self._insist(lambda: self._commit_once(journal, segments, outset, n_tokens))
         if self._stopping:
-            raise self._interrupted(report)
+            raise interrupted(self._sets.open(report.set_ref).n_samples, report)
         return report
 
-    def _interrupted(self, report: IngestReport) -> IngestInterrupted:
-        n_held = self._sets.open(report.set_ref).n_samples
-        earlier = f" and {report.resumed_samples:,} of earlier runs" if report.resumed_samples else ""
-        return IngestInterrupted(
-            f"interrupted; {report.set_ref} holds {n_held:,} samples, with the {report.n_added:,} "
-            f"that were captured now{earlier}",
-            next_step="run the same command again: it goes on from there",
-        )
-
     def _commit_once(
-        self,
-        journal: IngestJournal | None,
-        segments: Sequence[SegmentRecord],
-        stream: SampleStream,
-        version: SetVersion | None,
+        self, journal: IngestJournal | None, segments: Sequence[SegmentRecord], outset: IngestOutset, n_tokens: int
     ) -> IngestReport:
-        name = self._request.set_name
+        name, stream, version = self._request.set_name, outset.stream, outset.version
         adopted = still_abandoned(self._sets, name, self._adopted)
         if not segments and not adopted and version is None:
             self._write_rejects(None)
             raise InvalidInputError(
                 f"none of the {stream.n_read + len(self.rejects):,} records can be used; "
-                f"the first: {self._first_reason()}",
+                f"the first: {self.rejects.first_reason}",
                 next_step="see 'nait-store ingest --help' for the layouts that are detected, or name fields with --map",
             )
         rejects_path = self._write_rejects(journal)
@@ -374,7 +376,7 @@ class _Job:
             n_rejected=len(self.rejects),
             rejected=self.rejects.first,
             rejects_path=rejects_path,
-            n_tokens=self._n_tokens,
+            n_tokens=n_tokens,
             n_truncated=sum(record.n_truncated for record in segments),
             bytes_written=sum(record.size_bytes for record in segments),
             elapsed_seconds=time.monotonic() - self._began,
@@ -389,15 +391,3 @@ class _Job:
         ingest_id = journal.ingest_id if journal else ""
         default = f"{layout.ingest_folder(self._request.set_name, ingest_id)}/{REJECTS_FILE}"
         return self.rejects.write(self._location, default, self._request.rejects_path)
-
-    def _first_reason(self) -> str:
-        first = self.rejects.first
-        return f"{first[0].where}: {first[0].reason}" if first else "there are none"
-
-
-def _draining(held: list[Captured], batches: Iterator[Captured]) -> Iterator[Captured]:
-    """Yield the held batches, letting go of each, then the others."""
-    held.reverse()
-    while held:
-        yield held.pop()
-    yield from batches

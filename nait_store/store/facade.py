@@ -16,6 +16,8 @@ from nait_store.storage.provenance import new_ulid, now
 from nait_store.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from nait_store.catalog.build import Catalog
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
     from nait_store.store.attached_file import AttachReport
-    from nait_store.store.inventory import Profiles
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
+    from nait_store.store.profiles import Profiles
     from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
 
@@ -107,7 +109,7 @@ class Store(Upkeep):
     @cached_property
     def profiles(self) -> Profiles:
         """Its profiles."""
-        from nait_store.store.inventory import Profiles
+        from nait_store.store.profiles import Profiles
 
         return Profiles(self)
 
@@ -177,7 +179,7 @@ class Store(Upkeep):
         announce
             Called with the expected size once it is known, before anything is captured.
         **options
-            See :class:`~nait_store.store.options.IngestOptions`.
+            See :class:`~nait_store.store.options.IngestOptions`; with ``ray`` the workers of a cluster do the work.
 
         Returns
         -------
@@ -204,6 +206,10 @@ class Store(Upkeep):
         request = plan_request(
             sources, set, features, options, find=lambda named: find_sources(self.sets.versions, set, named)
         )
+        if options.get("ray") is not None:
+            from nait_store.store.on_cluster import ingest_on_cluster
+
+            return ingest_on_cluster(self, model, request, options, capture, announce or ignore_estimate)
         session = capture or open_capture(model, request, options)
         return ingest(self.location, session, request, self.progress, announce or ignore_estimate)
 
@@ -281,8 +287,24 @@ class Store(Upkeep):
         """
         return self.session.explain(query, params, tables=tables)
 
-    def score(self, set: str, *profiles: str, force: bool = False) -> tuple[ScoreWork, list[str]]:  # noqa: A002
+    def score(
+        self,
+        set: str,  # noqa: A002
+        *profiles: str,
+        force: bool = False,
+        ray: str | None = None,
+    ) -> tuple[ScoreWork, list[str]]:
         """Compute and keep the scores of a set under profiles, in one pass over the arrays.
+
+        Parameters
+        ----------
+        set, profiles
+            ``pool`` or ``pool@3``; ``math``, ``code@2`` …
+        force
+            Whether to silence compatibility warnings.
+        ray
+            Address of a Ray cluster that does it, see :func:`nait_store.cluster.ray_cluster.ray_cluster`; this
+            process does if omitted.
 
         Returns
         -------
@@ -297,8 +319,54 @@ class Store(Upkeep):
         version = self.sets.open(set)
         opened = [self.profiles.open(profile) for profile in profiles]
         warnings = [text for profile in opened for text in require_compatible(profile, version, force=force)]
-        work = ensure_scores(self.location, version, [p.target() for p in opened], self.progress)
+        targets = [p.target() for p in opened]
+        if ray is None:
+            work = ensure_scores(self.location, version, targets, self.progress)
+        else:
+            from nait_store.store.on_cluster import score_on_cluster
+
+            work = score_on_cluster(self, ray, version, targets)
         return work, list(dict.fromkeys(warnings))
+
+    def score_samples(
+        self,
+        set: str,  # noqa: A002
+        *profiles: str,
+        where: str,
+        force: bool = False,
+    ) -> tuple[pa.Table, list[str]]:
+        """Score the samples of a set for which a condition holds.
+
+        Where scores are stored they are read; of other segments only the chunks that hold these samples are, and
+        their scores are stored only if those are all chunks.
+
+        Parameters
+        ----------
+        set, profiles, force
+            As for :meth:`score`.
+        where
+            Boolean SQL expression over the columns of ``samples(set)``.
+
+        Returns
+        -------
+        scores
+            ``sample_id``, and a column of float64 named after each profile's reference; in the order of storage.
+        warnings
+            About the profiles' fit to the set.
+
+        Raises
+        ------
+        InvalidInputError, NotFoundError
+            A condition that is none; unknown names.
+        """
+        from nait_store.query.rows import score_samples
+        from nait_store.registry.compatibility import require_compatible
+
+        version = self.sets.open(set)
+        opened = {p.reference: p for p in map(self.profiles.open, profiles)}
+        warnings = [text for p in opened.values() for text in require_compatible(p, version, force=force)]
+        table = score_samples(self.session, version, list(opened.values()), where)
+        return table, list(dict.fromkeys(warnings))
 
     def select(
         self,

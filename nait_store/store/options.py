@@ -34,6 +34,8 @@ class IngestOptions(TypedDict, total=False):
     ``float16``, ``bfloat16``, ``int8`` or ``float32``."""
     device: str
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    devices: str | Sequence[str] | None
+    """A copy of the model on each: ``all``, or ``["cuda:0", "cuda:1"]``; they share the batches."""
     device_map: str | Mapping[str, str | int] | None
     """How to spread the model: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a JSON file, or a mapping of
     module paths to devices."""
@@ -55,10 +57,17 @@ class IngestOptions(TypedDict, total=False):
     """Read this many records at most."""
     message: str
     """Recorded with the version."""
+    ray: str | None
+    """Address of a Ray cluster whose workers capture: ``local``, ``auto``, ``host:port``, ``ray://host:port``."""
+    ray_workers: int | None
+    """Processes of the cluster that load the model; by default one for every group of GPUs, or for every machine."""
+    ray_gpus_per_worker: int | None
+    """GPUs of each of them; 1 by default, 0 where there are none. Above 1 the model is spread over them, or with
+    ``devices`` copied to each."""
 
 
 class BuildOptions(TypedDict, total=False):
-    """Options of :meth:`nait_store.store.inventory.Profiles.build`; what is not given comes from the recipe."""
+    """Options of :meth:`nait_store.store.profiles.Profiles.build`; what is not given comes from the recipe."""
 
     against: str | None
     """Background set of the contrastive method."""
