@@ -30,7 +30,7 @@ MUST = 1.3
 _BYTES = 6 << 30
 _SCORED = {"n_layers": 16, "n_neurons": 4096}
 _N_SEGMENTS, _SEGMENT_ROWS = 16, 1024
-_INGEST_ROUNDS = 5  # each loads the model in two new processes first
+_INGEST_ROUNDS = 3  # each loads the model in two new processes first
 
 
 def main(argv: list[str] | None = None) -> None:
