@@ -72,26 +72,14 @@ def two_cores() -> Iterator[None]:
 @contextlib.contextmanager
 def started(report: Report) -> Iterator[Any]:
     """A cluster of two CPUs."""
-    import ray
-
     from nait_store.cluster.ray_cluster import ray_cluster
+    from nait_store.testing.small_cluster import small_cluster
 
     began = time.perf_counter()
-    ray.init(
-        address="local",
-        num_cpus=N_WORKERS,
-        object_store_memory=256 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    seconds = time.perf_counter() - began
-    report.table("Starting a cluster", ["seconds"], [[f"{seconds:.1f}"]], "In none of the times below.")
-    try:
-        with ray_cluster("auto") as cluster:
-            yield cluster
-    finally:
-        ray.shutdown()
+    with small_cluster(N_WORKERS), ray_cluster("auto") as cluster:
+        seconds = time.perf_counter() - began
+        report.table("Starting a cluster", ["seconds"], [[f"{seconds:.1f}"]], "In none of the times below.")
+        yield cluster
 
 
 def _time_score(options: Options, report: Report, folder: Path, cluster: Any) -> None:
