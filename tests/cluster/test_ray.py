@@ -372,6 +372,7 @@ from nait_store.cluster.ingesting import ingest_on
 from nait_store.cluster.ray_cluster import ray_cluster
 from nait_store.ingest.requests import FlushPolicy, IngestRequest
 from nait_store.testing.fake_capture import FakeCapture
+from nait_store.testing.small_cluster import patience
 
 def die(event):
     if list(Path(sys.argv[1]).glob("activations/pool/ingests/*/flushed/*.json")):
@@ -380,7 +381,7 @@ def die(event):
 store = nait_store.open(sys.argv[1])
 request = IngestRequest((sys.argv[2],), "pool", id_field="id", flush=FlushPolicy(rows=16))
 opener = functools.partial(FakeCapture, batch_samples=4, seconds_per_batch=0.02)
-with ray_cluster("local") as cluster:
+with patience(), ray_cluster("local") as cluster:
     ingest_on(cluster, store.location, opener, request, die, n_workers=1)
 """
 
