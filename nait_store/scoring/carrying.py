@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError
 from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.scores import KERNEL_REVISION, ScoreKey, SidecarRecord
-from nait_store.scoring.scan import SegmentScores
+from nait_store.scoring.layer_plans import SegmentScores
 from nait_store.scoring.sidecar_files import SidecarWriter, open_sidecar, read_sidecar_record
 from nait_store.scoring.sidecar_listing import read_records
 from nait_store.storage import layout

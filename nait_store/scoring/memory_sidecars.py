@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from nait_store.errors import NotFoundError
 from nait_store.schemas.scores import scores_schema
-from nait_store.scoring.scan import SegmentScores
+from nait_store.scoring.layer_plans import SegmentScores
 
 DEFAULT_PROJECTIONS_BYTES = 1 << 30
 _PROJECTION_BYTES = np.dtype(np.float32).itemsize

@@ -16,8 +16,8 @@ from nait_store.activations.reader import SegmentReader
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.capture import Feature
-from nait_store.schemas.profile import Metric
-from nait_store.scoring.kernels import Kernels, default_kernels, padded
+from nait_store.scoring.kernels import Kernels, default_kernels
+from nait_store.scoring.layer_plans import LayerPlan, ScoringPlan, SegmentScores
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.object_cache import object_cache
 
@@ -27,22 +27,6 @@ _KEPT_SHARE = 0.5  # of the local cache: larger passes leave it alone
 _REMOTE_THREADS = 16  # each waits for the network most of the time; that many chunks are in memory at most
 
 Pairs = Sequence[tuple[SegmentReader, Sequence[ScoringTarget]]]
-
-
-@dataclass(frozen=True)
-class SegmentScores:
-    """Scores of a range of a segment's rows under one target.
-
-    Attributes
-    ----------
-    scores
-        [n] float64.
-    projections
-        [n, L] float32, the L terms of each score in the order of the target's layers.
-    """
-
-    scores: NDArray[np.float64]
-    projections: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -139,48 +123,12 @@ def thread_count(*, remote: bool = False) -> int:
 
 
 @dataclass(frozen=True)
-class _Column:
-    """One target's term of one layer."""
-
-    target: int
-    position: int
-    """Of the layer within the target."""
-    cosine: bool
-    offset: int | None
-    """Row of the layer's offsets."""
-    offset_projection: float
-    """o·v."""
-
-
-@dataclass(frozen=True)
-class _LayerPlan:
-    """Everything a layer's chunks meet."""
-
-    layer: int
-    vectors: NDArray[np.float32]
-    """[≥ P, J], padded."""
-    offsets: NDArray[np.float32]
-    """[Q, J], each distinct offset of a cosine target once."""
-    columns: tuple[_Column, ...]
-
-
-@dataclass(frozen=True)
-class _Plan:
-    targets: tuple[ScoringTarget, ...]
-    layers: tuple[_LayerPlan, ...]
-
-    @property
-    def needs_norms(self) -> bool:
-        return any(c.cosine and c.offset is None for layer in self.layers for c in layer.columns)
-
-
-@dataclass(frozen=True)
 class _Pass:
     """All the targets of one segment that read the same feature."""
 
     segment: SegmentReader
     feature: Feature
-    plan: _Plan
+    plan: ScoringPlan
     keep: bool
     """Whether chunks of a remote store go into the local cache."""
 
@@ -198,7 +146,7 @@ class _Range:
 
 
 def _passes(pairs: Pairs) -> list[_Pass]:
-    plans: dict[tuple[int, ...], _Plan] = {}
+    plans: dict[tuple[int, ...], ScoringPlan] = {}
     keep = _fits_cache(pairs)
     passes = []
     for segment, targets in pairs:
@@ -209,7 +157,7 @@ def _passes(pairs: Pairs) -> list[_Pass]:
         for feature, group in by_feature.items():
             key = tuple(id(target) for target in group)
             if key not in plans:  # segments of a set share it: it holds a copy of every direction
-                plans[key] = _plan(group)
+                plans[key] = ScoringPlan.of(group)
             passes.append(_Pass(segment, feature, plans[key], keep))
     return passes
 
@@ -240,33 +188,6 @@ def _check(segment: SegmentReader, target: ScoringTarget) -> None:
         )
 
 
-def _plan(targets: Sequence[ScoringTarget]) -> _Plan:
-    layers = []
-    for layer in sorted({layer for target in targets for layer in target.layers}):
-        vectors: list[NDArray[np.float32]] = []
-        offsets: dict[bytes, int] = {}
-        distinct: list[NDArray[np.float32]] = []
-        columns = []
-        for t, target in enumerate(targets):
-            if layer not in target.layers:
-                continue
-            position = target.layers.index(layer)
-            direction = target.directions[position]
-            index, offset_projection = None, 0.0
-            if target.offset is not None:
-                offset = target.offset[position]
-                offset_projection = float(offset.astype(np.float64) @ direction.astype(np.float64))
-                if target.metric == Metric.COSINE:
-                    index = offsets.setdefault(offset.tobytes(), len(offsets))
-                    if index == len(distinct):
-                        distinct.append(offset)
-            vectors.append(direction)
-            columns.append(_Column(t, position, target.metric == Metric.COSINE, index, offset_projection))
-        stacked = np.stack(distinct) if distinct else np.empty((0, targets[0].n_neurons), np.float32)
-        layers.append(_LayerPlan(layer, padded(np.stack(vectors)), stacked, tuple(columns)))
-    return _Plan(tuple(targets), tuple(layers))
-
-
 def _scan(
     passes: Sequence[_Pass], progress: ProgressListener, n_threads: int, kernels: Kernels | None
 ) -> Iterator[ScoredRows]:
@@ -281,9 +202,7 @@ def _scan(
             bytes_done += sum(layer.result() for layer in ready.layers)
             done += ready.rows.stop - ready.rows.start
             for target, projections in zip(ready.work.plan.targets, ready.projections, strict=True):
-                with np.errstate(over="ignore"):  # beyond float32: infinite in the column of single terms only
-                    scores = SegmentScores(projections.sum(axis=1), projections.astype(np.float32))
-                yield ScoredRows(ready.work.segment, target, ready.rows, scores)
+                yield ScoredRows(ready.work.segment, target, ready.rows, SegmentScores.of_terms(projections))
             elapsed = time.monotonic() - started
             progress(ProgressEvent("score", done, total, bytes_done=bytes_done, elapsed_seconds=elapsed))
     finally:
@@ -298,8 +217,7 @@ def _ranges(passes: Iterable[_Pass], pool: ThreadPoolExecutor, n_ahead: int, ker
         norms = work.segment.norms(work.feature) if work.plan.needs_norms else None  # [n, L]
         scales = work.segment.scales(work.feature)  # [n, L]
         for block, rows in enumerate(work.segment.blocks(work.feature)):
-            n_rows = rows.stop - rows.start
-            projections = [np.empty((n_rows, len(target.layers))) for target in work.plan.targets]
+            projections = work.plan.empty_terms(rows.stop - rows.start)
             layers = [
                 pool.submit(_score_chunk, work, plan, block, rows, norms, scales, projections, kernels)
                 for plan in work.plan.layers
@@ -315,7 +233,7 @@ def _ranges(passes: Iterable[_Pass], pool: ThreadPoolExecutor, n_ahead: int, ker
 
 def _score_chunk(
     work: _Pass,
-    plan: _LayerPlan,
+    plan: LayerPlan,
     block: int,
     rows: slice,
     norms: NDArray[np.float32] | None,
@@ -326,17 +244,11 @@ def _score_chunk(
     """Compute one layer's terms of one block of rows; returns the bytes read."""
     chunk = work.segment.chunk(work.feature, plan.layer, block, keep=work.keep)  # [rows, J]
     index = work.segment.layers.index(plan.layer)
-    factors = None if scales is None else scales[rows, index]
-    dots = kernels.project(chunk, plan.vectors, factors)
-    lengths: list[NDArray[np.float64]] = []  # ‖A − o‖ of every distinct offset o, then ‖A‖
-    if len(plan.offsets):
-        lengths.extend(np.sqrt(kernels.squared_distances(chunk, plan.offsets, factors)).T)
-    if norms is not None:
-        lengths.append(norms[rows, index].astype(np.float64))
-    for p, column in enumerate(plan.columns):
-        terms = dots[:, p] - column.offset_projection
-        if column.cosine:
-            length = lengths[-1 if column.offset is None else column.offset]
-            terms = np.divide(terms, length, out=np.zeros_like(terms), where=length > 0)
-        projections[column.target][:, column.position] = terms
+    plan.score(
+        chunk,
+        None if norms is None else norms[rows, index],
+        None if scales is None else scales[rows, index],
+        projections,
+        kernels,
+    )
     return int(chunk.nbytes)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.scores import ScoreKey, SidecarRecord, scores_schema
-from nait_store.scoring.scan import SegmentScores
+from nait_store.scoring.layer_plans import SegmentScores
 from nait_store.storage import layout
 from nait_store.storage.digests import HashedFile, sha256_bytes
 from nait_store.storage.location import Location

@@ -15,8 +15,8 @@ import pyarrow as pa
 from nait_store.activations.reader import SegmentReader
 from nait_store.errors import CorruptChunkError, NotFoundError, ReadOnlyError
 from nait_store.schemas.scores import ScoreKey, scores_schema
+from nait_store.scoring.layer_plans import SegmentScores
 from nait_store.scoring.memory_sidecars import MemorySidecars, MemoryWriter
-from nait_store.scoring.scan import SegmentScores
 from nait_store.scoring.sidecar_files import SidecarWriter, delete_sidecar, open_sidecar
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout

@@ -16,7 +16,7 @@ from nait_store.schemas.profile import Metric
 from nait_store.scoring import sidecar_files
 from nait_store.scoring.carrying import CarriedRows, carry_over, sidecar_records
 from nait_store.scoring.completion import ensure_scores
-from nait_store.scoring.scan import SegmentScores
+from nait_store.scoring.layer_plans import SegmentScores
 from nait_store.scoring.sidecar_files import delete_sidecar
 from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.targets import ScoringTarget

@@ -10,8 +10,8 @@ import pytest
 from nait_store.activations.set_version import SetVersion
 from nait_store.errors import NotFoundError
 from nait_store.scoring.completion import ensure_scores, read_scores
+from nait_store.scoring.layer_plans import SegmentScores
 from nait_store.scoring.memory_sidecars import MemorySidecars
-from nait_store.scoring.scan import SegmentScores
 from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.storage.location import Location
 from nait_store.testing.scores import plain_projections, random_target

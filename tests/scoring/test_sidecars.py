@@ -18,7 +18,7 @@ from nait_store.schemas.profile import Metric
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
 from nait_store.scoring import completion, sidecar_files
 from nait_store.scoring.completion import ensure_scores, read_scores
-from nait_store.scoring.scan import SegmentScores
+from nait_store.scoring.layer_plans import SegmentScores
 from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location

@@ -18,7 +18,7 @@ from nait_store.errors import InvalidInputError, NotFoundError, ReadOnlyError
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.scores import SidecarRecord
 from nait_store.scoring.completion import ensure_scores
-from nait_store.scoring.scan import SegmentScores
+from nait_store.scoring.layer_plans import SegmentScores
 from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.storage import layout
 from nait_store.storage.provenance import now

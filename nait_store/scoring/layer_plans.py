@@ -1,0 +1,166 @@
+"""The arithmetic of a score, chunk by chunk: what each layer's stored values meet, whoever brings them.
+
+A scan brings chunks that were read, an ingest those that it is about to write: the same numbers give the same scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nait_store.schemas.profile import Metric
+from nait_store.scoring.kernels import Kernels, padded
+from nait_store.scoring.targets import ScoringTarget
+
+
+@dataclass(frozen=True)
+class SegmentScores:
+    """Scores of a range of a segment's rows under one target.
+
+    Attributes
+    ----------
+    scores
+        [n] float64.
+    projections
+        [n, L] float32, the L terms of each score in the order of the target's layers.
+    """
+
+    scores: NDArray[np.float64]
+    projections: NDArray[np.float32]
+
+    @classmethod
+    def of_terms(cls, terms: NDArray[np.float64]) -> SegmentScores:
+        """From the L terms of each row's score, [n, L]."""
+        with np.errstate(over="ignore"):  # beyond float32: infinite in the column of single terms only
+            return cls(terms.sum(axis=1), terms.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class _Column:
+    """One target's term of one layer."""
+
+    target: int
+    position: int
+    """Of the layer within the target."""
+    cosine: bool
+    offset: int | None
+    """Row of the layer's offsets."""
+    offset_projection: float
+    """o·v."""
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """Everything a layer's chunks meet.
+
+    Attributes
+    ----------
+    layer
+        Zero-based decoder layer.
+    vectors
+        [≥ P, J], padded as the kernels take them.
+    offsets
+        [Q, J], each distinct offset of a cosine target once.
+    columns
+        Which target's term each of the P vectors gives.
+    """
+
+    layer: int
+    vectors: NDArray[np.float32]
+    offsets: NDArray[np.float32]
+    columns: tuple[_Column, ...]
+
+    def score(
+        self,
+        chunk: NDArray[Any],
+        norms: NDArray[np.float32] | None,
+        scales: NDArray[np.float32] | None,
+        terms: Sequence[NDArray[np.float64]],
+        kernels: Kernels,
+    ) -> None:
+        """Compute the layer's terms of a block of rows.
+
+        Parameters
+        ----------
+        chunk
+            [n, J], numbers as they are stored.
+        norms
+            [n], ‖A‖ of the stored values; needed where :attr:`ScoringPlan.needs_norms`.
+        scales
+            [n], of int8 codes; None for other types.
+        terms
+            Of each target, [n, L]: the layer's column is filled.
+        kernels
+            The arithmetic.
+        """
+        dots = kernels.project(chunk, self.vectors, scales)
+        lengths: list[NDArray[np.float64]] = []  # ‖A − o‖ of every distinct offset o, then ‖A‖
+        if len(self.offsets):
+            lengths.extend(np.sqrt(kernels.squared_distances(chunk, self.offsets, scales)).T)
+        if norms is not None:
+            lengths.append(norms.astype(np.float64))
+        for p, column in enumerate(self.columns):
+            found = dots[:, p] - column.offset_projection
+            if column.cosine:
+                length = lengths[-1 if column.offset is None else column.offset]
+                found = np.divide(found, length, out=np.zeros_like(found), where=length > 0)
+            terms[column.target][:, column.position] = found
+
+
+@dataclass(frozen=True)
+class ScoringPlan:
+    """All that one pass over a feature computes.
+
+    Attributes
+    ----------
+    targets
+        Of one feature and one width.
+    layers
+        Those that any of them reads, ascending.
+    """
+
+    targets: tuple[ScoringTarget, ...]
+    layers: tuple[LayerPlan, ...]
+
+    @classmethod
+    def of(cls, targets: Sequence[ScoringTarget]) -> ScoringPlan:
+        """Plan for targets; holds a copy of every direction."""
+        layers = {layer for target in targets for layer in target.layers}
+        return cls(tuple(targets), tuple(_layer_plan(layer, targets) for layer in sorted(layers)))
+
+    @property
+    def needs_norms(self) -> bool:
+        """Whether any term is divided by ‖A‖."""
+        return any(c.cosine and c.offset is None for layer in self.layers for c in layer.columns)
+
+    def empty_terms(self, n_rows: int) -> list[NDArray[np.float64]]:
+        """Of each target, [n_rows, L], for :meth:`LayerPlan.score` to fill."""
+        return [np.empty((n_rows, len(target.layers))) for target in self.targets]
+
+
+def _layer_plan(layer: int, targets: Sequence[ScoringTarget]) -> LayerPlan:
+    vectors: list[NDArray[np.float32]] = []
+    offsets: dict[bytes, int] = {}
+    distinct: list[NDArray[np.float32]] = []
+    columns = []
+    for t, target in enumerate(targets):
+        if layer not in target.layers:
+            continue
+        position = target.layers.index(layer)
+        direction = target.directions[position]
+        index, offset_projection = None, 0.0
+        if target.offset is not None:
+            offset = target.offset[position]
+            offset_projection = float(offset.astype(np.float64) @ direction.astype(np.float64))
+            if target.metric == Metric.COSINE:
+                index = offsets.setdefault(offset.tobytes(), len(offsets))
+                if index == len(distinct):
+                    distinct.append(offset)
+        vectors.append(direction)
+        columns.append(_Column(t, position, target.metric == Metric.COSINE, index, offset_projection))
+    stacked = np.stack(distinct) if distinct else np.empty((0, targets[0].n_neurons), np.float32)
+    return LayerPlan(layer, padded(np.stack(vectors)), stacked, tuple(columns))
