@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 Block = str | Table
 _PREVIEW_ROWS = 5
 _PREVIEW_CHARACTERS = 90
+_NAMED_PROFILES = 4
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
@@ -71,6 +72,8 @@ def ingest_report(report: IngestReport, console: Console) -> list[str]:
         usage = report.usage
         memory = f", peak memory {size(usage.peak_memory_bytes)}" if usage.peak_memory_bytes else ""
         lines.append(f"  {usage.layout} batches of {usage.token_budget:,} tokens on {usage.device}{memory}")
+    if report.scored_with:
+        lines.append(f"  scored with {_some(report.scored_with)}")
     lines += [f"  rejected {r.where}: {r.reason}" for r in report.rejected[:3]]
     if report.n_added:
         set_name = report.set_ref.partition("@")[0]
@@ -305,6 +308,13 @@ def doctor_report(report: DoctorReport) -> Iterator[Block]:
         yield f"{marks[check.state]:<7}  {check.topic:<{width}}  {check.text}"
         if check.advice:
             yield f"{'':<7}  {'':<{width}}  → {check.advice}"
+
+
+def _some(references: Sequence[str]) -> str:
+    """``math@2, code@1``; of many, the first and how many more."""
+    more = len(references) - _NAMED_PROFILES
+    named = ", ".join(references[:_NAMED_PROFILES])
+    return f"{named} and {count(more, 'more profile')}" if more > 0 else named
 
 
 def _aside(text: str | None) -> str:

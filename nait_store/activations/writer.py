@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,39 @@ class RejectedSample:
     reason: str
 
 
+@dataclass(frozen=True)
+class StoredBlock:
+    """One feature of a block of rows, all layers of it, as it was just written.
+
+    Attributes
+    ----------
+    feature
+        Which feature.
+    layers
+        Zero-based decoder layers of the L axis.
+    values
+        [L, n, J], numbers as they are stored; valid during the call that hands them over.
+    norms
+        [n, L] float32, ‖A_l‖ of what is stored.
+    scales
+        [n, L] float32 of int8 codes; None for other types.
+    """
+
+    feature: Feature
+    layers: tuple[int, ...]
+    values: NDArray[Any]
+    norms: NDArray[np.float32]
+    scales: NDArray[np.float32] | None
+
+
+class BlockListener(Protocol):
+    """Is shown what a segment holds while it is in memory."""
+
+    def block_written(self, block: StoredBlock) -> None:
+        """Look at the next block of rows of one feature; the blocks of a feature come in order."""
+        ...
+
+
 class SegmentWriter:
     """Writes one segment, chunk by chunk, in memory that does not depend on the number of samples.
 
@@ -81,6 +114,8 @@ class SegmentWriter:
         Rows that will probably come, to choose the chunk grid.
     chunk_rows
         Rows of a chunk where the choice shall not be made here.
+    listener
+        Shown every block of rows after it was written.
 
     Attributes
     ----------
@@ -102,6 +137,7 @@ class SegmentWriter:
         environment: CaptureEnvironment,
         expected_rows: int | None = None,
         chunk_rows: int | None = None,
+        listener: BlockListener | None = None,
     ) -> None:
         if not features or not layers or list(layers) != sorted(set(layers)):
             raise InvalidInputError("a segment needs at least one feature, and ascending layers without repetition")
@@ -115,6 +151,7 @@ class SegmentWriter:
         self._n_neurons = n_neurons
         self._features = tuple(features)
         self._dtype = StoredDtype(dtype)
+        self._listener = listener
         self._chunk_rows = chunk_rows or chunk_rows_for(n_neurons, self._dtype, expected_rows)
         self._folder = layout.segment_folder(set_name, self.segment_id)
         shape = (len(self._layers), self._chunk_rows, n_neurons)
@@ -318,6 +355,7 @@ class SegmentWriter:
         for feature in self._features:
             for i in range(len(self._layers)):
                 self._write(chunk_path(feature, block, i), self._buffers[feature][i].data)
+            self._show(feature, self._chunk_rows)
 
     def _write_rest(self) -> None:
         rest = self.n_rows % self._chunk_rows
@@ -330,6 +368,21 @@ class SegmentWriter:
             for i in range(len(self._layers)):
                 self._buffers[feature][i, rest:] = 0
                 self._write(chunk_path(feature, block, i), self._buffers[feature][i, : self._chunk_rows].data)
+            self._show(feature, rest)
+
+    def _show(self, feature: Feature, n_rows: int) -> None:
+        """Show the listener the block that is in the buffer."""
+        if self._listener is None:
+            return
+        scales = self._scales[feature]
+        block = StoredBlock(
+            feature,
+            self._layers,
+            self._buffers[feature][:, :n_rows],
+            _last_rows(self._norms[feature], n_rows),
+            _last_rows(scales, n_rows) if scales else None,
+        )
+        self._listener.block_written(block)
 
     def _write_per_row(self) -> None:
         for feature in self._features:
@@ -354,3 +407,13 @@ class SegmentWriter:
             announce_feature(self._location, DTYPES_FEATURE)
         self._began = True
         self._files.append(write_payload_file(self._location, self._folder, path, data))
+
+
+def _last_rows(parts: Sequence[NDArray[np.float32]], n_rows: int) -> NDArray[np.float32]:
+    """The last rows of arrays [n, L] that follow each other."""
+    first = len(parts)
+    missing = n_rows
+    while missing > 0:
+        first -= 1
+        missing -= len(parts[first])
+    return np.concatenate(parts[first:])[-missing:]

@@ -23,6 +23,7 @@ from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
 from nait_store.ingest.coverage import coverage_of, narrower_than
 from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
+from nait_store.ingest.live_scores import LiveScores
 from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
 from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import (
@@ -32,9 +33,11 @@ from nait_store.ingest.requests import (
     ignore_estimate,
 )
 from nait_store.ingest.sample_stream import SampleStream
+from nait_store.ingest.scored_profiles import ScoredProfiles, applicable_profiles, named_profiles
 from nait_store.ingest.segment_sink import SegmentSink
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.refs import Kind, check_name
+from nait_store.registry.compatibility import Candidates
 from nait_store.schemas.activation_set import IngestPlan, SegmentRecord, SetRecord, SourceFile
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage import layout
@@ -84,10 +87,12 @@ def ingest(
         were flushed by then are kept for the next run.
     NotFoundError
         A source does not exist. What interrupted ingests had captured from it is committed, and the message says so.
+        A profile that is to be scored does not exist.
     ConflictError
         A sample id stands for two contents.
     IncompatibleError
-        The set was captured differently, or lacks features or layers of samples that it holds.
+        The set was captured differently, or lacks features or layers of samples that it holds. A profile that was
+        named means nothing on the samples.
     StorageError
         The disk cannot hold what is expected, or was full; what was flushed is kept.
     IngestInterrupted
@@ -129,6 +134,8 @@ class _Job:
         self._adopted: list[AbandonedIngest] = []
         self._n_flushed = 0
         self._sink: SegmentSink | None = None
+        self._profiles: ScoredProfiles | None = None
+        self._scores: LiveScores | None = None
         self._stopping = False
 
     def run(self) -> IngestReport:
@@ -138,6 +145,8 @@ class _Job:
         existing = self._sets.record(name)
         if existing is not None:
             require_same_identity(existing, wanted)
+        if self._request.score_with is not None:  # before a sample goes through the model
+            self._profiles = named_profiles(self._location, self._request.score_with, self._candidates())
         version = self._sets.open(name) if self._sets.numbers(name) else None
         self._adopted, warnings = find_abandoned(
             self._sets,
@@ -281,6 +290,7 @@ class _Job:
             journal.acknowledge(record)
             self._n_flushed += record.n_rows
 
+        self._scores = self._live_scores()
         self._sink = sink = SegmentSink(
             self._location,
             wanted.name,
@@ -290,6 +300,7 @@ class _Job:
             policy=self._request.flush,
             flushed=acknowledge,
             expected_rows=None if n_records is None else max(1, n_records - stream.n_known),
+            scores=self._scores,
         )
         writer = BackgroundWriter(sink, self._reject_stored)
         try:
@@ -308,6 +319,26 @@ class _Job:
             writer.abort()
             raise
         return sink.segments
+
+    def _candidates(self) -> Candidates:
+        capture = self._capture
+        return Candidates(
+            self._request.set_name,
+            capture.identity,
+            capture.n_neurons,
+            self._features,
+            tuple(capture.layers),
+            (capture.settings,),
+            capture.environment.model_label,
+            capture.environment.model_options,
+        )
+
+    def _live_scores(self) -> LiveScores | None:
+        profiles = self._profiles
+        if profiles is None:
+            profiles = applicable_profiles(self._location, self._candidates())
+        self._warnings += profiles.warnings
+        return LiveScores(self._location, profiles) if profiles.targets else None
 
     def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
         for sample in rejected:
@@ -366,6 +397,8 @@ class _Job:
         assert version is not None
         if journal is not None:
             journal.finish(version.number)
+        scores = self._scores
+        lost = [scores.warning] if scores is not None and scores.warning is not None else []
         return IngestReport(
             set_ref=version.reference,
             n_added=sum(record.n_rows for record in segments),
@@ -380,7 +413,8 @@ class _Job:
             elapsed_seconds=time.monotonic() - self._began,
             resumed_samples=sum(ingest.n_samples for ingest in adopted),
             usage=self._capture.usage,
-            warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings])),
+            warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings, *lost])),
+            scored_with=scores.references if scores is not None and segments else (),
         )
 
     def _write_rejects(self, journal: IngestJournal | None) -> str | None:

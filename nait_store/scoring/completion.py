@@ -90,7 +90,7 @@ def ensure_scores(
     kept = sidecars if sidecars is not None else ScoreSidecars(location, in_memory=False)
     pairs = _missing(kept, version.segments, targets)
     n_missing = sum(len(wanted) for _, wanted in pairs)
-    n_all = len(version.refs) * len({_identity(target) for target in targets})
+    n_all = len(version.refs) * len({target.identity for target in targets})
     bytes_read = 0
 
     def listen(event: ProgressEvent) -> None:
@@ -134,7 +134,7 @@ def read_scores(
 def _missing(
     sidecars: ScoreSidecars, segments: Sequence[SegmentReader], targets: Sequence[ScoringTarget]
 ) -> list[tuple[SegmentReader, list[ScoringTarget]]]:
-    distinct = list({_identity(target): target for target in targets}.values())
+    distinct = list({target.identity: target for target in targets}.values())
     pairs = []
     for first in range(0, len(distinct), _TARGETS_AT_ONCE):
         group = distinct[first : first + _TARGETS_AT_ONCE]
@@ -144,10 +144,6 @@ def _missing(
             if wanted:
                 pairs.append((segment, wanted))
     return pairs
-
-
-def _identity(target: ScoringTarget) -> tuple[str, str, str]:
-    return target.directions_sha256, target.feature.value, target.metric.value
 
 
 def _compute(sidecars: ScoreSidecars, pairs: Pairs, progress: ProgressListener) -> None:

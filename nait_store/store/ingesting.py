@@ -61,6 +61,7 @@ def plan_request(
     if limit is not None and limit < 1:
         raise InvalidInputError(f"a limit of {limit} reads nothing", next_step="give a limit of at least 1")
     named = (sources,) if isinstance(sources, str) else tuple(sources)
+    score_with = options.get("score_with")
     return IngestRequest(
         sources=named,
         opened=tuple((find or open_sources)(named)),
@@ -74,6 +75,7 @@ def plan_request(
         message=options.get("message", ""),
         rejects_path=options.get("rejects"),
         command=shlex.join(sys.argv),
+        score_with=(score_with,) if isinstance(score_with, str) else None if score_with is None else tuple(score_with),
     )
 
 

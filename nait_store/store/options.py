@@ -53,6 +53,8 @@ class IngestOptions(TypedDict, total=False):
     """File that rejected records are written to."""
     limit: int | None
     """Read this many records at most."""
+    score_with: str | Sequence[str] | None
+    """Profiles to score the samples with while they are written; none for ``()``, by default every one that applies."""
     message: str
     """Recorded with the version."""
 
