@@ -123,6 +123,14 @@ def ingest(
             show_default="all that apply",
         ),
     ] = None,
+    keep_features: Annotated[
+        Literal["all", "none"] | None,
+        typer.Option(
+            help="Whether to keep the activations; none keeps only the scores' terms per layer, under the profiles of "
+            "--score-with.",
+            show_default="as the set does, or all",
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.", show_default=False)
     ] = False,
@@ -156,6 +164,7 @@ def ingest(
         rejects=rejects,
         limit=limit,
         score_with=_score_with(score_with),
+        keep_features=keep_features,
         trust_remote_code=trust_remote_code,
         message=message,
     )

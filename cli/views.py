@@ -73,7 +73,8 @@ def ingest_report(report: IngestReport, console: Console) -> list[str]:
         memory = f", peak memory {size(usage.peak_memory_bytes)}" if usage.peak_memory_bytes else ""
         lines.append(f"  {usage.layout} batches of {usage.token_budget:,} tokens on {usage.device}{memory}")
     if report.scored_with:
-        lines.append(f"  scored with {_some(report.scored_with)}")
+        let_go = "" if report.keeps_features else "; activations are not kept"
+        lines.append(f"  scored with {_some(report.scored_with)}{let_go}")
     lines += [f"  rejected {r.where}: {r.reason}" for r in report.rejected[:3]]
     if report.n_added:
         set_name = report.set_ref.partition("@")[0]
@@ -100,6 +101,7 @@ def set_details(details: SetDetails) -> Iterator[Block]:
     summary = details.summary
     versions = f"{len(details.versions)} (1–{details.versions[-1]})" if len(details.versions) > 1 else "1"
     hidden = details.n_rows - summary.n_samples
+    where = summary.hook_point + _aside(details.hook_path)
     yield pairs(
         [
             ("set", summary.reference),
@@ -109,7 +111,8 @@ def set_details(details: SetDetails) -> Iterator[Block]:
             ("tokens", f"{details.n_tokens:,} ({details.n_truncated:,} samples truncated)"),
             ("features", ", ".join(summary.features)),
             ("layers", f"{numbers(details.layers)} ({len(details.layers)})"),
-            ("neurons (J)", f"{summary.n_neurons:,} at {summary.hook_point}" + _aside(details.hook_path)),
+            ("neurons (J)", None if details.projections else f"{summary.n_neurons:,} at {where}"),
+            ("projected on", f"{', '.join(details.projections)}, at {where}" if details.projections else None),
             ("experts", details.moe_layout),
             ("stored as", ", ".join(summary.dtypes)),
             ("model", f"{summary.model} ({details.model_type})"),

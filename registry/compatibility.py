@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import IncompatibleError
+from nait_store.schemas.activation_set import Projection
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.profile import ProfileRecord
+from nait_store.scoring.stored_targets import describe_projections
 
 if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile
@@ -71,6 +73,8 @@ class Candidates:
         Label of the model, if it is known.
     model_options
         Options of ``ingest`` that name the model.
+    projections
+        Of samples whose activations are not kept: what is kept in their place.
     """
 
     reference: str
@@ -81,6 +85,7 @@ class Candidates:
     settings: tuple[CaptureSettings, ...]
     model: str | None
     model_options: str
+    projections: tuple[Projection, ...] = ()
 
     @classmethod
     def of(cls, version: SetVersion) -> Candidates:
@@ -94,6 +99,7 @@ class Candidates:
             tuple(segment.record.settings for segment in version.segments),
             _model_of(version),
             version.segments[0].record.environment.model_options if version.segments else "--model MODEL",
+            version.record.projections,
         )
 
 
@@ -123,7 +129,7 @@ def differences(
         (_model_of_profile(profile), candidates.model),
         model_options=candidates.model_options,
     )
-    if profile.n_neurons != candidates.n_neurons:
+    if not candidates.projections and profile.n_neurons != candidates.n_neurons:
         found.append(
             Difference(
                 "n_neurons",
@@ -133,7 +139,11 @@ def differences(
                 "the layers have different widths, so this is another model or hook point",
             )
         )
-    found.extend(_missing_contents(profile, candidates, feature or profile.recipe.feature))
+    wanted = feature or profile.recipe.feature
+    if candidates.projections:
+        found.extend(_missing_projection(profile, candidates, wanted))
+    else:
+        found.extend(_missing_contents(profile, candidates, wanted))
     found.extend(_settings_differences(profile, candidates))
     return found
 
@@ -271,6 +281,22 @@ def _missing_contents(profile: ProfileRecord, candidates: Candidates, feature: F
             f"ingest the candidates into a new set with the layers {_numbers(missing)} too, "
             f"or build the profile with --layers {','.join(map(str, candidates.layers)) or '…'}",
         )
+
+
+def _missing_projection(profile: ProfileRecord, candidates: Candidates, feature: Feature) -> Iterable[Difference]:
+    kept = candidates.projections
+    if any((one.directions_sha256, one.feature) == (profile.directions_sha256, feature) for one in kept):
+        return
+    names = ",".join([*(one.profile for one in kept), profile.name])
+    yield Difference(
+        "projections",
+        f"reads {feature.value}",
+        f"keeps no activations, only projections: {describe_projections(kept)}",
+        "refuse",
+        "capture the samples again into another set, with "
+        f"'nait-store ingest FILE… --set NAME {candidates.model_options} --keep-features none --score-with {names}', "
+        "or without --keep-features none to keep activations for profiles to come",
+    )
 
 
 def _settings_differences(profile: ProfileRecord, candidates: Candidates) -> Iterable[Difference]:

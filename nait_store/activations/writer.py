@@ -24,11 +24,11 @@ from nait_store.activations.chunks import (
 from nait_store.activations.sample_rows import samples_parquet
 from nait_store.activations.stored_values import encode, largest_magnitude, largest_scaled, overflow_of, row_norms
 from nait_store.errors import ConflictError, InvalidInputError
-from nait_store.schemas.activation_set import FeatureArray, SegmentRecord
+from nait_store.schemas.activation_set import FeatureArray, Projection, SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.samples import SampleRow
-from nait_store.schemas.store_record import DTYPES_FEATURE
+from nait_store.schemas.store_record import DTYPES_FEATURE, PROJECTIONS_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import write_payload_file
 from nait_store.storage.location import Location
@@ -116,6 +116,8 @@ class SegmentWriter:
         Rows of a chunk where the choice shall not be made here.
     listener
         Shown every block of rows after it was written.
+    projections
+        What the last axis is, where the feature is ``projections``.
 
     Attributes
     ----------
@@ -138,6 +140,7 @@ class SegmentWriter:
         expected_rows: int | None = None,
         chunk_rows: int | None = None,
         listener: BlockListener | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not features or not layers or list(layers) != sorted(set(layers)):
             raise InvalidInputError("a segment needs at least one feature, and ascending layers without repetition")
@@ -152,6 +155,7 @@ class SegmentWriter:
         self._features = tuple(features)
         self._dtype = StoredDtype(dtype)
         self._listener = listener
+        self._projections = tuple(projections)
         self._chunk_rows = chunk_rows or chunk_rows_for(n_neurons, self._dtype, expected_rows)
         self._folder = layout.segment_folder(set_name, self.segment_id)
         shape = (len(self._layers), self._chunk_rows, n_neurons)
@@ -269,6 +273,7 @@ class SegmentWriter:
             environment=self._environment,
             n_tokens=sum(row.n_tokens for row in self._rows),
             n_truncated=sum(row.truncated for row in self._rows),
+            projections=self._projections,
             provenance=current_provenance(),
         )
         self._location.create_bytes(f"{self._folder}/{SEGMENT_FILE}", record.to_json_bytes())
@@ -405,6 +410,8 @@ class SegmentWriter:
     def _write(self, path: str, data: bytes | memoryview) -> None:
         if not self._began and self._dtype.is_coded:
             announce_feature(self._location, DTYPES_FEATURE)
+        if not self._began and self._projections:
+            announce_feature(self._location, PROJECTIONS_FEATURE)
         self._began = True
         self._files.append(write_payload_file(self._location, self._folder, path, data))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
@@ -23,8 +24,10 @@ from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
 from nait_store.ingest.coverage import coverage_of, narrower_than
 from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
+from nait_store.ingest.kept_projections import kept_projections
 from nait_store.ingest.live_scores import LiveScores
 from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
+from nait_store.ingest.projected_capture import ProjectedCapture
 from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import (
     EstimateListener,
@@ -38,7 +41,7 @@ from nait_store.ingest.segment_sink import SegmentSink
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.refs import Kind, check_name
 from nait_store.registry.compatibility import Candidates
-from nait_store.schemas.activation_set import IngestPlan, SegmentRecord, SetRecord, SourceFile
+from nait_store.schemas.activation_set import IngestPlan, Projection, SegmentRecord, SetRecord, SourceFile
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage import layout
 from nait_store.storage.location import Location
@@ -136,13 +139,18 @@ class _Job:
         self._sink: SegmentSink | None = None
         self._profiles: ScoredProfiles | None = None
         self._scores: LiveScores | None = None
+        self._projections: tuple[Projection, ...] = ()
         self._stopping = False
 
     def run(self) -> IngestReport:
         name = self._request.set_name
         sources = self._request.opened or find_sources(self._sets, name, self._request.sources)
-        wanted = self._set_record()
         existing = self._sets.record(name)
+        if existing is not None:
+            shape = {"n_neurons": existing.n_neurons, "projections": existing.projections}
+            require_same_identity(existing, self._set_record().model_copy(update=shape))
+        self._project(existing)
+        wanted = self._set_record()
         if existing is not None:
             require_same_identity(existing, wanted)
         if self._request.score_with is not None:  # before a sample goes through the model
@@ -171,6 +179,17 @@ class _Job:
                 rest = iter(()) if self._stopping else batches
                 segments = self._write(journal, wanted, held, rest, stream, estimate.n_records)
                 return self._commit(journal, segments, stream, version)
+
+    def _project(self, existing: SetRecord | None) -> None:
+        """Where the set keeps no activations: from here on, projections are what is captured."""
+        kept = kept_projections(self._location, self._request, existing, self._candidates())
+        if kept is None:
+            return
+        self._capture = ProjectedCapture(self._capture, kept.targets)
+        self._features = (Feature.PROJECTIONS,)
+        self._request = replace(self._request, features=self._features, dtype=StoredDtype.FLOAT32, score_with=())
+        self._projections = kept.columns
+        self._warnings += kept.warnings
 
     def stopped_at_once(self) -> IngestInterrupted:
         """Say what the last Ctrl-C left, where nothing was committed."""
@@ -203,6 +222,7 @@ class _Job:
             identity=identity,
             n_neurons=self._capture.n_neurons,
             n_model_layers=self._capture.n_model_layers,
+            projections=self._projections,
             provenance=current_provenance(),
         )
 
@@ -272,6 +292,7 @@ class _Job:
             identity=wanted.identity,
             n_neurons=wanted.n_neurons,
             n_model_layers=wanted.n_model_layers,
+            projections=self._projections,
             command=self._request.command,
             provenance=current_provenance(),
         )
@@ -301,6 +322,7 @@ class _Job:
             flushed=acknowledge,
             expected_rows=None if n_records is None else max(1, n_records - stream.n_known),
             scores=self._scores,
+            projections=self._projections,
         )
         writer = BackgroundWriter(sink, self._reject_stored)
         try:
@@ -339,6 +361,11 @@ class _Job:
             profiles = applicable_profiles(self._location, self._candidates())
         self._warnings += profiles.warnings
         return LiveScores(self._location, profiles) if profiles.targets else None
+
+    def _scored_with(self) -> tuple[str, ...]:
+        if self._projections:
+            return tuple(one.profile for one in self._projections)
+        return self._scores.references if self._scores is not None else ()
 
     def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
         for sample in rejected:
@@ -414,7 +441,8 @@ class _Job:
             resumed_samples=sum(ingest.n_samples for ingest in adopted),
             usage=self._capture.usage,
             warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings, *lost])),
-            scored_with=scores.references if scores is not None and segments else (),
+            scored_with=self._scored_with() if segments else (),
+            keeps_features=not self._projections,
         )
 
     def _write_rejects(self, journal: IngestJournal | None) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nait_store.capture.usage import CaptureUsage
 
 OnError = Literal["stop", "skip"]
+KeepFeatures = Literal["all", "none"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,9 @@ class IngestRequest:
     score_with
         Profiles that the samples are scored against while they are written, ``math@2``; none for an empty tuple.
         None: every profile that applies to them, see :func:`~nait_store.ingest.scored_profiles.applicable_profiles`.
+    keep_features
+        ``"all"`` keeps the activations, ``"none"`` only their projections on these profiles. None: as the set does;
+        a new one keeps them.
     opened
         What ``open_sources(sources)`` gave, by those who looked before a model was loaded: digests are taken once.
     """
@@ -113,6 +117,7 @@ class IngestRequest:
     flush: FlushPolicy = field(default_factory=FlushPolicy)
     opened: tuple[SourceFile, ...] = ()
     score_with: tuple[str, ...] | None = None
+    keep_features: KeepFeatures | None = None
 
 
 @dataclass(frozen=True)
@@ -199,6 +204,8 @@ class IngestReport:
         What the user should know.
     scored_with
         Profiles whose scores of the added samples are kept.
+    keeps_features
+        Whether their activations are, too.
     """
 
     set_ref: str
@@ -216,3 +223,4 @@ class IngestReport:
     usage: CaptureUsage
     warnings: tuple[str, ...]
     scored_with: tuple[str, ...] = ()
+    keeps_features: bool = True

@@ -14,7 +14,7 @@ from nait_store.errors import NaitStoreError
 from nait_store.ingest.capture_source import CaptureSource
 from nait_store.ingest.live_scores import LiveScores
 from nait_store.ingest.requests import FlushPolicy
-from nait_store.schemas.activation_set import SegmentRecord
+from nait_store.schemas.activation_set import Projection, SegmentRecord
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.schemas.samples import SampleRow
 from nait_store.storage.location import Location
@@ -39,6 +39,8 @@ class SegmentSink:
         Rows that will probably come in all.
     scores
         Scores the segments as they are written; None if nothing is to be scored.
+    projections
+        What the last axis is, where projections are stored.
 
     Attributes
     ----------
@@ -58,6 +60,7 @@ class SegmentSink:
         flushed: Callable[[SegmentRecord], None],
         expected_rows: int | None,
         scores: LiveScores | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         self._location = location
         self._set_name = set_name
@@ -68,6 +71,7 @@ class SegmentSink:
         self._flushed = flushed
         self._expected_rows = expected_rows
         self._scores = scores
+        self._projections = projections
         self._writer: SegmentWriter | None = None
         self._began = 0.0
         self._n_flushed_rows = 0
@@ -145,4 +149,5 @@ class SegmentSink:
             environment=self._source.environment,
             expected_rows=left,
             listener=self._scores,
+            projections=self._projections,
         )
