@@ -1,10 +1,11 @@
 # Everything a contributor needs; each target sets up what it uses, and says nothing new when nothing changed.
-# Variables: PYTHON (3.11–3.13), VENV, WORKERS (pytest processes), DATA and MODEL (for `make bench`).
+# Variables: PYTHON (3.11–3.13), VENV, WORKERS (pytest processes), DATA, MODEL and ONLY (for `make bench`).
 
 VENV ?= .venv
 WORKERS ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.peers-installed
 
 # The first interpreter of a supported version; pyenv shims of absent versions fail the probe and are passed over.
 PYTHON ?= $(shell for candidate in python3 python3.13 python3.12 python3.11; do \
@@ -17,7 +18,8 @@ help:
 	@echo "make demo     run the whole story on a small model and data that ship with the package (no network)"
 	@echo "make test     everything that must pass: lint, types, imports, tests, benchmarks at toy size"
 	@echo "make check    the same; its parts are make lint, types, imports and tests"
-	@echo "make bench    benchmarks at full size, tables under benchmarks/results/ (DATA=folder MODEL=folder for real data)"
+	@echo "make bench    benchmarks at full size, written to docs/benchmarks.md (DATA=folder MODEL=folder for real data;"
+	@echo "              ONLY=\"scan sql\" for a part); 20 minutes"
 	@echo "make faults   kills, full disks, flipped bits and races at full size; takes hours"
 	@echo "make format   let ruff format the sources"
 	@echo "make clean    remove the virtual environment, caches and build results"
@@ -54,8 +56,14 @@ imports: $(INSTALLED)
 tests: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks.run_all $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
+# What the store is compared with; a benchmark says which of them are absent.
+$(PEERS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt --group bench \
+		|| echo "make: not all competitors could be installed; the tables will say which are absent" >&2
+	@touch $@
+
+bench: $(PEERS)
+	$(BIN)/python -m benchmarks.run_all $(ONLY) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
 FAULTS := "kills --backend local --points 340 --real-model 10" "kills --backend s3 --points 200" \
 	"appends --backend local" "appends --backend s3" no_space compaction purges "flips --files 100" catalog many_versions

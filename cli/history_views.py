@@ -13,16 +13,12 @@ from nait_store.cli.console import Console, as_json
 from nait_store.cli.quantities import count, numbers
 from nait_store.cli.tables import Table, cell, pairs
 from nait_store.cli.views import Block
+from nait_store.refs import COMMANDS
 
 if TYPE_CHECKING:
-    from nait_store.store.set_history import (
-        DeletedSamples,
-        DeletedVersions,
-        LabelSummary,
-        RestoredVersion,
-        SetDiff,
-        VersionSummary,
-    )
+    from nait_store.store.kept_versions import DeletedVersions, Deletion, LabelSummary
+    from nait_store.store.profile_versions import ProfileDiff, ProfileVersion
+    from nait_store.store.set_history import DeletedSamples, RestoredVersion, SetDiff, VersionSummary
 
 _SHOWN_IDS = 3
 _TIME = "%Y-%m-%d %H:%M:%S"
@@ -37,19 +33,87 @@ def set_history(versions: Sequence[VersionSummary]) -> Iterator[Block]:
             "change": None if one.change is None else f"{one.change:+,}",
             "by": one.operation,
             "what": one.what,
-            "labels": ", ".join([*(f"tag {tag}" for tag in one.tags), *(f"alias {alias}" for alias in one.aliases)]),
+            "labels": _labels(one),
             "time (UTC)": None if one.created_at is None else f"{one.created_at:{_TIME}}",
             "author": one.author,
             "message": one.message,
-            "deleted": _deletion(one),
+            "deleted": _deletion(one.deleted),
         }
         for one in versions
         if not one.collected
     ]
-    optional = {name for name in ("what", "labels", "deleted") if not any(row[name] for row in rows)}
+    yield from _filled(rows, optional=("what", "labels", "deleted"))
+    yield from _collected(versions)
+
+
+def profile_history(versions: Sequence[ProfileVersion], moves: Sequence[LabelSummary]) -> Iterator[Block]:
+    """One line a version, then one line a move of an alias or tag."""
+    rows = [
+        {
+            "version": one.reference,
+            "what": one.what,
+            "labels": _labels(one),
+            "built (UTC)": None if one.created_at is None else f"{one.created_at:{_TIME}}",
+            "author": one.author,
+            "message": one.message,
+            "deleted": _deletion(one.deleted),
+        }
+        for one in versions
+        if not one.collected
+    ]
+    yield from _filled(rows, optional=("labels", "message", "deleted"))
+    yield from _collected(versions)
+    if moves:
+        yield ""
+        yield label_moves(moves)
+
+
+def profile_diff(diff: ProfileDiff) -> Iterator[Block]:
+    """Samples, settings, and the cosine of each layer."""
+    if diff.n_kept is not None:
+        yield (
+            f"{diff.first} → {diff.second}: {diff.n_added:,} in-domain samples added, {diff.n_removed:,} removed, "
+            f"{diff.n_kept:,} the same"
+        )
+    else:
+        yield f"{diff.first} → {diff.second}: in-domain samples unknown: {diff.unknown}"
+    found = [
+        ("added", _first(diff.added, diff.n_added or 0)),
+        ("removed", _first(diff.removed, diff.n_removed or 0)),
+        ("layers", _signed(_ranges(diff.layers_added), _ranges(diff.layers_removed))),
+        *((name, f"{_known(before)} → {_known(after)}") for name, (before, after) in diff.settings.items()),
+    ]
+    if any(value for _, value in found):
+        yield pairs(found)
+    if diff.overlap is not None:
+        overlap = diff.overlap
+        yield (
+            f"{overlap.n_common:,} of the best {overlap.n_best:,} samples of {overlap.activation_set} are the same "
+            f"({100 * overlap.share:.1f} %)"
+        )
+    if diff.cosines:
+        yield ""
+        yield Table(("layer", "cosine"), [(layer, f"{cosine:.4f}") for layer, cosine in diff.cosines.items()])
+    elif not diff.comparable:
+        yield "they measure different things: their directions cannot be compared"
+
+
+def _known(value: Any) -> str:
+    return "none" if value is None else cell(value)
+
+
+def _labels(one: VersionSummary | ProfileVersion) -> str:
+    return ", ".join([*(f"tag {tag}" for tag in one.tags), *(f"alias {alias}" for alias in one.aliases)])
+
+
+def _filled(rows: Sequence[dict[str, Any]], *, optional: Sequence[str]) -> Iterator[Table]:
+    """A table without those optional columns that would be empty."""
     if rows:
-        columns = [name for name in rows[0] if name not in optional]
+        columns = [name for name in rows[0] if name not in optional or any(row[name] for row in rows)]
         yield Table(columns, [[row[name] for name in columns] for row in rows])
+
+
+def _collected(versions: Sequence[VersionSummary | ProfileVersion]) -> Iterator[str]:
     collected = [one.number for one in versions if one.collected]
     if collected:
         yield f"gc has taken {'version' if len(collected) == 1 else 'versions'} {numbers(tuple(collected))}"
@@ -133,7 +197,7 @@ def deleted_versions(report: DeletedVersions) -> list[str]:
     shown = ", ".join(report.deleted) if len(report.deleted) <= 8 else f"{len(report.deleted):,} versions of {name}"
     back = report.deleted[0] if len(report.deleted) == 1 else name
     left = f"{len(report.left):,} left" if report.left else "none is left"
-    return [f"deleted {shown}; {left}", f"until gc takes it: nait-store sets undelete {back}"]
+    return [f"deleted {shown}; {left}", f"until gc takes it: nait-store {COMMANDS[report.kind]} undelete {back}"]
 
 
 def undeleted_versions(asked: str, references: Sequence[str]) -> list[str]:
@@ -154,12 +218,17 @@ def label(summary: LabelSummary) -> list[str]:
     return lines
 
 
-def labels(summaries: Sequence[LabelSummary], name: str, console: Console) -> Iterator[Block]:
-    """One line a move, the present one of each label first."""
+def labels(summaries: Sequence[LabelSummary], whose: str, hint: str) -> Iterator[Block]:
+    """One line a move, the present one of each label first; ``hint`` says how to make one where there is none."""
     if not summaries:
-        yield f"set {name} has no alias and no tag"
-        yield console.hint(f"sets tag {name}@1 NAME --reason TEXT")
+        yield f"{whose} has no alias and no tag"
+        yield hint
         return
+    yield label_moves(summaries)
+
+
+def label_moves(summaries: Sequence[LabelSummary]) -> Table:
+    """One line a move, the present one of each label first."""
     rows = []
     for one in summaries:
         for place, move in enumerate(reversed(one.moves)):
@@ -167,14 +236,14 @@ def labels(summaries: Sequence[LabelSummary], name: str, console: Console) -> It
             rows.append(
                 (one.label, one.kind, move.version or "", state, f"{move.moved_at:{_TIME}}", move.author, move.reason)
             )
-    yield Table(("label", "kind", "version", "state", "time (UTC)", "author", "reason"), rows)
+    return Table(("label", "kind", "version", "state", "time (UTC)", "author", "reason"), rows)
 
 
-def _deletion(one: VersionSummary) -> str:
-    if one.deleted is None:
+def _deletion(deleted: Deletion | None) -> str:
+    if deleted is None:
         return ""
-    why = f": {one.deleted.reason}" if one.deleted.reason else ""
-    return f"{one.deleted.deleted_at:{_TIME}} by {one.deleted.author}{why}"
+    why = f": {deleted.reason}" if deleted.reason else ""
+    return f"{deleted.deleted_at:{_TIME}} by {deleted.author}{why}"
 
 
 def _first(ids: Sequence[str], n: int) -> str:

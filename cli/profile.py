@@ -1,4 +1,4 @@
-"""``nait-store profile``."""
+"""``nait-store profile``: what is about profiles alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from nait_store.cli import views
+from nait_store.cli import history_views, views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers
+from nait_store.cli.version_commands import add_version_commands
+from nait_store.refs import Kind, check_name
 from nait_store.store.options import BuildOptions
 
-app = typer.Typer(help="Build, list and describe profiles.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Build, find, describe, name and delete profiles.", no_args_is_help=True, rich_markup_mode=None)
+aliases = typer.Typer(help="Names that move from version to version.", no_args_is_help=True, rich_markup_mode=None)
 
 FeatureChoice = Literal["mean", "drift", "last"]
 
@@ -91,8 +94,42 @@ def list_profiles(context: typer.Context) -> None:
     """List the profiles of the store, each at its latest version."""
     console: Console = context.obj
     profiles = open_store(console).profiles.list()
-    value = [{"reference": profile.reference, "profile": profile.record} for profile in profiles]
-    console.result(value, views.profile_list(profiles, console))
+    console.result(profiles, views.profile_list(profiles, console.hint("profile build NAME --from SET")))
+
+
+@app.command("search")
+def search(
+    context: typer.Context,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="WORD...",
+            show_default=False,
+            help="Each must be part of its name, card, message, recipe, model, set, author, aliases or tags.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Part of the model's path or hub id.", show_default=False)
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="SET", help="In-domain set, gsm8k or gsm8k@2.", show_default=False)
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Alias or tag that the version has.", show_default=False)
+    ] = None,
+    every: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Every version, not only the latest ones and those with a label.", show_default=False
+        ),
+    ] = False,
+) -> None:
+    """Find profiles by what is known of them."""
+    console: Console = context.obj
+    found = open_store(console).profiles.search(
+        " ".join(words or ()), model=model, source=source, label=label, all_versions=every
+    )
+    console.result(found, views.profile_list(found, console.hint("profile list"), nothing="no profile fits"))
 
 
 @app.command("show")
@@ -107,3 +144,65 @@ def show(
     value = {"reference": profile.reference, "profile": profile.record}
     console.warn(profile.record.warnings)
     console.result(value, views.profile_details(profile))
+
+
+@app.command("history")
+def history(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="Name of the profile.")],
+) -> None:
+    """List the versions of a profile, and every move of its aliases and tags."""
+    console: Console = context.obj
+    profiles = open_store(console).profiles
+    versions, moves = profiles.history(name), profiles.labels(name)
+    console.result({"versions": versions, "labels": moves}, history_views.profile_history(versions, moves))
+
+
+@app.command("diff")
+def diff(
+    context: typer.Context,
+    first: Annotated[str, typer.Argument(metavar="FIRST", show_default=False, help="math@1.")],
+    second: Annotated[str, typer.Argument(metavar="SECOND", show_default=False, help="math@2, or another profile.")],
+    set_ref: Annotated[
+        str | None,
+        typer.Option("--set", metavar="SET", help="Compare the best samples of this set too.", show_default=False),
+    ] = None,
+    top: Annotated[str, typer.Option(metavar="N|P%", help="How many are the best, with --set.")] = "10%",
+) -> None:
+    """Say in what two versions differ: directions, settings, in-domain samples."""
+    console: Console = context.obj
+    with console.progress() as progress:
+        found = open_store(console, progress).profiles.diff(first, second, set=set_ref, top=top)
+    console.result(found, history_views.profile_diff(found))
+
+
+@aliases.command("set")
+def set_alias(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="Name of the profile.")],
+    label: Annotated[str, typer.Argument(metavar="ALIAS", show_default=False, help="Its name: math@ALIAS.")],
+    version: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="3, or another label.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
+) -> None:
+    """Name a version, or move the name to another."""
+    console: Console = context.obj
+    check_name(name, Kind.PROFILE)
+    summary = open_store(console).profiles.alias(f"{name}@{version}", label, reason=reason)
+    console.summary(summary, history_views.label(summary))
+
+
+@aliases.command("remove")
+def remove_alias(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="Name of the profile.")],
+    label: Annotated[str, typer.Argument(metavar="ALIAS", show_default=False, help="The alias.")],
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
+) -> None:
+    """Take an alias away."""
+    console: Console = context.obj
+    summary = open_store(console).profiles.unalias(name, label, reason=reason)
+    console.summary(summary, history_views.label(summary))
+
+
+app.add_typer(aliases, name="alias")
+add_version_commands(app, Kind.PROFILE, "math")

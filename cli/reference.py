@@ -23,14 +23,15 @@ _MARK = re.compile(r"<!-- options: (?P<command>[a-z -]+) -->\n(?:\n(?:\|.*\n)+)?
 def commands() -> dict[str, Any]:
     """Every command by its full name, ``profile build``; the program itself is ``nait-store``."""
     root: Any = typer.main.get_command(app)
-    found: dict[str, Any] = {"nait-store": root}
-    for name, command in root.commands.items():
-        below = getattr(command, "commands", None)
-        if below is None:
-            found[name] = command
+    return {"nait-store": root, **dict(_below(root, ""))}
+
+
+def _below(group: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _below(command, f"{prefix}{name} ")
         else:
-            found.update({f"{name} {inner}": one for inner, one in below.items()})
-    return found
+            yield f"{prefix}{name}", command
 
 
 def option_table(command: Any) -> str:

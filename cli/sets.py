@@ -11,6 +11,8 @@ import typer
 from nait_store.cli import history_views, views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store
+from nait_store.cli.version_commands import add_version_commands
+from nait_store.refs import Kind
 
 app = typer.Typer(help="List, describe and change activation sets.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -123,65 +125,6 @@ def restore(
     console.summary(report, history_views.restored_version(report))
 
 
-@app.command("delete")
-def delete(
-    context: typer.Context,
-    reference: Annotated[
-        str, typer.Argument(metavar="SET", show_default=False, help="pool@3, or pool: all of its versions.")
-    ],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
-    force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Also where aliases, selections or profiles need it; tags protect.", show_default=False
-        ),
-    ] = False,
-) -> None:
-    """Hide a version, or a whole set, until gc takes it."""
-    console: Console = context.obj
-    report = open_store(console).sets.delete(reference, reason=reason, force=force)
-    console.summary(report, history_views.deleted_versions(report))
-
-
-@app.command("undelete")
-def undelete(
-    context: typer.Context,
-    reference: Annotated[
-        str, typer.Argument(metavar="SET", show_default=False, help="pool@3, or pool: all that gc has not taken.")
-    ],
-) -> None:
-    """Bring back what was deleted."""
-    console: Console = context.obj
-    references = open_store(console).sets.undelete(reference)
-    console.summary({"undeleted": references}, history_views.undeleted_versions(reference, references))
-
-
-@app.command("tag")
-def tag(
-    context: typer.Context,
-    reference: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="pool@3.")],
-    label: Annotated[str, typer.Argument(metavar="TAG", show_default=False, help="Its name: pool@TAG.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
-) -> None:
-    """Name a version for good, and protect it."""
-    console: Console = context.obj
-    summary = open_store(console).sets.tag(reference, label, reason=reason)
-    console.summary(summary, history_views.label(summary))
-
-
-@app.command("untag")
-def untag(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
-    label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False, help="Tag or alias.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
-) -> None:
-    """Take a tag or an alias away."""
-    console: Console = context.obj
-    summary = open_store(console).sets.untag(name, label, reason=reason)
-    console.summary(summary, history_views.label(summary))
-
-
 @app.command("alias")
 def alias(
     context: typer.Context,
@@ -195,15 +138,7 @@ def alias(
     console.summary(summary, history_views.label(summary))
 
 
-@app.command("tags")
-def tags(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
-) -> None:
-    """List the tags and aliases of a set, with every move."""
-    console: Console = context.obj
-    summaries = open_store(console).sets.labels(name)
-    console.result(summaries, history_views.labels(summaries, name, console))
+add_version_commands(app, Kind.SET, "pool")
 
 
 def _ids(file: str) -> Iterable[str]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nait_store.store.facade import Store
     from nait_store.store.integrity import VerifyReport
     from nait_store.store.inventory import SetDetails, SetSummary
+    from nait_store.store.profile_listing import ProfileSummary
 
 Block = str | Table
 _PREVIEW_ROWS = 5
@@ -134,42 +135,37 @@ def built_profile(profile: Profile, created: bool, console: Console) -> list[str
     if created:
         first = (
             f"{profile.reference}: {count(len(record.layers), 'direction')} of {record.n_neurons:,} neurons from "
-            f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version} ({recipe_line(profile)})"
+            f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version} "
+            f"(recipe {record.recipe.in_words})"
         )
     else:
         first = f"{profile.reference} is this very recipe on these very samples already: nothing was computed"
     return [first, console.hint(f"select --from SET --profile {record.name} --top 10% --out FILE.jsonl")]
 
 
-def recipe_line(profile: Profile) -> str:
-    """``recipe default: uncentred pca of mean, candidates' mean, cosine``."""
-    recipe = profile.record.recipe
-    centred = ("centred " if recipe.center else "uncentred ") if recipe.method.value == "pca" else ""
-    return (
-        f"recipe {recipe.name}: {centred}{recipe.method.value} of {recipe.profile_feature.value}, "
-        f"candidates' {recipe.feature.value}, {recipe.metric.value}"
-    )
-
-
-def profile_list(profiles: Sequence[Profile], console: Console) -> Iterator[Block]:
-    """One line a profile."""
+def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "no profile yet") -> Iterator[Block]:
+    """One line a profile; ``hint`` says what to do where there is none."""
     if not profiles:
-        yield "no profile yet"
-        yield console.hint("profile build NAME --from SET")
+        yield nothing
+        yield hint
         return
+    labelled = any(profile.aliases or profile.tags for profile in profiles)
     rows = [
         (
             profile.reference,
-            f"{profile.record.source.set_name}@{profile.record.source.version}",
-            profile.record.source.n_samples,
-            recipe_line(profile).removeprefix("recipe "),
-            len(profile.record.layers),
-            len(profile.record.warnings),
-            f"{profile.record.provenance.created_at:%Y-%m-%d %H:%M:%S}",
+            *([", ".join([*profile.aliases, *profile.tags])] if labelled else []),
+            profile.source,
+            profile.n_samples,
+            profile.recipe.in_words,
+            profile.model,
+            profile.n_layers,
+            profile.n_warnings,
+            f"{profile.created_at:%Y-%m-%d %H:%M:%S}",
         )
         for profile in profiles
     ]
-    yield Table(("profile", "from", "samples", "recipe", "layers", "warnings", "built (UTC)"), rows)
+    labels = ["labels"] if labelled else []
+    yield Table(("profile", *labels, "from", "samples", "recipe", "model", "layers", "warnings", "built (UTC)"), rows)
 
 
 def profile_details(profile: Profile) -> Iterator[Block]:
@@ -179,7 +175,7 @@ def profile_details(profile: Profile) -> Iterator[Block]:
     yield pairs(
         [
             ("profile", profile.reference),
-            ("recipe", recipe_line(profile).removeprefix("recipe ")),
+            ("recipe", record.recipe.in_words),
             ("from", _sample_source(source)),
             ("against", _sample_source(background) if background is not None else None),
             ("layers", f"{numbers(record.layers)} ({len(record.layers)}), {record.n_neurons:,} neurons each"),

@@ -25,6 +25,10 @@ class Kind(StrEnum):
     SELECTION = "selection"
 
 
+COMMANDS = {Kind.SET: "sets", Kind.PROFILE: "profile"}
+"""Group of commands that changes the versions of each kind: ``nait-store sets undelete``."""
+
+
 @dataclass(frozen=True)
 class Reference:
     """A parsed reference; at most one of ``version`` and ``alias`` is set, neither means the latest version.

@@ -42,6 +42,19 @@ class ChosenRows:
         """Distinct settings under which the rows were captured, in the order of their digests."""
         return sorted({segment.record.settings for segment, _ in self.rows}, key=CaptureSettings.digest)
 
+    def sample_ids(self) -> list[str]:
+        """Ids of the chosen samples, in the order of the rows."""
+        return [
+            sample_id
+            for segment, rows in self.rows
+            for sample_id in segment.samples(["sample_id"]).column("sample_id").take(rows).to_pylist()
+        ]
+
+    @property
+    def models(self) -> list[str]:
+        """Distinct models, as given to the ingests that captured the rows."""
+        return list(dict.fromkeys(segment.record.environment.model_label for segment, _ in self.rows))
+
     def gather(self, feature: Feature, layer: int) -> NDArray[np.float32]:
         """Features of the chosen rows at one layer, [M, J] float32.
 

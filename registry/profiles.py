@@ -145,27 +145,32 @@ class ProfileRegistry:
     ----------
     location
         The store's root.
+
+    Attributes
+    ----------
+    log
+        The versions' documents.
     """
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._log = VersionLog(location, Kind.PROFILE, ProfileManifest)
+        self.log = VersionLog(location, Kind.PROFILE, ProfileManifest)
 
     def names(self) -> list[str]:
         """Sorted names of the profiles that have a version."""
-        return self._log.names()
+        return self.log.names()
 
     def numbers(self, name: str) -> list[int]:
         """Ascending version numbers of a profile; empty where there is none of this name."""
-        return self._log.numbers(check_name(name, Kind.PROFILE))
+        return self.log.numbers(check_name(name, Kind.PROFILE))
 
     def resolve(self, reference: Reference) -> int:
         """Turn a reference into the number of a version that exists; NotFoundError as for :meth:`open`."""
-        return self._log.resolve(reference)
+        return self.log.resolve(reference)
 
     def manifests(self, name: str) -> list[ProfileManifest]:
         """Read every version's document, oldest first."""
-        return [self._log.read(name, number) for number in self.numbers(name)]
+        return [self.log.read(name, number) for number in self.numbers(name)]
 
     def open(self, reference: Reference | str) -> Profile:
         """Open a version; the arrays are read, and checked, when first asked for.
@@ -183,7 +188,11 @@ class ProfileRegistry:
             A document is missing, damaged or too large.
         """
         parsed = parse_reference(reference, Kind.PROFILE) if isinstance(reference, str) else reference
-        return self._open(self._log.read(parsed.name, self.resolve(parsed)))
+        return self._open(self.log.read(parsed.name, self.resolve(parsed)))
+
+    def version(self, name: str, number: int) -> Profile:
+        """Open a version that gc has not taken, deleted or not; errors as for :meth:`open`."""
+        return self._open(self.log.read(name, number))
 
     def build(
         self,
@@ -269,6 +278,7 @@ class ProfileRegistry:
                 capture_id=source.record.capture_id,
                 identity=source.record.identity,
                 settings=chosen.settings[0],
+                model=", ".join(chosen.models),
                 layers=chosen_layers,
                 n_neurons=source.record.n_neurons,
                 has_offset=arrays.offset is not None,
@@ -282,7 +292,7 @@ class ProfileRegistry:
                 files=files,
                 parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
                 card=card,
-                parent=self._log.latest(name),
+                parent=self.log.latest(name),
                 provenance=current_provenance(),
             )
             data = record.to_json_bytes()
@@ -314,7 +324,7 @@ class ProfileRegistry:
                 provenance=record.provenance,
             )
 
-        manifest = self._log.commit_next(record.name, propose)
+        manifest = self.log.commit_next(record.name, propose)
         if manifest is not None:
             return Profile(self._location, manifest, record)
         assert found is not None
@@ -328,7 +338,7 @@ class ProfileRegistry:
     def _find(self, name: str, recipe_sha256: str) -> Profile | None:
         """Newest version with this recipe on these inputs."""
         for number in reversed(self.numbers(name)):
-            manifest = self._log.read(name, number)
+            manifest = self.log.read(name, number)
             if manifest.recipe_sha256 == recipe_sha256:
                 return self._open(manifest)
         return None

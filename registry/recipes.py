@@ -109,16 +109,6 @@ def same_choices(one: Recipe, other: Recipe) -> bool:
     return one.model_copy(update={"name": CUSTOM}) == other.model_copy(update={"name": CUSTOM})
 
 
-def describe(recipe: Recipe) -> str:
-    """One line for people: ``first component (not centred) of mean, candidates' mean, cosine``."""
-    kind = {
-        Method.PCA: f"first component ({'centred' if recipe.center else 'not centred'})",
-        Method.MEAN: "mean direction",
-        Method.CONTRASTIVE: "mean minus background mean",
-    }[recipe.method]
-    return f"{kind} of {recipe.profile_feature.value}, candidates' {recipe.feature.value}, {recipe.metric.value}"
-
-
 def _choice(kind: type[E], value: E | str, what: str) -> E:
     known = [member for member in kind if kind is not Feature or member in MEASURED_FEATURES]
     if value not in known:

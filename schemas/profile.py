@@ -41,6 +41,15 @@ class Recipe(Record):
     feature: Feature
     metric: Metric
 
+    @property
+    def in_words(self) -> str:
+        """Its choices for people: ``default: uncentred pca of mean, candidates' mean, cosine``."""
+        centred = ("centred " if self.center else "uncentred ") if self.method is Method.PCA else ""
+        return (
+            f"{self.name}: {centred}{self.method.value} of {self.profile_feature.value}, "
+            f"candidates' {self.feature.value}, {self.metric.value}"
+        )
+
 
 class SampleSource(Record):
     """Which samples of which set version went in."""
@@ -53,6 +62,14 @@ class SampleSource(Record):
     n_samples: int = Field(ge=1)
     sample_ids_sha256: Sha256
     """Of the sorted sample ids, one a line: the input digest of a rebuild."""
+
+    @property
+    def in_words(self) -> str:
+        """The choice for people: ``64 samples of gsm8k@2 where n_tokens > 7, drawn with seed 5``."""
+        which = f" where {self.where}" if self.where else ""
+        drawn = f", drawn with seed {self.seed}" if self.limit is not None else ""
+        noun = "sample" if self.n_samples == 1 else "samples"
+        return f"{self.n_samples:,} {noun} of {self.set_name}@{self.version}{which}{drawn}"
 
 
 class LayerStatistics(Record):
@@ -75,6 +92,8 @@ class ProfileRecord(Document):
     capture_id: str
     identity: CaptureIdentity
     settings: CaptureSettings
+    model: str | None = None
+    """Path or hub id of the model, as given to the ingest of the in-domain samples; absent in early records."""
     layers: tuple[int, ...]
     n_neurons: int = Field(ge=1)
     has_offset: bool

@@ -23,7 +23,7 @@ from typing import Any
 
 import nait_store
 from benchmarks.faults.forks import Fork, Tell, preload, run_forked
-from benchmarks.harness import Table
+from benchmarks.report import Table
 from nait_store.activations.versions import ActivationSets
 from nait_store.ingest.job import ingest
 from nait_store.ingest.requests import IngestRequest

@@ -26,7 +26,7 @@ import nait_store
 from benchmarks.faults import trials
 from benchmarks.faults.forks import Ended, Tell, preload, run_forked
 from benchmarks.faults.trials import BASE, EVERYTHING, NEW, Sources
-from benchmarks.harness import Table
+from benchmarks.report import Table
 from nait_store.activations.versions import ActivationSets
 from nait_store.storage.location import Location
 from nait_store.testing.faults import kill_at, write_steps

@@ -24,7 +24,7 @@ from benchmarks.faults import trials
 from benchmarks.faults.forks import Tell, preload, run_forked
 from benchmarks.faults.kills import Backend, backend
 from benchmarks.faults.trials import BASE, DEAD, EVERYTHING
-from benchmarks.harness import Table
+from benchmarks.report import Table
 from nait_store.activations.versions import ActivationSets
 from nait_store.errors import NaitStoreError
 from nait_store.storage.location import Location

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 import nait_store
 from benchmarks.faults.forks import Tell, preload, run_forked
 from benchmarks.faults.trials import files_of, put_files
-from benchmarks.harness import Table
+from benchmarks.report import Table
 from nait_store.activations.versions import ActivationSets
 from nait_store.ingest.job import ingest
 from nait_store.ingest.requests import FlushPolicy, IngestRequest

@@ -206,7 +206,7 @@ def restore(sets: ActivationSets, name: str, number: int, *, message: str) -> tu
     ConflictError
         gc took it meanwhile; or other writers kept winning for five minutes.
     """
-    require_kept(sets, name, number)
+    sets.log.require_kept(name, number)
 
     differs = False
 
@@ -228,24 +228,10 @@ def restore(sets: ActivationSets, name: str, number: int, *, message: str) -> tu
 
     # gc marks what it takes and then looks for jobs: either it sees this one, or we see the mark.
     with job(sets.location, layout.job_folder(name, new_ulid())):
-        require_kept(sets, name, number)
+        sets.log.require_kept(name, number)
         version = sets.advance(name, again)
     assert version is not None
     return version, differs
-
-
-def require_kept(sets: ActivationSets, name: str, number: int) -> None:
-    """Refuse a version that never was or that gc has taken.
-
-    Raises
-    ------
-    NotFoundError
-        With what there is instead.
-    """
-    listing = sets.log.listing(name)
-    if number not in listing.documents or number in listing.collected:
-        sets.resolve(Reference(Kind.SET, name, version=number))
-        raise ConflictError(f"{name}@{number} is changing under us", next_step="run the same command again")
 
 
 def _equal(version: SetVersion, other: SetVersion) -> bool:

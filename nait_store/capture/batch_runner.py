@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from nait_store.capture.batches import BatchLimits, plan_batches
 from nait_store.capture.memory import is_out_of_memory, release_memory
+from nait_store.capture.reducers import PendingFeatures
 from nait_store.capture.rendering import PreparedSample, UnpreparedSample
 from nait_store.capture.taps import TappedDecoder
 from nait_store.capture.token_budgets import TRIAL_SAMPLE_TOKENS
@@ -37,6 +38,18 @@ class CapturedBatch:
     samples: list[PreparedSample]
     features: dict[Feature, NDArray[np.float32]]
     n_tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Launched:
+    """A batch that may still be running."""
+
+    samples: list[PreparedSample]
+    features: PendingFeatures
+
+    def captured(self) -> CapturedBatch:
+        """Wait for it."""
+        return CapturedBatch(self.samples, self.features.wait(), sum(sample.n_tokens for sample in self.samples))
 
 
 class BatchRunner:
@@ -80,23 +93,49 @@ class BatchRunner:
         self._shrunk = shrunk
         self._n_unfit_in_a_row = 0
 
-    def run(self, window: Sequence[PreparedSample]) -> Iterator[CapturedBatch]:
+    def run(self, windows: Iterable[Sequence[PreparedSample]]) -> Iterator[CapturedBatch]:
         """Capture samples, each once, in batches of like length.
+
+        Where the device works on beside the host, a batch is waited for only when the next one has been launched.
+
+        Parameters
+        ----------
+        windows
+            Samples that may go through the model together.
 
         Raises
         ------
         NaitStoreError
             Many samples in a row do not fit into memory even alone.
         """
-        waiting = self._planned(window)
-        while waiting:
-            batch = waiting.pop()
-            features = self._try(batch)
-            if features is not None:
+        launched: _Launched | None = None
+        for window in windows:
+            waiting = self.plan(window)
+            while waiting:
+                batch = waiting.pop()
+                following = self._launch(batch)
+                if launched is not None:
+                    yield launched.captured()
+                    launched = None
+                    if isinstance(following, str):  # what that batch took is free now
+                        following = self._launch(batch)
+                if isinstance(following, str):
+                    self._meet_shortage(batch, following)
+                    if len(batch) > 1:
+                        waiting = self.plan([sample for other in [batch, *reversed(waiting)] for sample in other])
+                    continue
                 self._n_unfit_in_a_row = 0
-                yield CapturedBatch(batch, features, sum(sample.n_tokens for sample in batch))
-            elif len(batch) > 1:
-                waiting = self._planned([sample for other in [batch, *reversed(waiting)] for sample in other])
+                if self._tapped.overlaps:
+                    launched = following
+                else:
+                    yield following.captured()
+        if launched is not None:
+            yield launched.captured()
+
+    def plan(self, samples: Sequence[PreparedSample]) -> list[list[PreparedSample]]:
+        """Plan batches within the limits of now, the first one last."""
+        planned = plan_batches([sample.n_tokens for sample in samples], self.limits)
+        return [[samples[index] for index in batch] for batch in reversed(planned)]
 
     def try_out(self, n_tokens: int, *, vocabulary_size: int, sample_tokens: int) -> None:
         """Run one made-up batch, for the time and the memory that it takes.
@@ -116,19 +155,17 @@ class BatchRunner:
         contents = [((0, length),)] * n_samples
         self._tapped.capture(self.limits.layout, list(tokens), contents, self._features)
 
-    def _planned(self, samples: Sequence[PreparedSample]) -> list[list[PreparedSample]]:
-        """Plan batches, the first one last."""
-        planned = plan_batches([sample.n_tokens for sample in samples], self.limits)
-        return [[samples[index] for index in batch] for batch in reversed(planned)]
-
-    def _try(self, batch: Sequence[PreparedSample]) -> dict[Feature, NDArray[np.float32]] | None:
-        """Run one batch; None if the memory does not hold it: limits are smaller then, or its one sample is unfit."""
+    def _launch(self, batch: list[PreparedSample]) -> _Launched | str:
+        """Launch one batch; returns the allocator's words where the memory does not hold it."""
         try:
-            return self._tapped.capture(
-                self.limits.layout,
-                [sample.token_ids for sample in batch],
-                [sample.content for sample in batch],
-                self._features,
+            return _Launched(
+                batch,
+                self._tapped.launch(
+                    self.limits.layout,
+                    [sample.token_ids for sample in batch],
+                    [sample.content for sample in batch],
+                    self._features,
+                ),
             )
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
@@ -136,16 +173,19 @@ class BatchRunner:
             message = str(error).partition("\n")[0] or type(error).__name__
         # Outside of the handler: the error's traceback keeps the tensors of the failed pass alive.
         release_memory(self._device)
-        n_tokens = sum(sample.n_tokens for sample in batch)
+        return message
+
+    def _meet_shortage(self, batch: Sequence[PreparedSample], message: str) -> None:
+        """Lower the limits after a batch that the memory does not hold, or leave its one sample out."""
         if len(batch) == 1:
             self._leave_out(batch[0], message)
-            return None
+            return
+        n_tokens = sum(sample.n_tokens for sample in batch)
         budget = max(1, min(self.limits.token_budget, n_tokens) // 2)
         self.limits = replace(self.limits, token_budget=budget, max_samples=max(1, len(batch) // 2))
         self._shrunk(
             budget, f"a batch of {n_tokens:,} tokens did not fit into memory: the token budget is now {budget:,}"
         )
-        return None
 
     def _leave_out(self, sample: PreparedSample, message: str) -> None:
         reason = f"its {sample.n_tokens:,} tokens are too much for the memory of {self._device}: {message}"

@@ -11,6 +11,8 @@ from nait_store.capture.rendering import PreparedSample
 
 WINDOW_SAMPLES = 4096
 """Samples that are sorted together: with a few thousand, neighbours are nearly equal in length."""
+FIRST_WINDOW_SAMPLES = 512
+"""Size of the first window, which each later one doubles: the model waits for it to be read, not for thousands."""
 WINDOW_CHARACTERS = 64 << 20
 """Text that may wait in a window, whatever its samples are: bounds memory."""
 CPU_TOKEN_BUDGET = 4096
@@ -53,15 +55,17 @@ def max_samples_for(n_features: int, n_layers: int, width: int) -> int:
 
 
 def windows(samples: Iterable[PreparedSample]) -> Iterator[list[PreparedSample]]:
-    """Collect samples into windows of :data:`WINDOW_SAMPLES`, or less where their text is long."""
+    """Collect samples into windows of :data:`WINDOW_SAMPLES`; less at first, and where their text is long."""
     window: list[PreparedSample] = []
     n_characters = 0
+    size = min(FIRST_WINDOW_SAMPLES, WINDOW_SAMPLES)
     for sample in samples:
         window.append(sample)
         n_characters += len(sample.sample.record_json)
-        if len(window) >= WINDOW_SAMPLES or n_characters >= WINDOW_CHARACTERS:
+        if len(window) >= size or n_characters >= WINDOW_CHARACTERS:
             yield window
             window, n_characters = [], 0
+            size = min(2 * size, WINDOW_SAMPLES)
     if window:
         yield window
 
@@ -83,24 +87,26 @@ def plan_batches(lengths: Sequence[int], limits: BatchLimits) -> list[list[int]]
     list of list of int
         Indices into ``lengths``; each is in exactly one batch.
     """
-    single = limits.layout is Layout.SINGLE
     batches: list[list[int]] = []
     batch: list[int] = []
+    n_tokens = 0
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        if batch and (single or not _fits([*batch, index], lengths, limits)):
+        if batch and not _fits(lengths[batch[0]], lengths[index], len(batch), n_tokens, limits):
             batches.append(batch)
-            batch = []
+            batch, n_tokens = [], 0
         batch.append(index)
+        n_tokens += lengths[index]
     if batch:
         batches.append(batch)
     return batches
 
 
-def _fits(batch: Sequence[int], lengths: Sequence[int], limits: BatchLimits) -> bool:
-    longest, shortest = lengths[batch[0]], lengths[batch[-1]]
+def _fits(longest: int, length: int, n_samples: int, n_tokens: int, limits: BatchLimits) -> bool:
+    """Whether a sample may join a batch of so many samples and tokens, whose first one is the longest."""
     boundaries = limits.length_boundaries
-    if bisect.bisect_left(boundaries, longest) != bisect.bisect_left(boundaries, shortest):
+    if limits.layout is Layout.SINGLE or n_samples >= limits.max_samples:
         return False
-    if len(batch) > limits.max_samples:
+    if bisect.bisect_left(boundaries, longest) != bisect.bisect_left(boundaries, length):
         return False
-    return padded_tokens(limits.layout, [lengths[index] for index in batch]) <= limits.token_budget
+    n_padded = padded_tokens(limits.layout, n_tokens=n_tokens + length, n_samples=n_samples + 1, longest=longest)
+    return n_padded <= limits.token_budget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from nait_store.capture.rendering import PreparedSample
 
@@ -17,6 +17,12 @@ class EdgeTokens:
         self._n_samples = 0
         self._first: set[int] = set()
         self._last: set[int] = set()
+
+    def looking_at(self, windows: Iterable[list[PreparedSample]]) -> Iterator[list[PreparedSample]]:
+        """Take note of samples on their way through."""
+        for window in windows:
+            self.look_at(window)
+            yield window
 
     def look_at(self, samples: Sequence[PreparedSample]) -> None:
         """Take note of samples."""

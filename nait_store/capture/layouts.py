@@ -64,15 +64,12 @@ def lay_out(layout: Layout, token_ids: Sequence[NDArray[np.int32]], *, pad_token
     device
         Where the model is.
     """
-    import torch
-
     lengths = np.array([len(ids) for ids in token_ids], dtype=np.int64)
     if layout in ON_ONE_ROW:
         bounds = np.concatenate([[0], np.cumsum(lengths)])
         positions = np.arange(bounds[-1]) - np.repeat(bounds[:-1], lengths)
-        cumulative = torch.from_numpy(bounds.astype(np.int32))
-        if layout is Layout.FLASH:
-            cumulative = cumulative.to(device)  # its kernels read them there; our own attention reads them on the host
+        # Flash-attention's kernels read the bounds on the device, our own attention reads them on the host.
+        cumulative = upload(bounds.astype(np.int32), device if layout is Layout.FLASH else "cpu")
         arguments: dict[str, Any] = {
             "input_ids": _tensor(np.concatenate(token_ids)[None], device),
             "position_ids": _tensor(positions[None], device),
@@ -92,12 +89,32 @@ def lay_out(layout: Layout, token_ids: Sequence[NDArray[np.int32]], *, pad_token
     return BatchInputs(arguments, tuple(range(0, len(token_ids) * longest, longest)))
 
 
-def padded_tokens(layout: Layout, lengths: Sequence[int]) -> int:
-    """Tokens that go through the model, padding included."""
-    return sum(lengths) if layout in ON_ONE_ROW else max(lengths) * len(lengths)
+def padded_tokens(layout: Layout, *, n_tokens: int, n_samples: int, longest: int) -> int:
+    """Tokens that go through the model, padding included.
+
+    Parameters
+    ----------
+    layout
+        How the samples share the pass.
+    n_tokens, n_samples
+        Of the batch.
+    longest
+        Tokens of its longest sample.
+    """
+    return n_tokens if layout in ON_ONE_ROW else longest * n_samples
+
+
+def upload(values: NDArray[Any], device: str) -> torch.Tensor:
+    """Copy a host array to a device without waiting for what the device is doing.
+
+    A copy from ordinary memory would wait for every kernel that is queued on a GPU: the batch before this one. One from
+    pinned memory is queued behind them.
+    """
+    import torch
+
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
 
 
 def _tensor(values: NDArray[Any], device: str) -> torch.Tensor:
-    import torch
-
-    return torch.from_numpy(values.astype(np.int64)).to(device)
+    return upload(values.astype(np.int64), device)

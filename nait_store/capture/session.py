@@ -273,9 +273,7 @@ class CaptureSession:
             A hook did not fire exactly once.
         """
         edges = EdgeTokens()
-        for window in windows(samples):
-            edges.look_at(window)
-            yield from self._runner.run(window)
+        yield from self._runner.run(edges.looking_at(windows(samples)))
         self.warnings += edges.warnings()
 
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from nait_store.capture.experts import ExpertTap
 from nait_store.capture.hook_points import HookPlan, HookSite
+from nait_store.capture.host_copies import HostCopies
 from nait_store.capture.layouts import Layout, lay_out
-from nait_store.capture.reducers import Intervals, SpanReducer, batch_spans
+from nait_store.capture.reducers import Intervals, PendingFeatures, SpanReducer, batch_spans
 from nait_store.errors import IncompatibleError
 from nait_store.schemas.capture import Feature
 
@@ -33,13 +34,18 @@ class TappedDecoder:
         Any valid token.
     device
         Where the decoder is.
+    copies
+        Brings the results to the host.
     """
 
-    def __init__(self, plan: HookPlan, *, width: int, pad_token_id: int, device: str) -> None:
+    def __init__(
+        self, plan: HookPlan, *, width: int, pad_token_id: int, device: str, copies: HostCopies | None = None
+    ) -> None:
         self._plan = plan
         self._width = width
         self._pad_token_id = pad_token_id
         self._device = device
+        self._copies = copies or HostCopies()
         self._reducer: SpanReducer | None = None
         self._fired = [0] * len(plan.sites)
         self._taps = contextlib.ExitStack()
@@ -63,7 +69,22 @@ class TappedDecoder:
         contents: Sequence[Intervals],
         features: Sequence[Feature],
     ) -> dict[Feature, NDArray[np.float32]]:
-        """Run one batch and reduce it.
+        """Run one batch and wait for its features, [S, L, J] float32 each; see :meth:`launch`."""
+        return self.launch(layout, token_ids, contents, features).wait()
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether the device computes on while the host does something else."""
+        return self._copies.overlap(self._device)
+
+    def launch(
+        self,
+        layout: Layout,
+        token_ids: Sequence[NDArray[np.int32]],
+        contents: Sequence[Intervals],
+        features: Sequence[Feature],
+    ) -> PendingFeatures:
+        """Have one batch run and reduced; where the device allows, return before it is.
 
         Parameters
         ----------
@@ -78,8 +99,8 @@ class TappedDecoder:
 
         Returns
         -------
-        dict
-            Feature → [S, L, J] float32.
+        PendingFeatures
+            What :meth:`~nait_store.capture.reducers.PendingFeatures.wait` gives is of that shape and dtype.
 
         Raises
         ------
@@ -96,7 +117,7 @@ class TappedDecoder:
             with torch.inference_mode():
                 self._plan.decoder(**inputs.arguments, use_cache=False)
                 self._check_fired()
-                return self._reducer.finish()
+                return self._reducer.finish(self._copies)
         finally:
             self._reducer = None
 

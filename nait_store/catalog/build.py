@@ -16,22 +16,24 @@ import importlib.resources
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pyarrow as pa
 
-from nait_store.catalog.documents import Row
 from nait_store.catalog.listing import Listing, list_store
 from nait_store.catalog.record import CatalogRecord, read_record, swap_in
-from nait_store.catalog.rows import TABLES, CatalogRows, Earlier
 from nait_store.storage import layout
 from nait_store.storage.atomic import TEMPORARY_PREFIX
 from nait_store.storage.cache_folder import cache_folder
 from nait_store.storage.location import Location
+
+if TYPE_CHECKING:  # who asks a fresh index needs none of what reads the documents
+    from nait_store.catalog.documents import Row
+    from nait_store.catalog.rows import CatalogRows, Earlier
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +77,7 @@ class Catalog:
         """Return the file with a fresh index, built now if the store changed; None where none can be kept."""
         listing = list_store(self._location)
         fresh = self._fresh_file(listing)
-        return fresh or self._build(listing, CatalogRows(self._location, listing, self._earlier(listing)))
+        return fresh or self._build(listing, self._read(listing))
 
     def load_into(self, connection: duckdb.DuckDBPyConnection, state: CatalogState | None = None) -> CatalogState:
         """Make the catalog's tables of a connection describe the store as it is now.
@@ -103,10 +105,33 @@ class Catalog:
             with suppress(*_BROKEN):
                 _copy(connection, fresh)
                 return CatalogState(fingerprint)
-        rows = CatalogRows(self._location, listing, self._earlier(listing))
+        rows = self._read(listing)
         self._build(listing, rows)
         _fill(connection, rows.tables)
         return CatalogState("" if rows.problems else fingerprint, tuple(rows.problems))
+
+    def ask(self, query: str, values: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """Answer one query of ours over the catalog's tables, as they are now; a session would load much more.
+
+        Parameters
+        ----------
+        query
+            In DuckDB's SQL, over the tables of ``schemas/ddl``.
+        values
+            Of its question marks.
+        """
+        listing = list_store(self._location)
+        fresh = self._fresh_file(listing)
+        if fresh is not None:
+            with suppress(*_BROKEN), _attached(fresh) as connection:
+                connection.execute("USE catalog").fetchall()
+                return _dicts(connection, query, values)
+        rows = self._read(listing)
+        self._build(listing, rows)
+        with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as connection:
+            connection.execute(f"SET TimeZone = 'UTC'; {definition()}").fetchall()
+            _fill(connection, rows.tables)
+            return _dicts(connection, query, values)
 
     def discard(self) -> None:
         """Delete the index wherever this machine keeps it; the next look builds it anew from the manifests."""
@@ -139,8 +164,15 @@ class Catalog:
                 logger.info("the catalog %s is damaged and is built again", path)
         return None
 
+    def _read(self, listing: Listing) -> CatalogRows:
+        from nait_store.catalog.rows import CatalogRows
+
+        return CatalogRows(self._location, listing, self._earlier(listing))
+
     def _earlier(self, listing: Listing) -> Earlier | None:
         """An outdated index of the same store, for what is immutable in it."""
+        from nait_store.catalog.rows import TABLES, Earlier
+
         for path in self._candidates(listing):
             record = read_record(path)
             known = (listing.store_id, definition_sha256())
@@ -222,6 +254,8 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     """Copy every table of the file into the connection's own, in one transaction, and let go of the file."""
+    from nait_store.catalog.rows import TABLES
+
     _attach(connection, path)
     try:
         connection.execute("BEGIN").fetchall()
@@ -237,7 +271,17 @@ def _copy(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         connection.execute("DETACH catalog").fetchall()
 
 
+def _dicts(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+    result = connection.execute(query, list(values))
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
 def _fill(connection: duckdb.DuckDBPyConnection, tables: dict[str, list[Row]]) -> None:
+    import pyarrow as pa
+
+    from nait_store.catalog.rows import TABLES
+
     connection.execute("BEGIN").fetchall()
     try:
         for table in TABLES:

@@ -183,6 +183,7 @@ class CatalogRows:
             "message": manifest.message,
             "card": record.card,
             "parent": record.parent,
+            "model": record.model,
             "hook_point": record.identity.hook_point.value,
             "capture_id": record.capture_id,
             "recipe_sha256": record.recipe_sha256,

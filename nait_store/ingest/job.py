@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
 from nait_store.activations.writer import RejectedSample
-from nait_store.capture.rendering import UnpreparedSample
 from nait_store.errors import IngestInterrupted, InvalidInputError
 from nait_store.ingest.adoption import (
     AbandonedIngest,
@@ -22,11 +21,13 @@ from nait_store.ingest.adoption import (
 )
 from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
+from nait_store.ingest.captured_stream import CapturedStream
 from nait_store.ingest.coverage import coverage_of, narrower_than
+from nait_store.ingest.interruptions import interrupted, stopped_at_once
 from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
 from nait_store.ingest.kept_projections import kept_projections
 from nait_store.ingest.live_scores import LiveScores
-from nait_store.ingest.probe import choose_dtype, estimate_size, hold_back, require_space
+from nait_store.ingest.probe import choose_dtype, draining, estimate_size, hold_back, require_space
 from nait_store.ingest.projected_capture import ProjectedCapture
 from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import (
@@ -36,9 +37,9 @@ from nait_store.ingest.requests import (
     ignore_estimate,
 )
 from nait_store.ingest.sample_stream import SampleStream
-from nait_store.ingest.scored_profiles import ScoredProfiles, applicable_profiles, named_profiles
+from nait_store.ingest.scored_profiles import ScoredProfiles, applicable_profiles, candidates_of, named_profiles
 from nait_store.ingest.segment_sink import SegmentSink
-from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, check_name
 from nait_store.registry.compatibility import Candidates
 from nait_store.schemas.activation_set import IngestPlan, Projection, SegmentRecord, SetRecord, SourceFile
@@ -132,7 +133,6 @@ class _Job:
         self._features = tuple(Feature(f) for f in request.features)
         self._sets = ActivationSets(location)
         self._warnings: list[str] = []
-        self._n_tokens = 0
         self._began = time.monotonic()
         self._adopted: list[AbandonedIngest] = []
         self._n_flushed = 0
@@ -168,17 +168,26 @@ class _Job:
         estimate = estimate_size(self._location, self._capture, self._request, [source.uri for source in sources])
         self._announce(estimate)
         require_space(estimate, stream.n_set_samples, self._location.url)
-        batches = self._captured(stream, estimate.n_records)
-        with contextlib.closing(batches):
-            held, self._stopping = hold_back(batches)
+        captured = CapturedStream(
+            self._capture,
+            stream,
+            self.rejects,
+            n_records=estimate.n_records,
+            progress=self._progress,
+            n_written_bytes=lambda: self._sink.size_bytes if self._sink else 0,
+            began=self._began,
+        )
+        with captured:
+            held, ended_early = hold_back(iter(captured))
+            if ended_early:
+                self._stop(captured)
             if not held:
-                return self._commit(None, [], stream, version)
+                return self._commit(None, [], captured, version)
             journal = IngestJournal(self._location, self._plan(sources, wanted, self._dtype(held, version)))
             with contextlib.ExitStack() as life:
                 self._insist(lambda: life.enter_context(journal))
-                rest = iter(()) if self._stopping else batches
-                segments = self._write(journal, wanted, held, rest, stream, estimate.n_records)
-                return self._commit(journal, segments, stream, version)
+                segments = self._write(journal, wanted, held, captured, estimate.n_records)
+                return self._commit(journal, segments, captured, version)
 
     def _project(self, existing: SetRecord | None) -> None:
         """Where the set keeps no activations: from here on, projections are what is captured."""
@@ -193,16 +202,12 @@ class _Job:
 
     def stopped_at_once(self) -> IngestInterrupted:
         """Say what the last Ctrl-C left, where nothing was committed."""
-        kept = self._n_flushed + sum(ingest.n_samples for ingest in self._adopted)
-        if not kept:
-            return IngestInterrupted(
-                "interrupted before anything was captured; the store is as it was",
-                next_step="run the same command again",
-            )
-        return IngestInterrupted(
-            f"stopped at once; {kept:,} samples are flushed and kept",
-            next_step="run the same command again: it commits what is in no version yet, and goes on from there",
-        )
+        return stopped_at_once(self._n_flushed + sum(ingest.n_samples for ingest in self._adopted))
+
+    def _stop(self, captured: CapturedStream) -> None:
+        """Note the first Ctrl-C: what is captured is written and committed, and nothing more is read."""
+        self._stopping = True
+        captured.stop_reading()
 
     def _insist(self, work: Callable[[], T]) -> T:
         """Do what has to be done after Ctrl-C as well: the first one has it done again, the second one ends it."""
@@ -233,42 +238,6 @@ class _Job:
         )
         self._warnings += narrower_than(version, self._features, layers)
         return SampleStream(sources, self._request, held.known, held.covers, held.describe, self.rejects)
-
-    def _prepared(self, stream: SampleStream) -> Iterator[Any]:
-        for samples in stream.batches():
-            for item in self._capture.renderer.prepare(samples):
-                if isinstance(item, UnpreparedSample):
-                    self.rejects.add_unprepared(item)
-                else:
-                    yield item
-
-    def _captured(self, stream: SampleStream, n_records: int | None) -> Generator[Captured, None, None]:
-        n_done = 0
-        n_unfit = len(self._capture.unfit)  # a session may have served another ingest before
-        for batch in self._capture.capture(self._prepared(stream)):
-            n_done += len(batch.samples)
-            self._n_tokens += batch.n_tokens
-            n_unfit = self._reject_unfit(n_unfit)
-            n_skipped = stream.n_known + stream.n_duplicates + len(self.rejects)
-            self._progress(
-                ProgressEvent(
-                    stage="capture",
-                    done=n_done,
-                    total=None if n_records is None else max(n_done, n_records - n_skipped),
-                    tokens=self._n_tokens,
-                    bytes_done=self._sink.size_bytes if self._sink else 0,
-                    elapsed_seconds=time.monotonic() - self._began,
-                )
-            )
-            yield batch
-        self._reject_unfit(n_unfit)
-
-    def _reject_unfit(self, n_known: int) -> int:
-        """Reject what the memory did not hold, beyond the first ``n_known``; returns how many there are now."""
-        unfit = self._capture.unfit
-        for item in unfit[n_known:]:
-            self.rejects.add_unprepared(item)
-        return len(unfit)
 
     def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
         if self._request.dtype is not None:
@@ -302,8 +271,7 @@ class _Job:
         journal: IngestJournal,
         wanted: SetRecord,
         held: list[Captured],
-        batches: Iterator[Captured],
-        stream: SampleStream,
+        captured: CapturedStream,
         n_records: int | None,
     ) -> list[SegmentRecord]:
         def acknowledge(record: SegmentRecord) -> None:
@@ -320,19 +288,19 @@ class _Job:
             dtype=journal.plan.dtype,
             policy=self._request.flush,
             flushed=acknowledge,
-            expected_rows=None if n_records is None else max(1, n_records - stream.n_known),
+            expected_rows=None if n_records is None else max(1, n_records - captured.stream.n_known),
             scores=self._scores,
             projections=self._projections,
         )
         writer = BackgroundWriter(sink, self._reject_stored)
         try:
             try:
-                for batch in _draining(held, batches):
+                for batch in draining(held, () if self._stopping else captured):
                     writer.put(batch)
             except KeyboardInterrupt:
                 if self._stopping:
                     raise
-                self._stopping = True
+                self._stop(captured)
             self._insist(writer.finish)
         except KeyboardInterrupt:
             writer.abandon()
@@ -343,22 +311,10 @@ class _Job:
         return sink.segments
 
     def _candidates(self) -> Candidates:
-        capture = self._capture
-        return Candidates(
-            self._request.set_name,
-            capture.identity,
-            capture.n_neurons,
-            self._features,
-            tuple(capture.layers),
-            (capture.settings,),
-            capture.environment.model_label,
-            capture.environment.model_options,
-        )
+        return candidates_of(self._capture, self._request.set_name, self._features)
 
     def _live_scores(self) -> LiveScores | None:
-        profiles = self._profiles
-        if profiles is None:
-            profiles = applicable_profiles(self._location, self._candidates())
+        profiles = self._profiles or applicable_profiles(self._location, self._candidates())
         self._warnings += profiles.warnings
         return LiveScores(self._location, profiles) if profiles.targets else None
 
@@ -375,39 +331,30 @@ class _Job:
         self,
         journal: IngestJournal | None,
         segments: Sequence[SegmentRecord],
-        stream: SampleStream,
+        captured: CapturedStream,
         version: SetVersion | None,
     ) -> IngestReport:
         if self._stopping and not segments and not self._adopted:
             raise KeyboardInterrupt
-        report = self._insist(lambda: self._commit_once(journal, segments, stream, version))
+        report = self._insist(lambda: self._commit_once(journal, segments, captured, version))
         if self._stopping:
-            raise self._interrupted(report)
+            raise interrupted(self._sets.open(report.set_ref).n_samples, report)
         return report
-
-    def _interrupted(self, report: IngestReport) -> IngestInterrupted:
-        n_held = self._sets.open(report.set_ref).n_samples
-        earlier = f" and {report.resumed_samples:,} of earlier runs" if report.resumed_samples else ""
-        return IngestInterrupted(
-            f"interrupted; {report.set_ref} holds {n_held:,} samples, with the {report.n_added:,} "
-            f"that were captured now{earlier}",
-            next_step="run the same command again: it goes on from there",
-        )
 
     def _commit_once(
         self,
         journal: IngestJournal | None,
         segments: Sequence[SegmentRecord],
-        stream: SampleStream,
+        captured: CapturedStream,
         version: SetVersion | None,
     ) -> IngestReport:
-        name = self._request.set_name
+        name, stream = self._request.set_name, captured.stream
         adopted = still_abandoned(self._sets, name, self._adopted)
         if not segments and not adopted and version is None:
             self._write_rejects(None)
             raise InvalidInputError(
                 f"none of the {stream.n_read + len(self.rejects):,} records can be used; "
-                f"the first: {self._first_reason()}",
+                f"the first: {self.rejects.first_reason}",
                 next_step="see 'nait-store ingest --help' for the layouts that are detected, or name fields with --map",
             )
         rejects_path = self._write_rejects(journal)
@@ -434,7 +381,7 @@ class _Job:
             n_rejected=len(self.rejects),
             rejected=self.rejects.first,
             rejects_path=rejects_path,
-            n_tokens=self._n_tokens,
+            n_tokens=captured.n_tokens,
             n_truncated=sum(record.n_truncated for record in segments),
             bytes_written=sum(record.size_bytes for record in segments),
             elapsed_seconds=time.monotonic() - self._began,
@@ -451,15 +398,3 @@ class _Job:
         ingest_id = journal.ingest_id if journal else ""
         default = f"{layout.ingest_folder(self._request.set_name, ingest_id)}/{REJECTS_FILE}"
         return self.rejects.write(self._location, default, self._request.rejects_path)
-
-    def _first_reason(self) -> str:
-        first = self.rejects.first
-        return f"{first[0].where}: {first[0].reason}" if first else "there are none"
-
-
-def _draining(held: list[Captured], batches: Iterator[Captured]) -> Iterator[Captured]:
-    """Yield the held batches, letting go of each, then the others."""
-    held.reverse()
-    while held:
-        yield held.pop()
-    yield from batches

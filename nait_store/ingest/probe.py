@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import numpy as np
@@ -100,6 +100,14 @@ def hold_back(batches: Iterator[Captured]) -> tuple[list[Captured], bool]:
     except KeyboardInterrupt:
         return held, True
     return held, False
+
+
+def draining(held: list[Captured], batches: Iterable[Captured]) -> Iterator[Captured]:
+    """Yield the held batches, letting go of each, then the others."""
+    held.reverse()
+    while held:
+        yield held.pop()
+    yield from batches
 
 
 def choose_dtype(held: Sequence[Captured], features: Sequence[Feature]) -> tuple[StoredDtype, str | None]:

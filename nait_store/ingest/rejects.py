@@ -38,6 +38,11 @@ class RejectLog:
         """The first 20."""
         return tuple(self._first)
 
+    @property
+    def first_reason(self) -> str:
+        """Where and why the first record was left out, a phrase."""
+        return f"{self._first[0].where}: {self._first[0].reason}" if self._first else "there are none"
+
     def add_record(self, rejected: RejectedRecord) -> None:
         """Note a record that could not be read or used."""
         self._add(rejected.source_uri, rejected.source_index, rejected.line, None, rejected.reason, rejected.raw)
@@ -63,6 +68,10 @@ class RejectLog:
         rejects_path
             Path or URL that the user asked for instead.
         """
+        with self._lock:  # after Ctrl-C the reader may still be at its last records
+            return self._write(location, default_path, rejects_path)
+
+    def _write(self, location: Location, default_path: str, rejects_path: str | None) -> str | None:
         if not self._n:
             return None
         self._spool.seek(0)

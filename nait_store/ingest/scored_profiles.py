@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nait_store.errors import NaitStoreError
+from nait_store.ingest.capture_source import CaptureSource
 from nait_store.refs import Kind
 from nait_store.registry.compatibility import Candidates, differences, require_compatible
 from nait_store.registry.profiles import Profile, ProfileRegistry
+from nait_store.schemas.capture import Feature
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.labels import LabelKind, Labels
 from nait_store.storage.location import Location
@@ -34,6 +36,30 @@ class ScoredProfiles:
     references: tuple[str, ...] = ()
     targets: tuple[ScoringTarget, ...] = ()
     warnings: tuple[str, ...] = ()
+
+
+def candidates_of(capture: CaptureSource, set_name: str, features: Sequence[Feature]) -> Candidates:
+    """The samples that an ingest is about to write, as compatibility looks at them.
+
+    Parameters
+    ----------
+    capture
+        What measures them.
+    set_name
+        The set that they go to.
+    features
+        What is measured of them.
+    """
+    return Candidates(
+        set_name,
+        capture.identity,
+        capture.n_neurons,
+        tuple(features),
+        tuple(capture.layers),
+        (capture.settings,),
+        capture.environment.model_label,
+        capture.environment.model_options,
+    )
 
 
 def named_profiles(location: Location, names: Sequence[str], candidates: Candidates) -> ScoredProfiles:

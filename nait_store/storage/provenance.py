@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import importlib.metadata
 import os
@@ -23,8 +24,9 @@ def new_ulid() -> str:
     return str(ULID())
 
 
+@functools.cache
 def package_version() -> str:
-    """Version of the installed package."""
+    """Version of the installed package; read from its metadata once, which takes milliseconds."""
     return importlib.metadata.version("nait-store")
 
 

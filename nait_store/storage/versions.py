@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nait_store.errors import AlreadyExistsError, ConflictError, NotFoundError, did_you_mean
-from nait_store.refs import Kind, Reference
+from nait_store.refs import COMMANDS, Kind, Reference
 from nait_store.schemas.history import CollectionRecord, DeletionRecord
 from nait_store.schemas.record import Document
 from nait_store.storage import layout
@@ -164,9 +164,23 @@ class VersionLog(Generic[R]):
             record = self.deletion(name, number)
             when = f" on {record.provenance.created_at:%Y-%m-%d} by {record.provenance.author}" if record else ""
             whole = f"{name}@{number}" if listing.visible else name
-            back = f"bring it back with 'nait-store sets undelete {whole}'" if self._kind is Kind.SET else others
+            command = COMMANDS.get(self._kind)
+            back = f"bring it back with 'nait-store {command} undelete {whole}'" if command else others
             return NotFoundError(f"{self._kind} {name}@{number} was deleted{when}", next_step=back)
         return NotFoundError(f"{self._kind} {name!r} has no version {number}", next_step=others)
+
+    def require_kept(self, name: str, number: int) -> None:
+        """Refuse a version that never was or that gc has taken; one that is deleted only passes.
+
+        Raises
+        ------
+        NotFoundError
+            With what there is instead.
+        """
+        listing = self.listing(name)
+        if number not in listing.documents or number in listing.collected:
+            self.resolve(Reference(self._kind, name, version=number))
+            raise ConflictError(f"{name}@{number} is changing under us", next_step="run the same command again")
 
     def deletion(self, name: str, number: int) -> DeletionRecord | None:
         """Who deleted a version, when and why; None where it is not deleted."""

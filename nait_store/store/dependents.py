@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nait_store.errors import InvalidInputError
-from nait_store.refs import Kind, Reference, parse_reference
+from nait_store.refs import COMMANDS, Kind, Reference, parse_reference
 from nait_store.storage.labels import LabelKind, Labels
 
 if TYPE_CHECKING:
@@ -104,8 +104,8 @@ def labels_of(location: Location, kind: Kind, name: str) -> dict[int, list[Depen
         tag = label.kind is LabelKind.TAG
         reason = f": {label.record.reason}" if label.record.reason else ""
         remedy = f"take the {label.kind} away"
-        if kind is Kind.SET:
-            remedy += f" with 'nait-store sets untag {name} {label.name}'" + ("" if tag else ", or add --force")
+        if (command := COMMANDS.get(kind)) is not None:
+            remedy += f" with 'nait-store {command} untag {name} {label.name}'" + ("" if tag else ", or add --force")
         found[label.version].append(Dependent(f"{name}@{label.name}", f"{label.kind}{reason}", tag=tag, remedy=remedy))
     return found
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
     from nait_store.store.attached_file import AttachReport
-    from nait_store.store.inventory import Profiles
     from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
+    from nait_store.store.profiles import Profiles
     from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
 
@@ -107,7 +107,7 @@ class Store(Upkeep):
     @cached_property
     def profiles(self) -> Profiles:
         """Its profiles."""
-        from nait_store.store.inventory import Profiles
+        from nait_store.store.profiles import Profiles
 
         return Profiles(self)
 

@@ -1,21 +1,14 @@
-"""What a store holds: its sets described; its profiles listed, opened, built."""
+"""What a store's sets hold, in one line and at length."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
-from typing import TYPE_CHECKING, Unpack
-
-from nait_store.refs import Kind, Reference, check_name, parse_reference
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nait_store.activations.versions import SetVersion
-    from nait_store.registry.profiles import Profile, ProfileRegistry
-    from nait_store.schemas.profile import ProfileManifest
-    from nait_store.store.facade import Store
-    from nait_store.store.options import BuildOptions
 
 
 @dataclass(frozen=True)
@@ -105,107 +98,6 @@ class SetDetails:
     author: str
     warnings: tuple[str, ...]
     projections: tuple[str, ...] = ()
-
-
-class Profiles:
-    """The profiles of a store.
-
-    Parameters
-    ----------
-    store
-        The store; building needs its sets, and its SQL for ``where``.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    @cached_property
-    def registry(self) -> ProfileRegistry:
-        """The registry itself."""
-        from nait_store.registry.profiles import ProfileRegistry
-
-        return ProfileRegistry(self._store.location)
-
-    def names(self) -> list[str]:
-        """Sorted names."""
-        return self.registry.names()
-
-    def open(self, reference: Reference | str) -> Profile:
-        """Open a version; NotFoundError suggests near names."""
-        parsed = parse_reference(reference, Kind.PROFILE) if isinstance(reference, str) else reference
-        return self.registry.open(parsed)
-
-    def list(self) -> list[Profile]:
-        """Latest version of every profile."""
-        return [self.open(name) for name in self.names()]
-
-    def history(self, name: str) -> Sequence[ProfileManifest]:
-        """Versions of a profile, oldest first; NotFoundError for an unknown name."""
-        self.open(Reference(Kind.PROFILE, check_name(name, Kind.PROFILE)))
-        return self.registry.manifests(name)
-
-    def build(self, name: str, *, source: str, **options: Unpack[BuildOptions]) -> tuple[Profile, bool]:
-        """Build the next version of a profile from an in-domain set.
-
-        Parameters
-        ----------
-        name
-            Name of the profile.
-        source
-            Set, ``gsm8k`` or ``gsm8k@2``.
-        **options
-            See :class:`~nait_store.store.options.BuildOptions`.
-
-        Returns
-        -------
-        profile
-            The version.
-        created
-            False where this very recipe on these very inputs was built before: nothing was computed.
-
-        Raises
-        ------
-        NotFoundError
-            Unknown set, recipe, feature, layer or column.
-        InvalidInputError
-            Options that contradict each other, or too few samples.
-        IncompatibleError
-            The background set measures something else.
-        """
-        from nait_store.registry.recipes import choose_recipe
-
-        feature, method = options.get("feature"), options.get("method")
-        against = options.get("against")
-        recipe = choose_recipe(
-            options.get("recipe") or "default",
-            # A background means contrast: asking for it twice would be pedantic.
-            method="contrastive" if against is not None and method is None else method,
-            center=options.get("center"),
-            profile_feature=options.get("profile_feature") or feature,
-            feature=feature,
-            metric=options.get("metric"),
-        )
-        check_name(name, Kind.PROFILE)
-        version = self._store.sets.open(source)
-        where = options.get("where")
-        rows = None
-        if where is not None:
-            from nait_store.query.rows import matching_rows
-
-            rows = matching_rows(self._store.session, version, where)
-        return self.registry.build(
-            name,
-            version,
-            recipe=recipe,
-            rows=rows,
-            where=where,
-            limit=options.get("limit"),
-            seed=options.get("seed", 0),
-            background=self._store.sets.open(against) if against is not None else None,
-            layers=options.get("layers"),
-            message=options.get("message", ""),
-            card=options.get("card", ""),
-        )
 
 
 def summarise(version: SetVersion) -> SetSummary:

@@ -62,7 +62,7 @@ class IngestOptions(TypedDict, total=False):
 
 
 class BuildOptions(TypedDict, total=False):
-    """Options of :meth:`nait_store.store.inventory.Profiles.build`; what is not given comes from the recipe."""
+    """Options of :meth:`nait_store.store.profiles.Profiles.build`; what is not given comes from the recipe."""
 
     against: str | None
     """Background set of the contrastive method."""

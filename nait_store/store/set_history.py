@@ -9,24 +9,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nait_store.schemas.activation_set import Operation
+from nait_store.store.kept_versions import Deletion, deletion_of
 
 if TYPE_CHECKING:
     from nait_store.activations.difference import SampleChange, SampleDifference
     from nait_store.activations.versions import ActivationSets, SetVersion
     from nait_store.schemas.activation_set import SetManifest
-    from nait_store.schemas.history import LabelRecord
-    from nait_store.storage.labels import LabelKind
 
 _FIRST = 5
-
-
-@dataclass(frozen=True)
-class Deletion:
-    """Who deleted a version, when and why."""
-
-    author: str
-    deleted_at: datetime
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -180,47 +170,6 @@ class RestoredVersion:
     created: bool
 
 
-@dataclass(frozen=True)
-class DeletedVersions:
-    """Versions that were deleted, and those that are left, ascending."""
-
-    deleted: tuple[str, ...]
-    left: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class LabelMove:
-    """One entry in the history of an alias or a tag; ``version`` None: it was taken away."""
-
-    version: str | None
-    author: str
-    moved_at: datetime
-    reason: str
-
-
-@dataclass(frozen=True)
-class LabelSummary:
-    """An alias or a tag.
-
-    Attributes
-    ----------
-    label, kind
-        Its name; ``alias`` or ``tag``.
-    version
-        What it names now, ``pool@3``; None where it was taken away.
-    reason
-        Of its latest move.
-    moves
-        Every move, oldest first.
-    """
-
-    label: str
-    kind: str
-    version: str | None
-    reason: str
-    moves: tuple[LabelMove, ...]
-
-
 def history_of(sets: ActivationSets, name: str) -> list[VersionSummary]:
     """Every number that a set ever used, oldest first."""
     log = sets.log
@@ -256,7 +205,7 @@ def history_of(sets: ActivationSets, name: str) -> list[VersionSummary]:
                 created_at=manifest.provenance.created_at,
                 tags=tuple(one.name for one in labels if one.version == number and one.kind.value == "tag"),
                 aliases=tuple(one.name for one in labels if one.version == number and one.kind.value == "alias"),
-                deleted=_deletion(sets, name, number) if number in listing.deleted else None,
+                deleted=deletion_of(log, name, number) if number in listing.deleted else None,
                 collected=collected,
             )
         )
@@ -313,28 +262,6 @@ def diff_of(sets: ActivationSets, first: SetVersion, second: SetVersion) -> SetD
         same_capture=first.record.capture_id == second.record.capture_id,
         samples=samples,
     )
-
-
-def label_summary(name: str, kind: LabelKind, label: str, moves: list[LabelRecord]) -> LabelSummary:
-    """A label from its documents, oldest first."""
-    versions = [None if move.version is None else f"{name}@{move.version}" for move in moves]
-    return LabelSummary(
-        label=label,
-        kind=kind.value,
-        version=versions[-1],
-        reason=moves[-1].reason,
-        moves=tuple(
-            LabelMove(version, move.provenance.author, move.provenance.created_at, move.reason)
-            for version, move in zip(versions, moves, strict=True)
-        ),
-    )
-
-
-def _deletion(sets: ActivationSets, name: str, number: int) -> Deletion | None:
-    record = sets.log.deletion(name, number)
-    if record is None:  # undeleted meanwhile
-        return None
-    return Deletion(record.provenance.author, record.provenance.created_at, record.reason)
 
 
 def _count(n: int, noun: str) -> str:

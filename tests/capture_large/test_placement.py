@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from nait_store.capture.experts import ExpertTap
+from nait_store.capture.host_copies import HostCopies
 from nait_store.capture.models import load_model
 from nait_store.capture.placement import execution_device, plan_placement
 from nait_store.capture.reducers import SpanReducer, batch_spans
@@ -107,7 +108,7 @@ def test_layers_on_several_devices_are_gathered() -> None:
     second = reducer._results.pop(torch.device("meta"))
     assert second[Feature.MEAN].device.type == "meta"
     reducer._results[torch.device("meta")] = {Feature.MEAN: torch.full((2, 2, 4), 7.0)}
-    gathered = reducer.finish()[Feature.MEAN]
+    gathered = reducer.finish(HostCopies()).wait()[Feature.MEAN]
     np.testing.assert_array_equal(gathered, np.stack([np.full((2, 4), 1.0), np.full((2, 4), 7.0)], axis=1))
 
 

@@ -118,5 +118,5 @@ def test_its_inputs_are_packed_and_its_batches_have_no_padding() -> None:
     inputs = lay_out(Layout.FLASH, token_ids, pad_token_id=0, device="cpu")
     assert inputs.arguments["position_ids"].tolist() == [[0, 1, 0]]
     assert inputs.arguments["cu_seq_lens_k"].tolist() == [0, 2, 3]
-    assert padded_tokens(Layout.FLASH, [2, 1]) == 3
+    assert padded_tokens(Layout.FLASH, n_tokens=3, n_samples=2, longest=2) == 3
     assert attention.FLASH_ATTENTION == "flash_attention_2"  # the name that transformers knows it by

@@ -68,6 +68,11 @@ def test_samples_are_pulled_a_window_at_a_time(
         assert sum(len(batch.samples) for batch in stream) == 6
 
 
+def test_windows_grow_so_that_the_first_forward_pass_waits_for_few_samples() -> None:
+    (sample,) = random_samples([3])
+    assert [len(window) for window in batches.windows([sample] * 8000)] == [512, 1024, 2048, 4096, 320]
+
+
 def test_a_window_of_long_texts_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "WINDOW_CHARACTERS", 100)
     text = Sample("s", "0" * 64, "made-up", 0, "x" * 60, {}, ())
@@ -90,7 +95,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
     with CaptureSession.open(model_folder("llama"), features=MEAN) as session:
         expected = by_sample_id(session.capture(samples))
     sizes: list[int] = []
-    real = TappedDecoder.capture
+    real = TappedDecoder.launch
 
     def small_memory(self: Any, layout: Layout, token_ids: Any, *rest: Any) -> Any:
         n_tokens = sum(map(len, token_ids))
@@ -100,7 +105,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
         return real(self, layout, token_ids, *rest)
 
     with CaptureSession.open(model_folder("llama"), features=MEAN) as session:
-        monkeypatch.setattr(TappedDecoder, "capture", small_memory)
+        monkeypatch.setattr(TappedDecoder, "launch", small_memory)
         actual = by_sample_id(session.capture(samples))
     assert sum(sizes) == 128
     assert any("token budget is now" in warning for warning in session.warnings)
@@ -112,7 +117,7 @@ def test_running_out_of_memory_halves_the_budget_and_goes_on(
 def test_one_sample_beyond_the_memory_is_left_out_and_the_others_are_captured(
     model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = TappedDecoder.capture
+    real = TappedDecoder.launch
 
     def small_memory(self: Any, layout: Layout, token_ids: Any, *rest: Any) -> Any:
         if sum(map(len, token_ids)) > 25:
@@ -121,7 +126,7 @@ def test_one_sample_beyond_the_memory_is_left_out_and_the_others_are_captured(
 
     samples = random_samples([40, 30, 20, 10, 5, 5])
     with CaptureSession.open(model_folder("llama"), features=MEAN) as session:
-        monkeypatch.setattr(TappedDecoder, "capture", small_memory)
+        monkeypatch.setattr(TappedDecoder, "launch", small_memory)
         captured = [sample.sample.sample_id for batch in session.capture(samples) for sample in batch.samples]
         assert sorted(captured) == ["s2", "s3", "s4", "s5"]
         assert [item.sample_id for item in session.unfit] == ["s0", "s1"]
@@ -135,7 +140,7 @@ def test_memory_that_holds_no_sample_at_all_is_an_error_with_a_way_out(
         raise MemoryError
 
     with CaptureSession.open(model_folder("llama"), features=MEAN) as session:
-        monkeypatch.setattr(TappedDecoder, "capture", no_memory)
+        monkeypatch.setattr(TappedDecoder, "launch", no_memory)
         with pytest.raises(NaitStoreError, match="32 samples in a row did not fit") as caught:
             list(session.capture(random_samples([9] * 40)))
     assert "--max-length" in str(caught.value)
@@ -155,7 +160,7 @@ def test_other_runtime_errors_are_not_taken_for_memory(
         raise RuntimeError("shapes cannot be multiplied")
 
     with CaptureSession.open(model_folder("llama"), features=MEAN) as session:
-        monkeypatch.setattr(TappedDecoder, "capture", broken)
+        monkeypatch.setattr(TappedDecoder, "launch", broken)
         with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
             list(session.capture(random_samples([9, 8])))
 

@@ -147,13 +147,13 @@ def test_a_session_tries_once_and_remembers(
     model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    real = TappedDecoder.capture
+    real = TappedDecoder.launch
 
     def record(self: Any, layout: Any, token_ids: Any, *rest: Any) -> Any:
         sizes.append(sum(map(len, token_ids)))
         return real(self, layout, token_ids, *rest)
 
-    monkeypatch.setattr(TappedDecoder, "capture", record)
+    monkeypatch.setattr(TappedDecoder, "launch", record)
     with CaptureSession.open(model_folder("llama"), features=MEAN, token_budget="auto") as session:
         budget = session.usage.token_budget
         assert session.environment.token_budget == budget
@@ -172,7 +172,7 @@ def test_memory_that_runs_out_later_is_remembered_too(
     model_folder: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nait_store.capture.session.find_token_budget", lambda *_, **__: FoundBudget(4096, (), "time"))
-    real = TappedDecoder.capture
+    real = TappedDecoder.launch
 
     def small_memory(self: Any, layout: Any, token_ids: Any, *rest: Any) -> Any:
         if sum(map(len, token_ids)) > 100:
@@ -181,11 +181,11 @@ def test_memory_that_runs_out_later_is_remembered_too(
 
     samples = random_samples([40] * 6)
     with CaptureSession.open(model_folder("llama"), features=MEAN, token_budget="auto") as session:
-        monkeypatch.setattr(TappedDecoder, "capture", small_memory)
+        monkeypatch.setattr(TappedDecoder, "launch", small_memory)
         captured = [sample.sample.sample_id for batch in session.capture(samples) for sample in batch.samples]
         left = session.usage.token_budget
     assert sorted(captured) == [f"s{i}" for i in range(6)]
-    monkeypatch.setattr(TappedDecoder, "capture", real)
+    monkeypatch.setattr(TappedDecoder, "launch", real)
     with CaptureSession.open(model_folder("llama"), features=MEAN, token_budget="auto") as session:
         assert session.usage.token_budget == left < 4096
 

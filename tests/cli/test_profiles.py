@@ -118,3 +118,78 @@ def test_unknown_profiles(cli: Any, store: Path, reference: str, says: str) -> N
     run = cli("profile", "show", reference)
     assert run.code in (3, 7)
     assert says in run.err
+
+
+def test_an_alias_is_set_moved_and_removed(cli: Any, store: Path) -> None:
+    cli("profile", "build", "math", "--from", "maths", "--limit", "12")
+    run = cli("profile", "alias", "set", "math", "prod", "1", "--reason", "as published")
+    assert run.out == "math@prod is math@1\n"
+    assert cli("profile", "alias", "set", "math", "prod", "2").out == "math@prod is math@2\n"
+    assert cli("profile", "show", "math@prod", "--json").json["reference"] == "math@2"
+    assert cli("profile", "alias", "remove", "math", "prod").out == "alias prod was taken away\n"
+    assert cli("profile", "show", "math@prod").code == 3
+    history = cli("profile", "history", "math", "--json").json
+    assert [one["reference"] for one in history["versions"]] == ["math@1", "math@2"]
+    assert [move["version"] for move in history["labels"][0]["moves"]] == ["math@1", "math@2", None]
+    shown = cli("profile", "history", "math").out
+    assert "as published" in shown
+    assert "default: uncentred pca of mean, candidates' mean, cosine; 12 samples of maths@1, drawn with seed 0" in shown
+
+
+def test_what_is_named_is_not_deleted(cli: Any, store: Path) -> None:
+    cli("profile", "tag", "math@1", "paper")
+    refused = cli("profile", "delete", "math")
+    assert refused.code == 7
+    assert "'nait-store profile untag math paper'" in refused.err
+    cli("profile", "untag", "math", "paper")
+    assert cli("profile", "delete", "math", "--force").out.splitlines() == [
+        "deleted math@1; none is left",
+        "until gc takes it: nait-store profile undelete math@1",
+    ]
+    assert "'nait-store profile undelete math'" in cli("profile", "show", "math").err
+    assert cli("profile", "undelete", "math").out == "math@1 is back\n"
+
+
+def test_tags_of_a_profile_without_any_say_how(cli: Any, store: Path) -> None:
+    out = cli("profile", "tags", "math").out
+    assert out.startswith("profile math has no alias and no tag\nnext: nait-store ")
+    assert out.endswith("profile tag math@1 NAME --reason TEXT\n")
+
+
+def test_search(cli: Any, store: Path) -> None:
+    run = cli("profile", "search", "MATH", "default", "--from", "maths")
+    assert [line.split()[0] for line in run.out.splitlines()] == ["profile", "math@1"]
+    assert cli("profile", "search", "no such thing").out.splitlines()[0] == "no profile fits"
+    assert cli("profile", "search", "no such thing", "--json").json == []
+
+
+def test_diff(cli: Any, store: Path) -> None:
+    cli("profile", "build", "math", "--from", "maths", "--limit", "12")
+    out = cli("profile", "diff", "math@1", "math@2", "--set", "pool", "--top", "4").out
+    assert out.startswith("math@1 → math@2: 0 in-domain samples added, 8 removed, 12 the same\n")
+    assert "of the best 4 samples of pool@" in out
+    assert len(out.split("cosine\n")[1].splitlines()) == 3
+    value = cli("profile", "diff", "math@1", "math@2", "--json").json
+    assert (value["n_removed"], len(value["cosines"])) == (8, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("alias", "set", "math", "7", "1"), 7, "numbers name versions"),
+        (("alias", "set", "math", "prod", "9"), 3, "math@1"),
+        (("alias", "set", "math@1", "prod", "1"), 7, "not a valid profile name"),
+        (("alias", "set", "mth", "prod", "1"), 3, "'math'"),
+        (("alias", "remove", "math", "prod"), 3, "no alias 'prod'"),
+        (("history", "math@1"), 7, "give the profile: 'math'"),
+        (("diff", "math", "mth"), 3, "'math'"),
+        (("diff", "math", "foreign", "--set", "nothing"), 3, "nothing"),
+        (("delete", "math@7"), 3, "math@1"),
+        (("undelete", "math@7"), 3, "math@1"),
+    ],
+)
+def test_bad_changes(cli: Any, store: Path, snapshot: Any, arguments: tuple[str, ...], code: int, says: str) -> None:
+    before = snapshot(store)
+    run = cli("profile", *arguments)
+    assert (run.code, says in run.err) == (code, True), run.err
+    assert snapshot(store) == before

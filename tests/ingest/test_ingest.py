@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nait_store.ingest.requests import FlushPolicy, IngestEstimate, IngestReport
 from nait_store.progress import ProgressEvent
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage.location import Location
-from nait_store.testing.fake_capture import FakeBatch, FakeCapture
+from nait_store.testing.fake_capture import FakeBatch, FakeCapture, FakeRenderer
 from nait_store.testing.stores import fake_identity
 
 
@@ -346,3 +347,15 @@ def test_samples_that_the_memory_does_not_hold_are_rejected_and_the_others_store
 def test_the_report_says_how_the_model_was_run(location: Location, pool: str) -> None:
     capture = FakeCapture()
     assert _ingest(location, pool, capture=capture).usage == capture.usage
+
+
+def test_samples_are_read_in_a_thread_that_ends_with_the_ingest(location: Location, pool: str) -> None:
+    class Renderer(FakeRenderer):
+        def prepare(self, samples: Any) -> Any:
+            threads.add(threading.current_thread().name)
+            return super().prepare(samples)
+
+    threads: set[str] = set()
+    _ingest(location, pool, capture=FakeCapture(renderer=Renderer()))
+    assert threads == {"sample-reader"}
+    assert not any(thread.name in ("sample-reader", "segment-writer") for thread in threading.enumerate())

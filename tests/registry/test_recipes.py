@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from nait_store.errors import InvalidInputError, NotFoundError
-from nait_store.registry.recipes import RECIPES, choose_recipe, describe
+from nait_store.registry.recipes import RECIPES, choose_recipe
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Method, Metric
 
@@ -69,5 +69,4 @@ def test_centring_a_mean_is_refused() -> None:
 
 
 def test_description_names_every_choice() -> None:
-    text = describe(RECIPES["nait-paper"])
-    assert text == "first component (centred) of drift, candidates' mean, dot"
+    assert RECIPES["nait-paper"].in_words == "nait-paper: centred pca of drift, candidates' mean, dot"

@@ -1,0 +1,124 @@
+"""Profiles in one line each, and found by what is known of them; from the catalog, so that thousands are fine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from nait_store.schemas.profile import Recipe
+
+if TYPE_CHECKING:
+    from nait_store.catalog.build import Catalog
+
+_SUMMARIES = """
+WITH labels AS (
+    SELECT name, version, 'alias' AS kind, alias AS label FROM aliases WHERE kind = 'profile'
+    UNION ALL SELECT name, version, 'tag', tag FROM tags WHERE kind = 'profile'
+),
+labelled AS (
+    SELECT name, version, list(label ORDER BY label) FILTER (kind = 'alias') AS aliases,
+        list(label ORDER BY label) FILTER (kind = 'tag') AS tags
+    FROM labels GROUP BY ALL
+)
+SELECT reference, recipe, method, center, profile_feature, feature, metric, source, background, n_samples,
+    len(layers) AS n_layers, n_neurons, model, hook_point, capture_id, len(warnings) AS n_warnings, message, card,
+    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, epoch_us(created_at) AS written_us, author
+FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
+"""
+_CHOICES = ("method", "center", "profile_feature", "feature", "metric")
+_SEARCHED = (
+    "concat_ws(chr(10), reference, recipe, method, source, background, model, message, card, author, "
+    "array_to_string(aliases, chr(10)), array_to_string(tags, chr(10)))"
+)
+
+
+@dataclass(frozen=True)
+class ProfileSummary:
+    """One line about a version of a profile.
+
+    Attributes
+    ----------
+    reference
+        ``math@3``.
+    recipe
+        What it is made of, and how candidates meet it.
+    source, background
+        Set versions of the in-domain samples and of the background; None where there is no background.
+    n_samples
+        In-domain samples.
+    n_layers, n_neurons
+        L and J of its directions.
+    model
+        Path or hub id of the model, as given when the in-domain samples were ingested; None where it is not recorded.
+    hook_point, capture_id
+        What is measured.
+    n_warnings
+        Of its build.
+    message, card
+        Of its author.
+    aliases, tags
+        On this version.
+    created_at, author
+        When it was built, and by whom.
+    """
+
+    reference: str
+    recipe: Recipe
+    source: str
+    background: str | None
+    n_samples: int
+    n_layers: int
+    n_neurons: int
+    model: str | None
+    hook_point: str
+    capture_id: str
+    n_warnings: int
+    message: str
+    card: str
+    aliases: tuple[str, ...]
+    tags: tuple[str, ...]
+    created_at: datetime
+    author: str
+
+
+def list_profiles(
+    catalog: Catalog,
+    *,
+    words: Sequence[str] = (),
+    model: str | None = None,
+    source: str | None = None,
+    label: str | None = None,
+    all_versions: bool = False,
+) -> list[ProfileSummary]:
+    """Describe the profiles that fit, by name and version; see :meth:`~nait_store.store.profiles.Profiles.search`."""
+    conditions = []
+    values: list[Any] = []
+
+    def require(condition: str, value: str) -> None:
+        conditions.append(condition)
+        values.append(value)
+
+    for word in words:
+        require(f"contains(lower({_SEARCHED}), lower(?))", word)
+    if model is not None:
+        require("contains(lower(model), lower(?))", model)
+    if source is not None:
+        require("source = ?" if "@" in source else "split_part(source, '@', 1) = ?", source)
+    if label is not None:
+        require("list_contains(list_concat(coalesce(aliases, []), coalesce(tags, [])), ?)", label)
+    if not all_versions:
+        searching = bool(conditions)
+        conditions.append("(is_latest OR labelled.version IS NOT NULL)" if searching else "is_latest")
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    found = catalog.ask(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values)
+    return [_summary(row) for row in found]
+
+
+def _summary(row: dict[str, Any]) -> ProfileSummary:
+    written = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row.pop("written_us"))
+    recipe = Recipe(name=row.pop("recipe"), **{name: row.pop(name) for name in _CHOICES})
+    return ProfileSummary(
+        recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
+    )

@@ -1,0 +1,189 @@
+"""The profiles of a store: listed, searched, opened, built, and their history."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Unpack
+
+from nait_store.refs import Kind, Reference, check_name
+from nait_store.store.kept_versions import KeptVersions
+from nait_store.store.profile_listing import ProfileSummary, list_profiles
+from nait_store.store.profile_versions import ProfileDiff, ProfileVersion, diff_profiles, versions_of
+
+if TYPE_CHECKING:
+    from nait_store.registry.profiles import Profile, ProfileRegistry
+    from nait_store.schemas.profile import ProfileManifest
+    from nait_store.storage.versions import VersionLog
+    from nait_store.store.options import BuildOptions
+
+
+class Profiles(KeptVersions):
+    """The profiles of a store.
+
+    Parameters
+    ----------
+    store
+        The store; building needs its sets, and its SQL for ``where``.
+    """
+
+    kind = Kind.PROFILE
+
+    @cached_property
+    def registry(self) -> ProfileRegistry:
+        """The registry itself."""
+        from nait_store.registry.profiles import ProfileRegistry
+
+        return ProfileRegistry(self._store.location)
+
+    def names(self) -> list[str]:
+        """Sorted names."""
+        return self.registry.names()
+
+    def open(self, reference: Reference | str) -> Profile:
+        """Open a version; NotFoundError suggests near names."""
+        return self.registry.open(self._parsed(reference))
+
+    def search(
+        self,
+        text: str = "",
+        *,
+        model: str | None = None,
+        source: str | None = None,
+        label: str | None = None,
+        all_versions: bool = False,
+    ) -> Sequence[ProfileSummary]:
+        """Find profiles, from the catalog; upper and lower case are the same.
+
+        Parameters
+        ----------
+        text
+            Words; each must be part of the profile's name, card, message, recipe, model, source, author, or of one of
+            its aliases and tags.
+        model
+            Part of the model's path or hub id.
+        source
+            In-domain set, ``gsm8k`` or ``gsm8k@2``.
+        label
+            Alias or tag that the version has.
+        all_versions
+            Look at every version, not only at the latest of each profile and at those that have a label.
+        """
+        return list_profiles(
+            self._store.catalog,
+            words=text.split(),
+            model=model,
+            source=source,
+            label=label,
+            all_versions=all_versions,
+        )
+
+    def history(self, name: str) -> Sequence[ProfileVersion]:
+        """Versions of a profile, oldest first, deleted ones included; NotFoundError for an unknown name."""
+        parsed = self._as_a_whole(name)
+        self._require_used(parsed)
+        return versions_of(self.registry, parsed.name)
+
+    def diff(
+        self,
+        first: Reference | str,
+        second: Reference | str,
+        *,
+        set: str | None = None,  # noqa: A002
+        top: int | str = "10%",
+    ) -> ProfileDiff:
+        """Compare two versions, of one profile or of two.
+
+        Parameters
+        ----------
+        first, second
+            ``math@1``, ``math@prod``.
+        set
+            Also say how much the best samples of this set differ; scores that are missing are computed.
+        top
+            How many are the best: a number, or a share as ``"10%"``.
+
+        Returns
+        -------
+        ProfileDiff
+            Cosine of every layer that both have, settings that differ, in-domain samples added and removed.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile, version or set.
+        IncompatibleError
+            The set measures something else than one of the profiles.
+        """
+        return diff_profiles(self._store, self.open(first), self.open(second), set_ref=set, top=top)
+
+    def build(self, name: str, *, source: str, **options: Unpack[BuildOptions]) -> tuple[Profile, bool]:
+        """Build the next version of a profile from an in-domain set.
+
+        Parameters
+        ----------
+        name
+            Name of the profile.
+        source
+            Set, ``gsm8k`` or ``gsm8k@2``.
+        **options
+            See :class:`~nait_store.store.options.BuildOptions`.
+
+        Returns
+        -------
+        profile
+            The version.
+        created
+            False where this very recipe on these very inputs was built before: nothing was computed.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown set, recipe, feature, layer or column.
+        InvalidInputError
+            Options that contradict each other, or too few samples.
+        IncompatibleError
+            The background set measures something else.
+        """
+        from nait_store.registry.recipes import choose_recipe
+
+        feature, method = options.get("feature"), options.get("method")
+        against = options.get("against")
+        recipe = choose_recipe(
+            options.get("recipe") or "default",
+            # A background means contrast: asking for it twice would be pedantic.
+            method="contrastive" if against is not None and method is None else method,
+            center=options.get("center"),
+            profile_feature=options.get("profile_feature") or feature,
+            feature=feature,
+            metric=options.get("metric"),
+        )
+        check_name(name, Kind.PROFILE)
+        version = self._store.sets.open(source)
+        where = options.get("where")
+        rows = None
+        if where is not None:
+            from nait_store.query.rows import matching_rows
+
+            rows = matching_rows(self._store.session, version, where)
+        return self.registry.build(
+            name,
+            version,
+            recipe=recipe,
+            rows=rows,
+            where=where,
+            limit=options.get("limit"),
+            seed=options.get("seed", 0),
+            background=self._store.sets.open(against) if against is not None else None,
+            layers=options.get("layers"),
+            message=options.get("message", ""),
+            card=options.get("card", ""),
+        )
+
+    def list(self) -> list[ProfileSummary]:
+        """Describe the latest version of every profile, from the catalog."""
+        return list_profiles(self._store.catalog)
+
+    @property
+    def _log(self) -> VersionLog[ProfileManifest]:
+        return self.registry.log
