@@ -14,9 +14,11 @@ from nait_store.activations.versions import ActivationSets
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.ingest.job import ingest
 from nait_store.ingest.requests import FlushPolicy, IngestEstimate, IngestReport, IngestRequest
+from nait_store.refs import Kind
 from nait_store.schemas.activation_set import SetRecord
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.schemas.store_record import StoreRecord
+from nait_store.store.dependents import Dependents
 from nait_store.testing.fake_capture import FakeCapture
 from nait_store.testing.stores import build_set
 
@@ -294,6 +296,13 @@ def test_other_programs_read_the_scores(store: nait_store.Store, tmp_path: Path)
     run(store, keep_features="none", score_with=("math",))
     report = store.attach(str(tmp_path / "out.duckdb"), sets="pool", compute=True)
     assert (report.missing, report.n_computed) == ((), len(store.sets.open("pool").refs))
+
+
+def test_the_set_stands_in_the_way_of_the_deletion_of_its_profiles(store: nait_store.Store) -> None:
+    run(store, keep_features="none", score_with=("math",))
+    [needs] = Dependents(store).of(Kind.PROFILE, "math", 1)
+    assert str(needs) == "set:pool (keeps projections on it)"
+    assert Dependents(store).of(Kind.PROFILE, "drift", 1) == []
 
 
 def test_the_set_says_what_it_keeps(store: nait_store.Store) -> None:
