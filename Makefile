@@ -1,5 +1,5 @@
 # Everything a contributor needs; each target sets up what it uses, and says nothing new when nothing changed.
-# Variables: PYTHON (3.11–3.13), VENV, WORKERS (pytest processes), DATA, MODEL and ONLY (for `make bench`).
+# Variables: PYTHON (3.11–3.13), VENV, WORKERS (pytest processes), DATA, MODEL, ONLY and ROUNDS (for `make bench`).
 
 VENV ?= .venv
 WORKERS ?= 2
@@ -19,7 +19,7 @@ help:
 	@echo "make test     everything that must pass: lint, types, imports, tests, benchmarks at toy size"
 	@echo "make check    the same; its parts are make lint, types, imports and tests"
 	@echo "make bench    benchmarks at full size, written to docs/benchmarks.md (DATA=folder MODEL=folder for real data;"
-	@echo "              ONLY=\"scan sql\" for a part); 20 minutes"
+	@echo "              ONLY=\"scan sql\" for a part; ROUNDS=5 for less time than 20 minutes)"
 	@echo "make faults   kills, full disks, flipped bits and races at full size; takes hours"
 	@echo "make format   let ruff format the sources"
 	@echo "make clean    remove the virtual environment, caches and build results"
@@ -63,7 +63,7 @@ $(PEERS): $(INSTALLED)
 	@touch $@
 
 bench: $(PEERS)
-	$(BIN)/python -m benchmarks.run_all $(ONLY) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
+	$(BIN)/python -m benchmarks.run_all $(ONLY) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
 FAULTS := "kills --backend local --points 340 --real-model 10" "kills --backend s3 --points 200" \
 	"appends --backend local" "appends --backend s3" no_space compaction purges "flips --files 100" catalog many_versions

@@ -8,7 +8,6 @@ counted then is what the system read from the disk for a fresh process (``/proc/
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from benchmarks.harness import Options, Report, interleave, ratio, run, run_fresh, workspace
+from benchmarks.page_cache import bytes_from_disk, forget
 from benchmarks.scan import Size, write_npy, write_set
 from nait_store.activations.set_version import SetVersion
 from nait_store.activations.versions import ActivationSets
@@ -32,7 +32,7 @@ from nait_store.registry.profiles import ProfileRegistry
 from nait_store.schemas.capture import Feature
 from nait_store.storage.location import Location
 
-FULL = Size(16_384, 16, 4096)  # 2.1 GB
+FULL = Size(8192, 16, 4096)  # 1.1 GB
 TOY = Size(512, 4, 64)
 LAYER, NEURON = 2, 17
 _BLOCK_ROWS = 256
@@ -112,7 +112,7 @@ def neuron_cold(files: Files, options: Options, report: Report) -> None:
     for name in ("parquet", "memmap", "store"):
         seconds, read = [], []
         for _ in range(1 if options.toy else 3):
-            forget(files)
+            forget(files.paths())
             fresh = run_fresh("benchmarks.features:read_cold", name, files.store, files.npy, files.parquet)
             seconds.append(fresh.seconds)
             read.append(fresh.result)
@@ -200,7 +200,7 @@ def read_cold(how: str, store: str, npy: str, parquet: str) -> int:
     version = pq.ParquetFile(parquet).metadata  # its shape alone
     n_neurons = int((version.metadata or {})[b"n_neurons"])
     files = Files(store, npy, parquet, Size(version.num_rows, version.num_columns - 1, n_neurons))
-    before = disk_bytes()
+    before = bytes_from_disk()
     if how == "store":
         with opened(store) as session:
             store_neuron(session)
@@ -209,31 +209,10 @@ def read_cold(how: str, store: str, npy: str, parquet: str) -> int:
     else:
         with duckdb.connect() as bare:
             parquet_neuron(bare, files)
-    return disk_bytes() - before
+    return bytes_from_disk() - before
 
 
 NAMES = {"parquet": "DuckDB, Parquet lists", "memmap": "NumPy memmap", "store": "neuron(), opening the store included"}
-
-
-def disk_bytes() -> int:
-    """Bytes that the system has read from disks for this process; 0 where it does not say."""
-    try:
-        lines = Path("/proc/self/io").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
-
-
-def forget(files: Files) -> None:
-    """Tell the page cache to forget the files."""
-    for path in files.paths():
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
 
 
 def write_parquet(version: SetVersion, path: Path) -> None:

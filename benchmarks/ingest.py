@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="folder of a causal language model")
     parser.add_argument("--data", help="JSONL of instruction data, or a folder with pool.jsonl")
-    parser.add_argument("--samples", type=int, default=1500, help="samples in a timed run (default 1500)")
+    parser.add_argument("--samples", type=int, default=300, help="samples in a timed run (default 300)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own)")
 
 
@@ -47,7 +47,7 @@ def body(options: Options, report: Report) -> None:
     with workspace(options, _BYTES) as folder:
         model, data = (given.model, _pool(Path(given.data))) if given.model and given.data else toy_inputs(folder)
         n_samples = min(given.samples, _TOY_SAMPLES) if options.toy else given.samples
-        part = _spread(data, folder / "part.jsonl", n_samples)
+        part = spread_records(data, folder / "part.jsonl", n_samples)
         _time(options, report, folder, model, part)
         _memory(options, report, folder, model, data, n_samples)
 
@@ -68,7 +68,7 @@ def toy_inputs(folder: Path) -> tuple[str, Path]:
     return str(model), data
 
 
-def _spread(data: Path, target: Path, n_samples: int) -> Path:
+def spread_records(data: Path, target: Path, n_samples: int) -> Path:
     """Copy a part of a JSONL file, spread over all of it; repeat it, with other ids, where it is too short."""
     records = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()]
     step = max(1, len(records) // n_samples)
@@ -211,7 +211,7 @@ def _script(model_source: str, data: Path, target: Path, max_length: int) -> Any
 def _memory(options: Options, report: Report, folder: Path, model: str, data: Path, n_samples: int) -> None:
     rounds = 1 if options.toy else max(1, options.rounds // 3)
     peaks: dict[int, list[float]] = {1: [], 4: []}
-    parts = {times: _spread(data, folder / f"part{times}.jsonl", times * n_samples) for times in peaks}
+    parts = {times: spread_records(data, folder / f"part{times}.jsonl", times * n_samples) for times in peaks}
     for _ in range(rounds):
         for times, part in parts.items():
             store = folder / f"store{times}"

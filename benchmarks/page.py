@@ -54,6 +54,11 @@ class Result:
     note: str
 
     @property
+    def title(self) -> str:
+        """Its title."""
+        return _plain(self.document["title"])
+
+    @property
     def tables(self) -> list[Table]:
         """Its tables."""
         return [
@@ -114,7 +119,7 @@ def _summary(results: list[Result]) -> list[str]:
         "| benchmark | what | must | measured | |",
         "|---|---|---:|---:|---|",
         *(
-            f"| [{result.name}](#{_anchor(result.document['title'])}) | {limit['what']} | {limit['must']} | "
+            f"| [{result.name}](#{_anchor(result.title)}) | {limit['what']} | {limit['must']} | "
             f"{_measured(limit)} | {'met' if limit['met'] else '**missed**'} |"
             for result in results
             for limit in result.document["limits"]
@@ -135,7 +140,7 @@ def _shown(value: float) -> str:
 
 def _section(result: Result, pictures: dict[str, str]) -> str:
     document = result.document
-    parts = [f"## {document['title']}"]
+    parts = [f"## {result.title}"]
     if document["description"]:
         parts.append(_plain(document["description"]))
     if result.note:

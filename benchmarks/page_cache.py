@@ -19,19 +19,21 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def forget(paths: Iterable[Path]) -> None:
-    """Have the page cache forget files; pages that some process has mapped, or that are not on the disk yet, stay."""
+    """Have the page cache forget files, where the system can; pages that some process has mapped stay."""
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.fsync(descriptor)  # what is not on the disk yet is not forgotten
+            if can_forget():
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
 
 
-def bytes_from_disk() -> int | None:
-    """Bytes that this process has had read from disks so far; None where the system does not say."""
+def bytes_from_disk() -> int:
+    """Bytes that this process has had read from disks so far; 0 where the system does not say."""
     with contextlib.suppress(OSError), Path("/proc/self/io").open() as counters:
         for line in counters:
             if line.startswith("read_bytes:"):
                 return int(line.split()[1])
-    return None
+    return 0

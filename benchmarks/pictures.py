@@ -23,6 +23,9 @@ MOST_BARS = 24
 LOGARITHMIC_FROM = 30.0
 """Largest value over smallest from which bars are drawn on a logarithmic scale."""
 
+ALIKE = 1.01
+"""Largest value over smallest up to which a column says nothing as a picture."""
+
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#57606a}.t{font-weight:600}"
     ".b{fill:#8c959f}.r{fill:#57606a}.o{fill:#2f81f7}"
@@ -43,11 +46,11 @@ def picture(table: Table) -> str | None:
 
 
 def bars_of_cells(table: Table) -> tuple[tuple[Bar, ...], str]:
-    """Bars of the first column in which every row has a number that is not negative, and the column's name."""
+    """Bars of the first column of numbers that are not negative and not all the same, and the column's name."""
     for column in range(1, len(table.columns)):
         values = [_number(row[column]) for row in table.rows]
         numbers = [value for value in values if value is not None]
-        if len(numbers) != len(values) or not numbers or min(numbers) < 0:
+        if len(numbers) != len(values) or not numbers or min(numbers) < 0 or max(numbers) <= ALIKE * min(numbers):
             continue
         words = [i for i in range(1, column) if not any(_number(row[i]) is not None for row in table.rows)]
         labels = [", ".join(row[i] for i in (0, *words)) for row in table.rows]

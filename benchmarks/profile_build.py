@@ -64,8 +64,12 @@ def compare(report: Report, n_neurons: int, n_samples: int) -> None:
     def sklearn_arpack() -> None:
         found["arpack"] = PCA(n_components=1, svd_solver="arpack", random_state=0).fit(X).components_[0]
 
+    def sklearn_auto() -> None:
+        found["auto"] = PCA(n_components=1, random_state=0).fit(X).components_[0]
+
     cases = {
         "scikit-learn, full SVD": sklearn_full,
+        "scikit-learn, its own choice": sklearn_auto,
         "scikit-learn, arpack": sklearn_arpack,
         "principal_direction": ours,
     }

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.timing import Ratio, Timing, ratio
+from benchmarks.timing import ROUNDS, Ratio, Timing, ratio
 
 
 def machine_line(*packages: str) -> str:
@@ -130,6 +130,9 @@ class Report:
             Bar(name, timing.median * 1e3, min(timing.seconds) * 1e3, max(timing.seconds) * 1e3, name == reference)
             for name, timing in timings.items()
         )
+        n_rounds = max(len(timing.seconds) for timing in timings.values())
+        if n_rounds < ROUNDS:
+            note = f"{note} {n_rounds} rounds.".strip()
         self.tables.append(Table(title, tuple(columns), cells, note, bars, "ms"))
 
     def limit(

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from benchmarks import page
+from benchmarks.timing import LEAST_ROUNDS, SECONDS
 
 FOLDER = Path(__file__).resolve().parent
+OF_QUALITY = {"recipes"}
+"""What measures how well, not how fast: for docs/results.md, and run only when named."""
+
 OUTSIDE = ("data", "model")
 NOT_BENCHMARKS = {"__init__", "harness", "page", "run_all"}
 
@@ -25,10 +31,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in candidates if '__name__ == "__main__"' in path.read_text(encoding="utf-8"))
 
 
-def run_one(name: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    """Run one benchmark; its report comes back on stdout."""
+def run_one(name: str, arguments: list[str], seconds: float = math.inf) -> subprocess.CompletedProcess[str]:
+    """Run one benchmark, its tables for so long each; its report comes back on stdout."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments]
-    return subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=False)
+    environment = {**os.environ, SECONDS: str(seconds)}
+    return subprocess.run(command, cwd=FOLDER.parent, env=environment, capture_output=True, text=True, check=False)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,14 +45,22 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--toy", action="store_true", help="seconds instead of minutes: shows that they run")
     parser.add_argument("--data", help="folder with pool.jsonl and in_domain_*.jsonl, for those that need real data")
     parser.add_argument("--model", help="folder of a causal language model, for those that need a real one")
+    parser.add_argument("--rounds", type=int, help="interleaved rounds, instead of each benchmark's own number")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=30.0,
+        help=f"begin no further round of a table after so long, once {LEAST_ROUNDS} are done (default 30)",
+    )
     given = parser.parse_args(argv)
     unknown = set(given.names) - set(names())
     if unknown:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     failed = []
-    for name in given.names or names():
+    for name in given.names or [name for name in names() if given.toy or name not in OF_QUALITY]:
         print(f"--- {name}", flush=True)
         arguments = ["--toy"] if given.toy else []
+        arguments += ["--rounds", str(given.rounds)] if given.rounds else []
         accepted = run_one(name, ["--help"]).stdout
         for option in OUTSIDE:
             value = getattr(given, option)
@@ -56,21 +71,28 @@ def main(argv: list[str] | None = None) -> int:
             elif not given.toy:
                 print(f"no --{option} given (make bench {option.upper()}=…), so without what needs it", flush=True)
         started = time.perf_counter()
-        done = run_one(name, [*arguments, "--json"])
+        done = run_one(name, [*arguments, "--json"], given.seconds)
         if done.returncode != 0:
             print(done.stderr, file=sys.stderr, flush=True)
             failed.append(name)
             continue
         print(f"{(time.perf_counter() - started) / 60:.1f} minutes; {verdicts(done.stdout)}", flush=True)
-        if not given.toy:
+        kept = page.RESULTS / f"{name}.json"
+        if not given.toy and (measured(done.stdout) or not kept.exists()):
             page.RESULTS.mkdir(parents=True, exist_ok=True)
-            (page.RESULTS / f"{name}.json").write_text(done.stdout, encoding="utf-8")
+            kept.write_text(done.stdout, encoding="utf-8")
     if not given.toy:
         page.write()
         print(f"written: {page.PAGE}")
     if failed:
         print(f"failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def measured(report: str) -> bool:
+    """Whether a JSON report has figures: one that only says what it lacked must not replace one that had it."""
+    document = json.loads(report)
+    return bool(document["limits"]) or any(table["bars"] for table in document["tables"])
 
 
 def verdicts(report: str) -> str:

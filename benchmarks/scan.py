@@ -24,7 +24,8 @@ from nait_store.activations.writer import SegmentWriter
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.schemas.profile import Metric
 from nait_store.scoring.completion import ensure_scores
-from nait_store.scoring.kernels import default_kernels, padded
+from nait_store.scoring.kernels import default_kernels
+from nait_store.scoring.packed_vectors import PackedVectors, pack
 from nait_store.scoring.scan import scan, thread_count
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
@@ -50,7 +51,7 @@ class Size:
         return 2 * self.n * self.n_layers * self.n_neurons
 
 
-FULL = Size(3072, 32, 11008)  # 2.2 GB: what 3,072 samples of a 7B model take
+FULL = Size(1024, 32, 11008)  # 0.7 GB: what 1,024 samples of a 7B model take
 TOY = Size(256, 4, 1408)
 MEMORY_FULL = Size(1024, 4, 11008)
 MEMORY_TOY = Size(256, 2, 704)
@@ -77,7 +78,7 @@ def speed(folder: Path, size: Size, options: Options, report: Report) -> None:
     for n_profiles in PROFILE_COUNTS:
         targets = random_targets(n_profiles, size)
         V = np.stack([target.directions.reshape(-1) for target in targets])  # [P, L·J]
-        V_torch, V_padded = torch.from_numpy(V.T.copy()), padded(V)
+        V_torch, V_packed = torch.from_numpy(V.T.copy()), pack(V)
 
         def torch_script(V: torch.Tensor = V_torch) -> NDArray[Any]:
             return np.concatenate([(torch.from_numpy(block).float() @ V).numpy() for block in blocks(memmap)])
@@ -85,7 +86,7 @@ def speed(folder: Path, size: Size, options: Options, report: Report) -> None:
         def numpy_script(V: NDArray[np.float32] = V) -> NDArray[Any]:
             return np.concatenate([block.astype(np.float32) @ V.T for block in blocks(memmap)])
 
-        def bare_kernel(V: NDArray[np.float32] = V_padded) -> NDArray[Any]:
+        def bare_kernel(V: PackedVectors = V_packed) -> NDArray[Any]:
             with ThreadPoolExecutor(thread_count()) as pool:
                 found = pool.map(lambda block: default_kernels().project(block, V), blocks(memmap))
                 return np.concatenate(list(found))

@@ -43,7 +43,7 @@ from nait_store.schemas.samples import SampleRow
 from nait_store.storage.location import Location
 from nait_store.testing.stores import ENVIRONMENT, SETTINGS, fake_identity, fake_row, fake_set_record
 
-FULL = Size(4096, 24, 4096)  # 0.8 GB; a language model of half a billion parameters is about that wide
+FULL = Size(2048, 24, 4096)  # 0.4 GB; a language model of half a billion parameters is about that wide
 TOY = Size(600, 4, 64)
 SHARE = 0.10
 MAX_TOKENS = 512

@@ -26,7 +26,7 @@ N_PROFILES = 8
 MUST = 1.6
 BEST = 100
 IN_DOMAIN_ROWS = 32
-FULL = Size(5632, 32, 11008)  # 4 GB, which stay in the page cache
+FULL = Size(2816, 32, 11008)  # 2 GB, which stay in the page cache
 TOY = Size(512, 4, 704)
 
 

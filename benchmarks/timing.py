@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 ROUNDS = 9
+LEAST_ROUNDS = 5
 SLOW_ROUNDS = 3
+SECONDS = "NAIT_BENCH_SECONDS"
+"""Environment variable: seconds after which :func:`interleave` begins no further round, once :data:`LEAST_ROUNDS` are
+done; run_all sets it, so that one slow table does not take an hour."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,11 @@ def interleave(
     order = list(cases)
     seconds: dict[str, list[float]] = {name: [] for name in order}
     slow: set[str] = set()
+    budget_seconds = float(os.environ.get(SECONDS, "inf"))
+    began = time.perf_counter()
     for number in range(-warmups, rounds):
+        if number >= LEAST_ROUNDS and time.perf_counter() - began > budget_seconds:
+            break
         for name in order if number % 2 == 0 else reversed(order):
             if name in slow and number >= SLOW_ROUNDS:
                 continue

@@ -75,6 +75,14 @@ def ingest(
         ),
     ] = "auto",
     device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="A copy of the model on each of these devices, which share the batches: all, or e.g. cuda:0,cuda:1.",
+            show_default=False,
+        ),
+    ] = None,
     device_map: Annotated[
         str | None,
         typer.Option(
@@ -135,6 +143,33 @@ def ingest(
         bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.", show_default=False)
     ] = False,
     message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Capture with the workers of a Ray cluster: local starts one here, auto joins the one that runs or "
+            "starts one, host:port or ray://host:port joins that one.",
+            show_default=False,
+        ),
+    ] = None,
+    ray_workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Replicas of the model in the cluster.",
+            show_default="one for every group of GPUs, or every machine",
+        ),
+    ] = None,
+    ray_gpus_per_worker: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=0,
+            help="GPUs of each replica; above 1 the model is spread over them.",
+            show_default="1, or 0 where there are none",
+        ),
+    ] = None,
 ) -> None:
     """Run records through a model, append their activations.
 
@@ -155,6 +190,7 @@ def ingest(
         compute_dtype=compute_dtype,
         dtype=dtype,
         device=device,
+        devices=devices,
         device_map=device_map,
         max_memory=parse_pairs("--max-memory", max_memory or [], "0=20GiB,cpu=60GiB") or None,
         token_budget=_token_budget(token_budget),
@@ -167,7 +203,15 @@ def ingest(
         keep_features=keep_features,
         trust_remote_code=trust_remote_code,
         message=message,
+        ray=ray,
+        ray_workers=ray_workers,
+        ray_gpus_per_worker=ray_gpus_per_worker,
     )
+    if ray is None and (ray_workers is not None or ray_gpus_per_worker is not None):
+        raise InvalidInputError(
+            "--ray-workers and --ray-gpus-per-worker are about a cluster, and none is named",
+            next_step="add --ray local, or the address of a cluster",
+        )
     with console.progress() as progress, stoppable(quiet=console.quiet or console.as_json):
         store = open_store(console, progress)
         report = store.ingest(

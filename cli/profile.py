@@ -10,6 +10,7 @@ from nait_store.cli import history_views, views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers
 from nait_store.cli.version_commands import add_version_commands
+from nait_store.errors import IncompatibleError
 from nait_store.refs import Kind, check_name
 from nait_store.store.options import BuildOptions
 
@@ -174,6 +175,22 @@ def diff(
     with console.progress() as progress:
         found = open_store(console, progress).profiles.diff(first, second, set=set_ref, top=top)
     console.result(found, history_views.profile_diff(found))
+
+
+@app.command("check")
+def check(
+    context: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="math, or math@2.")],
+    set_ref: Annotated[
+        str, typer.Option("--set", metavar="SET", show_default=False, help="Set to be scored, pool or pool@3.")
+    ],
+) -> None:
+    """Say field by field whether a profile applies to a set, and what to do."""
+    console: Console = context.obj
+    report = open_store(console).profiles.check(reference, set=set_ref)
+    console.result(report, views.compatibility(report))
+    if not report.applies:
+        raise typer.Exit(IncompatibleError.exit_code)
 
 
 @aliases.command("set")

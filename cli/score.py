@@ -17,6 +17,14 @@ def score(
     profiles: Annotated[
         list[str], typer.Argument(metavar="PROFILES", show_default=False, help="math, code@2 …: one pass for all.")
     ],
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Compute with the tasks of a Ray cluster: local, auto, host:port or ray://host:port.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Compute the scores of a set under profiles, and keep them.
 
@@ -24,6 +32,6 @@ def score(
     """
     console: Console = context.obj
     with console.progress() as progress:
-        work, warnings = open_store(console, progress).score(set_ref, *profiles)
+        work, warnings = open_store(console, progress).score(set_ref, *profiles, ray=ray)
     console.warn(warnings)
     console.summary({"work": work, "warnings": warnings}, views.score_work(set_ref, profiles, work, console))

@@ -13,6 +13,7 @@ from nait_store.cli.tables import Table, pairs
 
 if TYPE_CHECKING:
     from nait_store.ingest.requests import IngestEstimate, IngestReport
+    from nait_store.registry.compatibility import CompatibilityReport
     from nait_store.registry.profiles import Profile
     from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
@@ -73,6 +74,11 @@ def ingest_report(report: IngestReport, console: Console) -> list[str]:
         usage = report.usage
         memory = f", peak memory {size(usage.peak_memory_bytes)}" if usage.peak_memory_bytes else ""
         lines.append(f"  {usage.layout} batches of {usage.token_budget:,} tokens on {usage.device}{memory}")
+        lines += [
+            f"  {share.device}: {count(share.n_samples, 'sample')}, {count(share.n_tokens, 'token')}"
+            + (f", peak memory {size(share.peak_memory_bytes)}" if share.peak_memory_bytes else "")
+            for share in usage.devices
+        ]
     if report.scored_with:
         let_go = "" if report.keeps_features else "; activations are not kept"
         lines.append(f"  scored with {_some(report.scored_with)}{let_go}")
@@ -166,6 +172,28 @@ def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "
     ]
     labels = ["labels"] if labelled else []
     yield Table(("profile", *labels, "from", "samples", "recipe", "model", "layers", "warnings", "built (UTC)"), rows)
+
+
+def compatibility(report: CompatibilityReport) -> Iterator[Block]:
+    """The verdict, each difference, and what to do."""
+    verdict = {
+        "refuse": "does not apply to",
+        "warn": "applies to, with reservations,",
+        "ignore": "applies to",
+        None: "applies to",
+    }[report.severity]
+    yield f"profile {report.profile} {verdict} set {report.set_ref}"
+    if report.differences:
+        yield ""
+        effects = {"refuse": "forbids it", "warn": "shifts scores", "ignore": "none"}
+        rows = [(d.field, d.profile_value, d.set_value, effects[d.severity]) for d in report.differences]
+        yield Table(("differs in", "profile", "set", "effect"), rows)
+    advice = dict.fromkeys(d.advice for d in report.differences if d.advice)
+    if advice:
+        yield ""
+        yield from (f"→ {one}" for one in advice)
+    yield ""
+    yield f"the same: {', '.join(report.same)}"
 
 
 def profile_details(profile: Profile) -> Iterator[Block]:

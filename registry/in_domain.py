@@ -50,11 +50,6 @@ class ChosenRows:
             for sample_id in segment.samples(["sample_id"]).column("sample_id").take(rows).to_pylist()
         ]
 
-    @property
-    def models(self) -> list[str]:
-        """Distinct models, as given to the ingests that captured the rows."""
-        return list(dict.fromkeys(segment.record.environment.model_label for segment, _ in self.rows))
-
     def gather(self, feature: Feature, layer: int) -> NDArray[np.float32]:
         """Features of the chosen rows at one layer, [M, J] float32.
 

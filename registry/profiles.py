@@ -278,7 +278,6 @@ class ProfileRegistry:
                 capture_id=source.record.capture_id,
                 identity=source.record.identity,
                 settings=chosen.settings[0],
-                model=", ".join(chosen.models),
                 layers=chosen_layers,
                 n_neurons=source.record.n_neurons,
                 has_offset=arrays.offset is not None,

@@ -92,8 +92,6 @@ class ProfileRecord(Document):
     capture_id: str
     identity: CaptureIdentity
     settings: CaptureSettings
-    model: str | None = None
-    """Path or hub id of the model, as given to the ingest of the in-domain samples; absent in early records."""
     layers: tuple[int, ...]
     n_neurons: int = Field(ge=1)
     has_offset: bool
@@ -112,6 +110,11 @@ class ProfileRecord(Document):
     parent: int | None = None
     """The version that was latest when this one was built."""
     provenance: Provenance
+
+    @property
+    def model(self) -> str | None:
+        """Path or hub id of the model, as given to the ingest of the in-domain samples; None where not recorded."""
+        return str(self.parameters.get("model", "")) or None
 
 
 class ProfileManifest(Document):

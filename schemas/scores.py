@@ -9,7 +9,7 @@ from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Metric
 from nait_store.schemas.record import Document, FileDigest, Record, Sha256, json_digest
 
-KERNEL_REVISION = 2
+KERNEL_REVISION = 3
 """Raised whenever the scan's arithmetic changes, so that old sidecars are not mistaken for new ones."""
 
 

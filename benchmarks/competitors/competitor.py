@@ -57,6 +57,10 @@ class Competitor(ABC):
     def open(self, folder: Path) -> Scan:
         """Open what was written; what a program does once before many scans."""
 
+    def open_once(self, folder: Path) -> Scan:
+        """Open for one scan of what is not in the page cache; overridden where another way reads disks better."""
+        return self.open(folder)
+
 
 def missing(competitor: type[Competitor]) -> tuple[str, ...]:
     """Packages of a competitor that are not installed."""

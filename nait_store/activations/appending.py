@@ -17,6 +17,8 @@ from nait_store.errors import ConflictError
 from nait_store.schemas.activation_set import Operation, SegmentRecord, SegmentRef
 from nait_store.storage.location import Location
 
+_MANY_LOOKUPS = 16
+
 
 class KnownKeys:
     """Keys of the samples of segments, each read once: a writer that lost a race must be quick.
@@ -99,7 +101,7 @@ def append_change(
         A sample id stands for two contents.
     """
     referenced = {ref.segment_id for ref in current.refs} if current else set()
-    holdings = keys.holdings(current) if current else []
+    held = HeldSamples(keys.holdings(current) if current else [], n_lookups=len(additions))
     refs: list[SegmentRef] = []
     records: list[SegmentRecord] = []
     hidden: dict[int, NDArray[np.int64]] = {}
@@ -112,7 +114,7 @@ def append_change(
         blank = np.zeros(record.n_rows, dtype=bool)
         if addition.blank is not None:
             blank[addition.blank] = True
-        repeated = blank | _repeated(name, reader, own.only(~blank), holdings, tolerant=addition.yields)
+        repeated = blank | _repeated(name, reader, own.only(~blank), held, tolerant=addition.yields)
         if repeated.all():
             continue
         ordinal = next_ordinal + len(refs)
@@ -124,7 +126,7 @@ def append_change(
         records.append(record)
         if repeated.any():
             hidden[ordinal] = np.flatnonzero(repeated).astype(np.int64)
-        holdings.append(Holding(own.only(~repeated), partial(_same, reader)))
+        held.add(Holding(own.only(~repeated), partial(_same, reader)))
     if not refs:
         return None
     return Change(
@@ -145,21 +147,91 @@ def additions_of(
 
 
 def _repeated(
-    name: str, reader: SegmentReader, keys: SegmentKeys, holdings: Sequence[Holding], *, tolerant: bool
+    name: str, reader: SegmentReader, keys: SegmentKeys, held: HeldSamples, *, tolerant: bool
 ) -> NDArray[np.bool_]:
     """Mask over a new segment's rows whose samples are there already."""
     repeated = np.zeros(reader.n_rows, dtype=bool)
     repeated[keys.rows[1:][keys.ids[1:] == keys.ids[:-1]]] = True  # a stable sort: the first row comes first
-    for holding in holdings:
-        other = holding.keys
-        at = other.find(keys.ids)
+    for level in held.levels:
+        at = level.keys.find(keys.ids)
         found = at >= 0
-        differs = found & (keys.contents != other.contents[np.maximum(at, 0)]) if found.any() else found
+        differs = found & (keys.contents != level.keys.contents[np.maximum(at, 0)]) if found.any() else found
         if differs.any() and not tolerant:
             first = int(np.flatnonzero(differs)[0])
-            raise _contradiction(name, reader, int(keys.rows[first]), holding.opener(), int(other.rows[at[first]]))
+            opener, other_row = level.place(int(at[first]))
+            raise _contradiction(name, reader, int(keys.rows[first]), opener(), other_row)
         repeated[keys.rows[found]] = True
     return repeated
+
+
+class HeldSamples:
+    """The samples of many segments, looked up a few arrays at a time: a commit may bring 100,000 segments.
+
+    Parameters
+    ----------
+    holdings
+        Segments whose visible samples have nothing in common.
+    n_lookups
+        How many segments will be looked up: a few are not worth putting all keys of a set in order.
+    """
+
+    def __init__(self, holdings: Sequence[Holding], *, n_lookups: int) -> None:
+        one_by_one = n_lookups < _MANY_LOOKUPS or not holdings
+        self._first = [Level.of([h]) for h in holdings] if one_by_one else [Level.of(holdings)]
+        self._added: list[Level] = []
+
+    @property
+    def levels(self) -> list[Level]:
+        """Sorted keys, each of one or more segments."""
+        return [*self._first, *self._added]
+
+    def add(self, holding: Holding) -> None:
+        """Add a segment; levels of like size become one, so there are never many, and each key moves seldom."""
+        self._added.append(Level.of([holding]))
+        while len(self._added) > 1 and len(self._added[-2].keys) <= 2 * len(self._added[-1].keys):
+            last, before = self._added.pop(), self._added.pop()
+            self._added.append(Level.of([*before.holdings, *last.holdings]))
+
+
+@dataclass(frozen=True)
+class Level:
+    """Keys of the samples of some segments in one order.
+
+    Attributes
+    ----------
+    keys
+        Sorted by id. Of several segments, its rows are positions in their keys, one after the other; of one, rows.
+    holdings
+        The segments.
+    starts
+        Where the keys of each segment begin among all of them.
+    """
+
+    keys: SegmentKeys
+    holdings: tuple[Holding, ...]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, holdings: Sequence[Holding]) -> Level:
+        """Put the keys of segments in one order."""
+        if len(holdings) == 1:
+            return cls(holdings[0].keys, tuple(holdings), np.zeros(1, np.int64))
+        ids = np.concatenate([holding.keys.ids for holding in holdings])
+        order = np.argsort(ids, kind="stable")
+        contents = np.concatenate([holding.keys.contents for holding in holdings])
+        lengths = [0, *(len(holding.keys) for holding in holdings)]
+        return cls(
+            SegmentKeys(ids[order], contents[order], order.astype(np.int32)), tuple(holdings), np.cumsum(lengths)
+        )
+
+    def place(self, entry: int) -> tuple[Callable[[], SegmentReader], int]:
+        """Say which segment an entry of :attr:`keys` is of, and which row of it."""
+        if len(self.holdings) == 1:
+            return self.holdings[0].opener, int(self.keys.rows[entry])
+        position = int(self.keys.rows[entry])
+        source = int(np.searchsorted(self.starts, position, side="right")) - 1
+        holding = self.holdings[source]
+        return holding.opener, int(holding.keys.rows[position - int(self.starts[source])])
 
 
 def _same(reader: SegmentReader) -> SegmentReader:

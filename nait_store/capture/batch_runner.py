@@ -47,10 +47,6 @@ class _Launched:
     samples: list[PreparedSample]
     features: PendingFeatures
 
-    def captured(self) -> CapturedBatch:
-        """Wait for it."""
-        return CapturedBatch(self.samples, self.features.wait(), sum(sample.n_tokens for sample in self.samples))
-
 
 class BatchRunner:
     """Plans batches and runs them.
@@ -74,6 +70,8 @@ class BatchRunner:
         Of a batch, now.
     unfit
         Samples that do not fit into memory even alone, with the reason; grows while it runs.
+    n_samples, n_tokens
+        What was captured so far.
     """
 
     def __init__(
@@ -87,6 +85,8 @@ class BatchRunner:
     ) -> None:
         self.limits = limits
         self.unfit: list[UnpreparedSample] = []
+        self.n_samples = 0
+        self.n_tokens = 0
         self._tapped = tapped
         self._features = tuple(features)
         self._device = device
@@ -101,7 +101,8 @@ class BatchRunner:
         Parameters
         ----------
         windows
-            Samples that may go through the model together.
+            Samples that may go through the model together. An empty one says that there are none at the moment: what
+            was launched is waited for then.
 
         Raises
         ------
@@ -111,11 +112,14 @@ class BatchRunner:
         launched: _Launched | None = None
         for window in windows:
             waiting = self.plan(window)
+            if not waiting and launched is not None:
+                yield self._finished(launched)
+                launched = None
             while waiting:
                 batch = waiting.pop()
                 following = self._launch(batch)
                 if launched is not None:
-                    yield launched.captured()
+                    yield self._finished(launched)
                     launched = None
                     if isinstance(following, str):  # what that batch took is free now
                         following = self._launch(batch)
@@ -128,9 +132,9 @@ class BatchRunner:
                 if self._tapped.overlaps:
                     launched = following
                 else:
-                    yield following.captured()
+                    yield self._finished(following)
         if launched is not None:
-            yield launched.captured()
+            yield self._finished(launched)
 
     def plan(self, samples: Sequence[PreparedSample]) -> list[list[PreparedSample]]:
         """Plan batches within the limits of now, the first one last."""
@@ -154,6 +158,14 @@ class BatchRunner:
         tokens = np.random.default_rng(0).integers(0, vocabulary_size, (n_samples, length), dtype=np.int32)
         contents = [((0, length),)] * n_samples
         self._tapped.capture(self.limits.layout, list(tokens), contents, self._features)
+
+    def _finished(self, launched: _Launched) -> CapturedBatch:
+        """Wait for a batch."""
+        n_tokens = sum(sample.n_tokens for sample in launched.samples)
+        captured = CapturedBatch(launched.samples, launched.features.wait(), n_tokens)
+        self.n_samples += len(launched.samples)
+        self.n_tokens += n_tokens
+        return captured
 
     def _launch(self, batch: list[PreparedSample]) -> _Launched | str:
         """Launch one batch; returns the allocator's words where the memory does not hold it."""

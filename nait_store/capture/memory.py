@@ -60,6 +60,13 @@ def peak_memory_bytes(device: str) -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def device_peak_bytes(device: str) -> int:
+    """Return the most memory that torch had taken on one CUDA device; 0 for others, whose memory is the process's."""
+    import torch
+
+    return torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
+
+
 def free_memory_bytes(device: str) -> int | None:
     """Return what is left on the device: free and cached by torch, or available to this process; None if unknown."""
     import torch

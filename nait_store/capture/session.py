@@ -87,8 +87,12 @@ class CaptureSession:
         Decoder layers of the model.
     n_neurons
         J.
+    device
+        Where the model takes its inputs.
     renderer
         Turns samples into tokens.
+    runner
+        Plans batches and runs them.
     warnings
         What the user should know; grows while it runs.
     """
@@ -123,9 +127,9 @@ class CaptureSession:
             layout=layout,
             length_boundaries=traits.length_boundaries,
         )
-        self._device = loaded.device
+        self.device = loaded.device
         self._tapped = TappedDecoder(plan, width=self.n_neurons, pad_token_id=loaded.pad_token_id, device=loaded.device)
-        self._runner = BatchRunner(self._tapped, wanted, limits, device=loaded.device, shrunk=self._note_shrinking)
+        self.runner = BatchRunner(self._tapped, wanted, limits, device=loaded.device, shrunk=self._note_shrinking)
         fingerprint = model_fingerprint(loaded)
         base_fingerprint = model_fingerprint(loaded.source)
         self.identity = CaptureIdentity(
@@ -163,7 +167,7 @@ class CaptureSession:
             n_parameters=loaded.n_parameters,
             device=loaded.devices or loaded.device,
             batch_layout=layout.value,
-            token_budget=self._runner.limits.token_budget,
+            token_budget=self.runner.limits.token_budget,
             torch_version=importlib.metadata.version("torch"),
             transformers_version=importlib.metadata.version("transformers"),
         )
@@ -214,34 +218,34 @@ class CaptureSession:
     @property
     def unfit(self) -> Sequence[UnpreparedSample]:
         """Samples that do not fit into memory even alone, with the reason; grows while it runs."""
-        return self._runner.unfit
+        return self.runner.unfit
 
     @property
     def usage(self) -> CaptureUsage:
         """How the model is run, and what it took so far."""
         return CaptureUsage(
             device=self.environment.device,
-            layout=self._runner.limits.layout.value,
-            token_budget=self._runner.limits.token_budget,
-            peak_memory_bytes=peak_memory_bytes(self._device),
+            layout=self.runner.limits.layout.value,
+            token_budget=self.runner.limits.token_budget,
+            peak_memory_bytes=peak_memory_bytes(self.device),
         )
 
     def _find_budget(self, memory: BudgetMemory, *, vocabulary_size: int, sample_tokens: int) -> None:
         """Take the token budget that is remembered, or try budgets out and remember what is found."""
-        limits = self._runner.limits
+        limits = self.runner.limits
         budget = memory.recall()
         if budget is None:
             length = min(TRIAL_SAMPLE_TOKENS, sample_tokens)
             found = find_token_budget(
-                lambda n_tokens: self._runner.try_out(
+                lambda n_tokens: self.runner.try_out(
                     n_tokens, vocabulary_size=vocabulary_size, sample_tokens=sample_tokens
                 ),
-                device=self._device,
+                device=self.device,
                 largest=limits.max_samples * length,
             )
             budget = found.token_budget
             memory.keep(budget)
-        self._runner.limits = replace(limits, token_budget=budget)
+        self.runner.limits = replace(limits, token_budget=budget)
 
     def _note_shrinking(self, token_budget: int, why: str) -> None:
         self.warnings.append(why)
@@ -273,7 +277,7 @@ class CaptureSession:
             A hook did not fire exactly once.
         """
         edges = EdgeTokens()
-        yield from self._runner.run(edges.looking_at(windows(samples)))
+        yield from self.runner.run(edges.looking_at(windows(samples)))
         self.warnings += edges.warnings()
 
 

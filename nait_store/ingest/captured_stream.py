@@ -106,16 +106,10 @@ class CapturedStream:
             n_done += len(batch.samples)
             self.n_tokens += batch.n_tokens
             n_unfit = self._reject_unfit(n_unfit)
-            n_skipped = self.stream.n_known + self.stream.n_duplicates + len(self._rejects)
+            total = expected_samples(self.stream, self._rejects, self._n_records, n_done)
+            elapsed = time.monotonic() - self._began
             self._progress(
-                ProgressEvent(
-                    stage="capture",
-                    done=n_done,
-                    total=None if self._n_records is None else max(n_done, self._n_records - n_skipped),
-                    tokens=self.n_tokens,
-                    bytes_done=self._n_written_bytes(),
-                    elapsed_seconds=time.monotonic() - self._began,
-                )
+                ProgressEvent("capture", n_done, total, self.n_tokens, self._n_written_bytes(), elapsed_seconds=elapsed)
             )
             yield batch
         self._reject_unfit(n_unfit)
@@ -126,6 +120,13 @@ class CapturedStream:
         for item in unfit[n_known:]:
             self._rejects.add_unprepared(item)
         return len(unfit)
+
+
+def expected_samples(stream: SampleStream, rejects: RejectLog, n_records: int | None, n_done: int) -> int | None:
+    """How many samples there will be in all, as far as can be told while ``n_done`` are captured."""
+    if n_records is None:
+        return None
+    return max(n_done, n_records - stream.n_known - stream.n_duplicates - len(rejects))
 
 
 def _weight(samples: Sequence[Any]) -> int:

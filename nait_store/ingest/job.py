@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
@@ -102,20 +102,46 @@ def ingest(
     IngestInterrupted
         Ctrl-C; says which version holds what was captured.
     """
-    check_name(request.set_name, Kind.SET)
-    location.require_writable()
-    if not request.features or (request.limit is not None and request.limit < 1):
-        raise InvalidInputError("an ingest needs at least one feature, and a limit of at least 1 where there is one")
-    job = _Job(location, capture, request, progress, announce)
-    try:
-        return job.run()
-    except KeyboardInterrupt:
-        raise job.stopped_at_once() from None
-    finally:
-        job.rejects.close()
+    return IngestJob(location, capture, request, progress, announce).carry_out()
 
 
-class _Job:
+@dataclass(frozen=True)
+class IngestOutset:
+    """What an ingest found before it captures anything.
+
+    Attributes
+    ----------
+    sources
+        Its input.
+    wanted
+        ``set.json``, as it is or will be.
+    version
+        The set's latest version, if it has one.
+    stream
+        The samples that have to be captured.
+    n_records
+        Records of the input, where that is cheap to tell.
+    """
+
+    sources: Sequence[SourceFile]
+    wanted: SetRecord
+    version: SetVersion | None
+    stream: SampleStream
+    n_records: int | None
+
+    @property
+    def expected_rows(self) -> int | None:
+        """Samples that will probably be captured."""
+        return None if self.n_records is None else max(1, self.n_records - self.stream.n_known)
+
+
+class IngestJob:
+    """One ingest; see :func:`ingest` for the parameters, the result and the errors.
+
+    Everything before and after the capture is the same wherever it runs; what captures elsewhere than in this process
+    derives from this class.
+    """
+
     def __init__(
         self,
         location: Location,
@@ -142,7 +168,23 @@ class _Job:
         self._projections: tuple[Projection, ...] = ()
         self._stopping = False
 
-    def run(self) -> IngestReport:
+    def carry_out(self) -> IngestReport:
+        """Run it, once."""
+        request = self._request
+        try:
+            check_name(request.set_name, Kind.SET)
+            self._location.require_writable()
+            if not request.features or (request.limit is not None and request.limit < 1):
+                raise InvalidInputError(
+                    "an ingest needs at least one feature, and a limit of at least 1 where there is one"
+                )
+            return self._measure(self._set_out())
+        except KeyboardInterrupt:
+            raise self.stopped_at_once() from None
+        finally:
+            self.rejects.close()
+
+    def _set_out(self) -> IngestOutset:
         name = self._request.set_name
         sources = self._request.opened or find_sources(self._sets, name, self._request.sources)
         existing = self._sets.record(name)
@@ -168,11 +210,15 @@ class _Job:
         estimate = estimate_size(self._location, self._capture, self._request, [source.uri for source in sources])
         self._announce(estimate)
         require_space(estimate, stream.n_set_samples, self._location.url)
+        return IngestOutset(sources, wanted, version, stream, estimate.n_records)
+
+    def _measure(self, outset: IngestOutset) -> IngestReport:
+        """Capture what the stream yields, write it, and commit."""
         captured = CapturedStream(
             self._capture,
-            stream,
+            outset.stream,
             self.rejects,
-            n_records=estimate.n_records,
+            n_records=outset.n_records,
             progress=self._progress,
             n_written_bytes=lambda: self._sink.size_bytes if self._sink else 0,
             began=self._began,
@@ -182,12 +228,12 @@ class _Job:
             if ended_early:
                 self._stop(captured)
             if not held:
-                return self._commit(None, [], captured, version)
-            journal = IngestJournal(self._location, self._plan(sources, wanted, self._dtype(held, version)))
+                return self._commit(None, [], outset, captured.n_tokens)
+            journal = IngestJournal(self._location, self._plan(outset, self._dtype(held, outset.version)))
             with contextlib.ExitStack() as life:
                 self._insist(lambda: life.enter_context(journal))
-                segments = self._write(journal, wanted, held, captured, estimate.n_records)
-                return self._commit(journal, segments, captured, version)
+                segments = self._write(journal, outset, held, captured)
+                return self._commit(journal, segments, outset, captured.n_tokens)
 
     def _project(self, existing: SetRecord | None) -> None:
         """Where the set keeps no activations: from here on, projections are what is captured."""
@@ -239,22 +285,30 @@ class _Job:
         self._warnings += narrower_than(version, self._features, layers)
         return SampleStream(sources, self._request, held.known, held.covers, held.describe, self.rejects)
 
-    def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
+    def _known_dtype(self, version: SetVersion | None) -> StoredDtype | None:
+        """What to store as, where that does not depend on the samples: as asked for, or as the set does."""
         if self._request.dtype is not None:
             return StoredDtype(self._request.dtype)
         if version is not None and version.refs:
             return version.segment(version.refs[-1]).record.arrays[0].dtype
+        return None
+
+    def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
+        known = self._known_dtype(version)
+        if known is not None:
+            return known
         dtype, warning = choose_dtype(held, self._features)
         if warning is not None:
             self._warnings.append(warning)
         return dtype
 
-    def _plan(self, sources: Sequence[SourceFile], wanted: SetRecord, dtype: StoredDtype) -> IngestPlan:
+    def _plan(self, outset: IngestOutset, dtype: StoredDtype) -> IngestPlan:
+        wanted = outset.wanted
         return IngestPlan(
             ingest_id=new_ulid(),
             set_name=wanted.name,
             capture_id=wanted.capture_id,
-            sources=tuple(sources),
+            sources=tuple(outset.sources),
             features=self._features,
             layers=tuple(self._capture.layers),
             dtype=dtype,
@@ -266,29 +320,25 @@ class _Job:
             provenance=current_provenance(),
         )
 
-    def _write(
-        self,
-        journal: IngestJournal,
-        wanted: SetRecord,
-        held: list[Captured],
-        captured: CapturedStream,
-        n_records: int | None,
-    ) -> list[SegmentRecord]:
-        def acknowledge(record: SegmentRecord) -> None:
-            self._sets.create(wanted)
-            journal.acknowledge(record)
-            self._n_flushed += record.n_rows
+    def _acknowledge(self, journal: IngestJournal, wanted: SetRecord, record: SegmentRecord) -> None:
+        """Record a flushed segment: from here on its samples are never lost."""
+        self._sets.create(wanted)
+        journal.acknowledge(record)
+        self._n_flushed += record.n_rows
 
+    def _write(
+        self, journal: IngestJournal, outset: IngestOutset, held: list[Captured], captured: CapturedStream
+    ) -> list[SegmentRecord]:
         self._scores = self._live_scores()
         self._sink = sink = SegmentSink(
             self._location,
-            wanted.name,
+            outset.wanted.name,
             self._capture,
             features=self._features,
             dtype=journal.plan.dtype,
             policy=self._request.flush,
-            flushed=acknowledge,
-            expected_rows=None if n_records is None else max(1, n_records - captured.stream.n_known),
+            flushed=lambda record: self._acknowledge(journal, outset.wanted, record),
+            expected_rows=outset.expected_rows,
             scores=self._scores,
             projections=self._projections,
         )
@@ -328,27 +378,19 @@ class _Job:
             self.rejects.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason)
 
     def _commit(
-        self,
-        journal: IngestJournal | None,
-        segments: Sequence[SegmentRecord],
-        captured: CapturedStream,
-        version: SetVersion | None,
+        self, journal: IngestJournal | None, segments: Sequence[SegmentRecord], outset: IngestOutset, n_tokens: int
     ) -> IngestReport:
         if self._stopping and not segments and not self._adopted:
             raise KeyboardInterrupt
-        report = self._insist(lambda: self._commit_once(journal, segments, captured, version))
+        report = self._insist(lambda: self._commit_once(journal, segments, outset, n_tokens))
         if self._stopping:
             raise interrupted(self._sets.open(report.set_ref).n_samples, report)
         return report
 
     def _commit_once(
-        self,
-        journal: IngestJournal | None,
-        segments: Sequence[SegmentRecord],
-        captured: CapturedStream,
-        version: SetVersion | None,
+        self, journal: IngestJournal | None, segments: Sequence[SegmentRecord], outset: IngestOutset, n_tokens: int
     ) -> IngestReport:
-        name, stream = self._request.set_name, captured.stream
+        name, stream, version = self._request.set_name, outset.stream, outset.version
         adopted = still_abandoned(self._sets, name, self._adopted)
         if not segments and not adopted and version is None:
             self._write_rejects(None)
@@ -381,7 +423,7 @@ class _Job:
             n_rejected=len(self.rejects),
             rejected=self.rejects.first,
             rejects_path=rejects_path,
-            n_tokens=captured.n_tokens,
+            n_tokens=n_tokens,
             n_truncated=sum(record.n_truncated for record in segments),
             bytes_written=sum(record.size_bytes for record in segments),
             elapsed_seconds=time.monotonic() - self._began,

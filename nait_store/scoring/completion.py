@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -16,11 +17,13 @@ from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.scoring.memory_sidecars import MemorySidecars, MemoryWriter
 from nait_store.scoring.scan import Pairs, scan
 from nait_store.scoring.sidecar_files import SidecarWriter
-from nait_store.scoring.sidecars import SCORE_COLUMNS, ScoreSidecars, check_columns
+from nait_store.scoring.sidecars import SCORE_COLUMNS, RecordedSegment, ScoreSidecars, check_columns
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 
 logger = logging.getLogger(__name__)
+
+S = TypeVar("S", bound=RecordedSegment)
 
 _TARGETS_AT_ONCE = 64  # more would hold that many files open and gain nothing: such a pass is bound by arithmetic
 
@@ -88,9 +91,9 @@ def ensure_scores(
     """
     started = time.monotonic()
     kept = sidecars if sidecars is not None else ScoreSidecars(location, in_memory=False)
-    pairs = _missing(kept, version.segments, targets)
+    pairs = missing_scores(kept, version.segments, targets)
     n_missing = sum(len(wanted) for _, wanted in pairs)
-    n_all = len(version.refs) * len({target.identity for target in targets})
+    n_all = len(version.refs) * len(distinct_targets(targets))
     bytes_read = 0
 
     def listen(event: ProgressEvent) -> None:
@@ -98,7 +101,7 @@ def ensure_scores(
         bytes_read = event.bytes_done
         progress(event)
 
-    _compute(kept, pairs, listen)
+    compute_scores(kept, pairs, listen)
     return ScoreWork(n_missing, n_all - n_missing, bytes_read, time.monotonic() - started)
 
 
@@ -131,10 +134,31 @@ def read_scores(
     return here.read(key, columns)
 
 
-def _missing(
-    sidecars: ScoreSidecars, segments: Sequence[SegmentReader], targets: Sequence[ScoringTarget]
-) -> list[tuple[SegmentReader, list[ScoringTarget]]]:
-    distinct = list({target.identity: target for target in targets}.values())
+def distinct_targets(targets: Sequence[ScoringTarget]) -> list[ScoringTarget]:
+    """Leave out targets whose scores would be those of an earlier one."""
+    return list({target.identity: target for target in targets}.values())
+
+
+def missing_scores(
+    sidecars: ScoreSidecars, segments: Sequence[S], targets: Sequence[ScoringTarget]
+) -> list[tuple[S, list[ScoringTarget]]]:
+    """Find out which scores are not kept.
+
+    Parameters
+    ----------
+    sidecars
+        Where they would be.
+    segments
+        Readers, or how a manifest names segments: no more than their records' digests is asked for.
+    targets
+        Equal ones count once.
+
+    Returns
+    -------
+    list of (segment, targets)
+        A segment comes once for every 64 targets, and not at all where it has all its scores.
+    """
+    distinct = distinct_targets(targets)
     pairs = []
     for first in range(0, len(distinct), _TARGETS_AT_ONCE):
         group = distinct[first : first + _TARGETS_AT_ONCE]
@@ -146,10 +170,21 @@ def _missing(
     return pairs
 
 
-def _compute(sidecars: ScoreSidecars, pairs: Pairs, progress: ProgressListener) -> None:
+def compute_scores(
+    sidecars: ScoreSidecars, pairs: Pairs, progress: ProgressListener, *, n_threads: int | None = None
+) -> None:
+    """Scan segments and keep the scores, segment by segment.
+
+    Parameters
+    ----------
+    sidecars
+        Where they are kept.
+    pairs, progress, n_threads
+        As for :func:`nait_store.scoring.scan.scan`.
+    """
     writers: dict[int, SidecarWriter | MemoryWriter] = {}
     try:
-        for found in scan(pairs, progress):
+        for found in scan(pairs, progress, n_threads=n_threads):
             key = id(found.target)
             if key not in writers:
                 writers[key] = sidecars.open_writer(found.segment, found.target)

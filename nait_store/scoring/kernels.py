@@ -6,6 +6,7 @@ Two implementations with one meaning: numba over the raw chunk bytes, and NumPy 
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import os
 import platform
@@ -20,22 +21,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.stored_values import decode
+from nait_store.scoring.packed_vectors import PackedVectors, pack
 from nait_store.storage.cache_folder import cache_folder
 
 logger = logging.getLogger(__name__)
 
 _NUMPY_ROWS = 64
-_VECTORS_STEP = 4  # the compiled kernels' register tiles hold four
+_FEW = 12  # up to here, widening again for every four directions takes less time than filling up a panel of 16
+_FEW_CODES = 5  # up to here, one direction after the other takes less time than a panel of eight
+
+_EXACT = frozenset(
+    {"project_codes_few", "project_codes_many"}
+)  # in whatever company: no reordering of their float64 sums
+
+# Arrays that each compiled kernel takes after the chunk: element type and number of axes; "!" where it writes.
+_CENTERED = ("float32 1", "float64 1")
+_ARGUMENTS = {
+    "find_center": ("float32 2", "float32 1 !", "float64 1 !"),
+    "project_one": (*_CENTERED, "float32 2", "float64 2 !"),
+    "project_few": (*_CENTERED, "float32 2", "float64 2 !"),
+    "project_many": (*_CENTERED, "float32 1", "float64 2 !"),
+    "project_codes_few": ("int16 2", "float64 2", "float64 2 !"),
+    "project_codes_many": ("int16 1", "float64 2", "float64 2 !"),
+    "distances": ("float32 2", "float64 2 !"),
+    "scaled_distances": ("float32 2", "float32 2", "float64 2 !"),
+}
 _compiling = threading.Lock()
 
 Kernel = Callable[..., None]
+Vectors = NDArray[np.float32] | PackedVectors
 
 
 class Kernels(Protocol):
     """What the scan computes of one chunk. Safe to use from several threads; the GIL is released."""
 
     def project(
-        self, chunk: NDArray[Any], vectors: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+        self, chunk: NDArray[Any], vectors: Vectors, scales: NDArray[np.float32] | None = None
     ) -> NDArray[np.float64]:
         """Dot products of every row with every vector.
 
@@ -44,7 +65,7 @@ class Kernels(Protocol):
         chunk
             [n, J], numbers as they are stored: float16 or float32, uint16 for the bits of bfloat16, int8.
         vectors
-            [P, J]; a result of :func:`padded` saves a copy.
+            [P, J]; :func:`~nait_store.scoring.packed_vectors.pack` saves laying them out for every chunk anew.
         scales
             [n], what the rows of an int8 chunk are multiplied by.
 
@@ -65,11 +86,12 @@ class NumpyKernels:
     """Float64 throughout: exact and slow."""
 
     def project(
-        self, chunk: NDArray[Any], vectors: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+        self, chunk: NDArray[Any], vectors: Vectors, scales: NDArray[np.float32] | None = None
     ) -> NDArray[np.float64]:
         """See :class:`Kernels`."""
-        out = np.empty((len(chunk), len(vectors)))
-        exact = vectors.T.astype(np.float64)
+        plain = vectors.vectors if isinstance(vectors, PackedVectors) else vectors
+        out = np.empty((len(chunk), len(plain)))
+        exact = plain.T.astype(np.float64)
         for rows, part in _parts(chunk, scales):
             out[rows] = part @ exact
         return out
@@ -105,25 +127,54 @@ class NumbaKernels:
         self._compiled: dict[tuple[str, str], Kernel] = {}
 
     def project(
-        self, chunk: NDArray[Any], vectors: NDArray[np.float32], scales: NDArray[np.float32] | None = None
+        self, chunk: NDArray[Any], vectors: Vectors, scales: NDArray[np.float32] | None = None
     ) -> NDArray[np.float64]:
         """See :class:`Kernels`."""
-        n_vectors = len(vectors)
+        packed = vectors if isinstance(vectors, PackedVectors) else pack(vectors)
         bits = _bits(chunk)
-        if n_vectors == 1:
-            out = np.empty((len(bits), 1))
-            self._kernel("project_one", bits)(bits, vectors, out)
-        else:
-            wide = padded(vectors)
-            out = np.empty((len(bits), len(wide)))
-            self._kernel("project_many", bits)(bits, wide, out)
-            out = out[:, :n_vectors]
+        out = self._project_codes(bits, packed) if bits.dtype == np.int8 else self._project_numbers(bits, packed)
         # float32 sums of float32 activations can overflow where the float64 result would not.
-        if not np.isfinite(out).all():
-            return NumpyKernels().project(chunk, vectors, scales)
+        if out is None or not np.isfinite(out).all():
+            return NumpyKernels().project(chunk, packed, scales)
         if scales is not None:
             out *= scales[:, None]
         return out
+
+    def _project_numbers(self, bits: NDArray[Any], packed: PackedVectors) -> NDArray[np.float64]:
+        """Float32 products of what differs between rows; see :mod:`nait_store.scoring.numba_kernels`."""
+        n, n_vectors = len(bits), len(packed)
+        center, common = np.empty(bits.shape[1], np.float32), np.zeros(packed.n_columns)
+        self._kernel("find_center", bits)(bits, packed.vectors, center, common[:n_vectors])
+        if n_vectors == 1:
+            out = np.empty((n, 1))
+            self._kernel("project_one", bits)(bits, center, common, packed.vectors, out)
+        elif n_vectors <= _FEW:
+            fours = packed.fours
+            out = np.empty((n, len(fours)))
+            self._kernel("project_few", bits)(bits, center, common, fours, out)
+        else:
+            out = self._out_of_tiles(n, packed)
+            self._kernel("project_many", bits)(bits, center, common, packed.panels, out)
+        return out[:n, :n_vectors]
+
+    def _project_codes(self, codes: NDArray[np.int8], packed: PackedVectors) -> NDArray[np.float64] | None:
+        """Exact sums of products of integers; None if the vectors cannot be written as such."""
+        if not packed.are_finite:
+            return None
+        if len(packed) <= _FEW_CODES:
+            rows = packed.code_rows
+            out = np.empty((len(codes), len(packed)))
+            self._kernel("project_codes_few", codes)(codes, rows.codes, rows.steps, out)
+        else:
+            panels = packed.code_panels
+            out = self._out_of_tiles(len(codes), packed)
+            self._kernel("project_codes_many", codes)(codes, panels.codes, panels.steps, out)
+        return out[: len(codes), : len(packed)]
+
+    def _out_of_tiles(self, n: int, packed: PackedVectors) -> NDArray[np.float64]:
+        """Room for n rows and all vectors, and for what the last tile writes beyond."""
+        rows = self._source.TALL_ROWS
+        return np.empty((-(-n // rows) * rows, packed.n_columns))
 
     def squared_distances(
         self, chunk: NDArray[Any], points: NDArray[np.float32], scales: NDArray[np.float32] | None = None
@@ -150,8 +201,9 @@ class NumbaKernels:
 
     def _compile(self, name: str, element: str) -> Kernel:
         if self._cached:
-            # Apart, because the cache does not look at which way to widen a kernel calls.
-            with _numba_cache("hardware" if self._hardware else "software") as usable:
+            # Apart, because numba's cache looks at the kernel's own source, and not at what it is made of.
+            variant = f"{'hardware' if self._hardware else 'software'}-{_parts_digest()}"
+            with _numba_cache(variant) as usable:
                 if usable:
                     # Whatever is wrong with the cache (full disk, damaged file), compiling anew is the way out.
                     with suppress(Exception):
@@ -162,23 +214,16 @@ class NumbaKernels:
         import numba
         from numba import types
 
-        def read_only(item: Any) -> Any:
-            return types.Array(item, 2, "C", readonly=True)
+        def array(argument: str) -> Any:
+            item, n_axes, *written = argument.split()
+            return types.Array(getattr(types, item), int(n_axes), "C", readonly=not written)
 
         self._source.bind(half_in_hardware=self._hardware)
-        inputs = [read_only(types.float32)] * (2 if name == "scaled_distances" else 1)
-        signature = types.void(read_only(getattr(types, element)), *inputs, types.Array(types.float64, 2, "C"))
-        decorate = numba.njit([signature], fastmath=self._source.FAST_MATH, nogil=True, cache=cache)
+        signature = types.void(array(f"{element} 2"), *map(array, _ARGUMENTS[name]))
+        fast: Any = False if name in _EXACT else self._source.FAST_MATH
+        decorate = numba.njit([signature], fastmath=fast, nogil=True, cache=cache)
         compiled: Kernel = decorate(getattr(self._source, name))
         return compiled
-
-
-def padded(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors [P, J] with rows of zeros added, where P > 1, up to what the kernels take at once."""
-    extra = -len(vectors) % _VECTORS_STEP if len(vectors) > 1 else 0
-    if extra:
-        vectors = np.concatenate([vectors, np.zeros((extra, vectors.shape[1]), np.float32)])
-    return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
 @functools.cache
@@ -198,6 +243,14 @@ def default_kernels() -> Kernels:
         )
         return NumpyKernels()
     return kernels
+
+
+@functools.cache
+def _parts_digest() -> str:
+    """Of the sources that compiled kernels take functions and constants from."""
+    folder = Path(__file__).parent
+    sources = [folder / name for name in ("numba_tiles.py", "packed_vectors.py")]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def _bits(chunk: NDArray[Any]) -> NDArray[Any]:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.schemas.profile import Metric
-from nait_store.scoring.kernels import Kernels, padded
+from nait_store.scoring.kernels import Kernels
+from nait_store.scoring.packed_vectors import PackedVectors, pack
 from nait_store.scoring.targets import ScoringTarget
 
 
@@ -62,7 +63,7 @@ class LayerPlan:
     layer
         Zero-based decoder layer.
     vectors
-        [≥ P, J], padded as the kernels take them.
+        [P, J], packed as the kernels take them.
     offsets
         [Q, J], each distinct offset of a cosine target once.
     columns
@@ -70,7 +71,7 @@ class LayerPlan:
     """
 
     layer: int
-    vectors: NDArray[np.float32]
+    vectors: PackedVectors
     offsets: NDArray[np.float32]
     columns: tuple[_Column, ...]
 
@@ -167,4 +168,4 @@ def _layer_plan(layer: int, targets: Sequence[ScoringTarget]) -> LayerPlan:
         vectors.append(direction)
         columns.append(_Column(t, position, target.metric == Metric.COSINE, index, offset_projection))
     stacked = np.stack(distinct) if distinct else np.empty((0, targets[0].n_neurons), np.float32)
-    return LayerPlan(layer, padded(np.stack(vectors)), stacked, tuple(columns))
+    return LayerPlan(layer, pack(np.stack(vectors)), stacked, tuple(columns))

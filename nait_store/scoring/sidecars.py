@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import pyarrow as pa
 
@@ -26,6 +27,14 @@ logger = logging.getLogger(__name__)
 
 SCORE_COLUMNS = ("row_index", "score")
 _LISTED_FROM = 16
+
+
+class RecordedSegment(Protocol):
+    """A segment as far as keys go: its reader, or its name in a manifest."""
+
+    @property
+    def record_sha256(self) -> str:
+        """Digest of its record."""
 
 
 class ScoreSidecars:
@@ -50,7 +59,7 @@ class ScoreSidecars:
         self._known: set[str] = set()
 
     @staticmethod
-    def key(segment: SegmentReader, target: ScoringTarget) -> ScoreKey:
+    def key(segment: RecordedSegment, target: ScoringTarget) -> ScoreKey:
         """What a sidecar's content is a function of."""
         return ScoreKey(
             segment_sha256=segment.record_sha256,
@@ -59,11 +68,11 @@ class ScoreSidecars:
             metric=target.metric,
         )
 
-    def exists(self, segment: SegmentReader, target: ScoringTarget) -> bool:
+    def exists(self, segment: RecordedSegment, target: ScoringTarget) -> bool:
         """Whether the scores are there; see :meth:`existing`."""
         return self.existing([(segment, target)])[0]
 
-    def existing(self, pairs: Sequence[tuple[SegmentReader, ScoringTarget]]) -> list[bool]:
+    def existing(self, pairs: Sequence[tuple[RecordedSegment, ScoringTarget]]) -> list[bool]:
         """Tell of each pair whether its scores are there, judging by the presence of the record alone.
 
         Nothing is opened, and many pairs cost one listing, so that thousands can be asked for. Damage shows when

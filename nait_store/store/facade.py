@@ -177,7 +177,7 @@ class Store(Upkeep):
         announce
             Called with the expected size once it is known, before anything is captured.
         **options
-            See :class:`~nait_store.store.options.IngestOptions`.
+            See :class:`~nait_store.store.options.IngestOptions`; with ``ray`` the workers of a cluster do the work.
 
         Returns
         -------
@@ -209,6 +209,10 @@ class Store(Upkeep):
         )
         for profile in request.score_with or ():  # a slip is to cost no loading of a model
             self.profiles.open(profile)
+        if options.get("ray") is not None:
+            from nait_store.store.on_cluster import ingest_on_cluster
+
+            return ingest_on_cluster(self, model, request, options, capture, announce or ignore_estimate)
         session = capture or open_capture(model, request, options)
         return ingest(self.location, session, request, self.progress, announce or ignore_estimate)
 
@@ -286,8 +290,24 @@ class Store(Upkeep):
         """
         return self.session.explain(query, params, tables=tables)
 
-    def score(self, set: str, *profiles: str, force: bool = False) -> tuple[ScoreWork, list[str]]:  # noqa: A002
+    def score(
+        self,
+        set: str,  # noqa: A002
+        *profiles: str,
+        force: bool = False,
+        ray: str | None = None,
+    ) -> tuple[ScoreWork, list[str]]:
         """Compute and keep the scores of a set under profiles, in one pass over the arrays.
+
+        Parameters
+        ----------
+        set, profiles
+            ``pool`` or ``pool@3``; ``math``, ``code@2`` …
+        force
+            Whether to silence compatibility warnings.
+        ray
+            Address of a Ray cluster that does it, see :func:`nait_store.cluster.ray_cluster.ray_cluster`; this
+            process does if omitted.
 
         Returns
         -------
@@ -302,7 +322,13 @@ class Store(Upkeep):
         version = self.sets.open(set)
         opened = [self.profiles.open(profile) for profile in profiles]
         warnings = [text for profile in opened for text in require_compatible(profile, version, force=force)]
-        work = ensure_scores(self.location, version, [p.target() for p in opened], self.progress)
+        targets = [p.target() for p in opened]
+        if ray is None:
+            work = ensure_scores(self.location, version, targets, self.progress)
+        else:
+            from nait_store.store.on_cluster import score_on_cluster
+
+            work = score_on_cluster(self, ray, version, targets)
         return work, list(dict.fromkeys(warnings))
 
     def select(

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nait_store.errors import InvalidInputError, did_you_mean
 from nait_store.ingest.requests import IngestRequest
@@ -99,27 +99,31 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
     span = _choice(Span, options.get("span", "all"), "span")
     span_edges = _choice(SpanEdges, options.get("span_edges", "content"), "kind of span edges")
 
+    from nait_store.capture.replicas import ReplicatedSession
     from nait_store.capture.session import CaptureSession
 
-    return CaptureSession.open(
-        model,
-        adapter=options.get("adapter"),
-        quantization=options.get("quantization"),
-        hook_point=hook_point,
-        hook_path=options.get("hook_path"),
-        layers=options.get("layers"),
-        features=request.features,
-        template=options.get("template", "auto"),
-        span=span,
-        span_edges=span_edges,
-        max_length_tokens=options.get("max_length"),
-        compute_dtype=options.get("compute_dtype", "auto"),
-        device=options.get("device", "auto"),
-        device_map=options.get("device_map"),
-        max_memory=options.get("max_memory"),
-        token_budget=options.get("token_budget"),
-        trust_remote_code=options.get("trust_remote_code", False),
-    )
+    settings: dict[str, Any] = {
+        "adapter": options.get("adapter"),
+        "quantization": options.get("quantization"),
+        "hook_point": hook_point,
+        "hook_path": options.get("hook_path"),
+        "layers": options.get("layers"),
+        "features": request.features,
+        "template": options.get("template", "auto"),
+        "span": span,
+        "span_edges": span_edges,
+        "max_length_tokens": options.get("max_length"),
+        "compute_dtype": options.get("compute_dtype", "auto"),
+        "device": options.get("device", "auto"),
+        "device_map": options.get("device_map"),
+        "max_memory": options.get("max_memory"),
+        "token_budget": options.get("token_budget"),
+        "trust_remote_code": options.get("trust_remote_code", False),
+    }
+    devices = options.get("devices")
+    if devices is None:
+        return CaptureSession.open(model, **settings)
+    return ReplicatedSession.open(model, devices=devices, **settings)
 
 
 def _choice(kind: type[E], value: str, what: str) -> E:

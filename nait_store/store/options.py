@@ -34,6 +34,8 @@ class IngestOptions(TypedDict, total=False):
     ``float16``, ``bfloat16``, ``int8`` or ``float32``."""
     device: str
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    devices: str | Sequence[str] | None
+    """A copy of the model on each: ``all``, or ``["cuda:0", "cuda:1"]``; they share the batches."""
     device_map: str | Mapping[str, str | int] | None
     """How to spread the model: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a JSON file, or a mapping of
     module paths to devices."""
@@ -59,6 +61,12 @@ class IngestOptions(TypedDict, total=False):
     """Whether activations are kept, or only their projections on these profiles; as the set does by default."""
     message: str
     """Recorded with the version."""
+    ray: str | None
+    """Address of a Ray cluster whose workers capture: ``local``, ``auto``, ``host:port``, ``ray://host:port``."""
+    ray_workers: int | None
+    """Replicas of the model; one for every group of GPUs, or for every machine without, by default."""
+    ray_gpus_per_worker: int | None
+    """GPUs of each replica; 1 by default, 0 where there are none."""
 
 
 class BuildOptions(TypedDict, total=False):

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 
+from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, check_name
 from nait_store.store.kept_versions import KeptVersions
 from nait_store.store.profile_listing import ProfileSummary, list_profiles
 from nait_store.store.profile_versions import ProfileDiff, ProfileVersion, diff_profiles, versions_of
 
 if TYPE_CHECKING:
+    from nait_store.registry.compatibility import CompatibilityReport
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.schemas.profile import ProfileManifest
     from nait_store.storage.versions import VersionLog
@@ -116,6 +118,31 @@ class Profiles(KeptVersions):
             The set measures something else than one of the profiles.
         """
         return diff_profiles(self._store, self.open(first), self.open(second), set_ref=set, top=top)
+
+    def check(self, reference: Reference | str, *, set: str) -> CompatibilityReport:  # noqa: A002
+        """Say field by field whether a profile applies to a set, and what to do where it does not.
+
+        Parameters
+        ----------
+        reference
+            ``math@3``.
+        set
+            ``pool`` or ``pool@2``.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile or set.
+        """
+        from nait_store.registry.compatibility import check_compatibility
+
+        profile, version = self.open(reference), self._store.sets.open(set)
+        built_from = profile.record.source
+        try:
+            source = self._store.sets.open(f"{built_from.set_name}@{built_from.version}")
+        except NaitStoreError:  # a profile outlives the set that it was built from
+            source = None
+        return check_compatibility(profile, version, source)
 
     def build(self, name: str, *, source: str, **options: Unpack[BuildOptions]) -> tuple[Profile, bool]:
         """Build the next version of a profile from an in-domain set.

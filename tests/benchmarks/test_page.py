@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import page
+from benchmarks import page, run_all
 from benchmarks.pictures import bars_of_cells, picture
 from benchmarks.report import Bar, Report, Table
 from benchmarks.timing import Timing, ratio
@@ -15,7 +15,7 @@ from benchmarks.timing import Timing, ratio
 _SVG = "{http://www.w3.org/2000/svg}"
 
 
-def report(title: str = "How fast the cat runs", *, toy: bool = False, met: bool = True) -> Report:
+def report(title: str = "How fast ``the cat`` runs", *, toy: bool = False, met: bool = True) -> Report:
     made = Report(title, toy, (), "Uses :func:`~benchmarks.cats.run` and ``legs``.")
     times = {"dog": Timing("dog", (2.0, 3.0, 4.0)), "cat": Timing("cat", (1.0, 1.0, 1.0))}
     made.timings("One mile", times, reference="dog")
@@ -46,7 +46,7 @@ def text(folder: Path) -> str:
 
 
 def test_a_section_has_the_text_the_note_the_table_and_the_picture(written: Path) -> None:
-    section = text(written).split("## How fast the cat runs\n")[1]
+    section = text(written).split("## How fast `the cat` runs\n")[1]
     assert "Uses `benchmarks.cats.run` and `legs`." in section
     assert "Cats sleep most of the day." in section
     assert "| cat | 1,000.0 | 1,000.0–1,000.0 | 3.00× (2.00–4.00) |" in section
@@ -64,10 +64,10 @@ def test_the_summary_has_every_limit_with_its_verdict(written: Path) -> None:
 def test_a_run_of_one_benchmark_leaves_the_others_as_they_were(written: Path) -> None:
     keep(written / "results", "dogs", report("Dogs"))
     write(written)
-    before = text(written).split("## How fast the cat runs\n")[1].split("\n## ")[0]
+    before = text(written).split("## How fast `the cat` runs\n")[1].split("\n## ")[0]
     keep(written / "results", "dogs", report("Dogs", met=False))
     write(written)
-    assert text(written).split("## How fast the cat runs\n")[1].split("\n## ")[0] == before
+    assert text(written).split("## How fast `the cat` runs\n")[1].split("\n## ")[0] == before
 
 
 def test_what_no_longer_has_a_report_loses_its_pictures(written: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_picture_escapes_what_is_not_for_markup() -> None:
     assert ET.fromstring(svg).findtext(f"{_SVG}title") == "a < b & c"
 
 
-def test_a_table_without_timings_is_drawn_by_its_first_column_of_numbers() -> None:
+def test_a_table_without_timings_is_drawn_by_its_first_column_of_numbers_that_differ() -> None:
     table = Table(
         "t", ("dtype", "profile", "MB", "share"), (("f16", "maths", "1,200.5", "1"), ("i8", "code", "600 MB", "0.5"))
     )
@@ -126,3 +126,20 @@ def test_a_table_without_timings_is_drawn_by_its_first_column_of_numbers() -> No
 def test_a_table_of_one_row_or_without_numbers_has_no_picture() -> None:
     assert picture(Table("t", ("a", "b"), (("x", "1"),))) is None
     assert picture(Table("t", ("a", "b"), (("x", "yes"), ("y", "no")))) is None
+
+
+def test_a_table_of_equal_numbers_has_no_picture() -> None:
+    assert picture(Table("t", ("a", "b"), (("x", "1"), ("y", "1")))) is None
+
+
+def test_a_report_that_only_says_what_it_lacked_does_not_count_as_measured() -> None:
+    lacking = Report("Cats", toy=False)
+    lacking.table("Cats: skipped", ("why",), [["no --data given"]])
+    assert not run_all.measured(lacking.to_json())
+    assert run_all.measured(report().to_json())
+
+
+def test_an_unknown_benchmark_is_refused_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run_all.main(["scam"])
+    assert "no benchmark is called scam; there are compaction" in capsys.readouterr().err

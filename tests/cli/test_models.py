@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,32 @@ def test_the_summary_says_how_the_model_was_run(cli: Any, model: Path, write_jso
     assert (usage["device"], usage["layout"]) == ("cpu", "packed")
     assert usage["token_budget"] >= 512
     assert usage["peak_memory_bytes"] > 0
+
+
+def test_several_devices_share_an_ingest_and_the_summary_tells_their_shares(
+    cli: Any, model: Path, write_jsonl: Any
+) -> None:
+    cli("init")
+    name = write_jsonl("a.jsonl", n=40)
+    arguments = ("ingest", name, "--model", "model", "--token-budget", "60")
+    assert cli(*arguments, "--set", "a", "--device", "cpu").code == 0
+    run = cli(*arguments, "--set", "b", "--devices", "cpu,cpu")
+    assert run.code == 0, run.err
+    shares = re.findall(r"^  cpu: (\d+) samples?, [\d,]+ tokens?$", run.out, re.MULTILINE)
+    assert len(shares) == 2
+    assert sum(map(int, shares)) == 40
+    a, b = (cli("sets", "show", name, "--json").json for name in "ab")
+    assert a["capture_id"] == b["capture_id"]
+    ids = [cli("sql", f"SELECT sample_id FROM samples('{name}') ORDER BY row_id", "--json").json for name in "ab"]
+    assert ids[0] == ids[1]
+
+
+def test_devices_and_a_device_map_contradict_each_other(cli: Any, model: Path, write_jsonl: Any) -> None:
+    cli("init")
+    arguments = ("--set", "a", "--model", "model", "--devices", "cpu,cpu", "--device-map", "auto")
+    run = cli("ingest", write_jsonl("a.jsonl"), *arguments)
+    assert run.code == 7
+    assert "contradicts --device-map" in run.err
 
 
 @pytest.mark.parametrize("budget", ["0", "-1", "many"])

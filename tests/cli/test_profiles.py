@@ -193,3 +193,13 @@ def test_bad_changes(cli: Any, store: Path, snapshot: Any, arguments: tuple[str,
     run = cli("profile", *arguments)
     assert (run.code, says in run.err) == (code, True), run.err
     assert snapshot(store) == before
+
+
+def test_check_says_whether_it_applies(cli: Any, store: Path) -> None:
+    run = cli("profile", "check", "math", "--set", "pool")
+    assert (run.code, run.out.splitlines()[0]) == (0, "profile math@1 applies to set pool@2")
+    refused = cli("profile", "check", "math", "--set", "other-model")
+    assert refused.code == 6
+    assert refused.out.splitlines()[0] == "profile math@1 does not apply to set other-model@1"
+    assert "→ rebuild the profile" in refused.out
+    assert cli("profile", "check", "math", "--set", "pol").code == 3

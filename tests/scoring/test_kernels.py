@@ -19,6 +19,7 @@ from nait_store.activations.stored_values import encode
 from nait_store.schemas.capture import StoredDtype
 from nait_store.scoring import kernels as kernels_module
 from nait_store.scoring.kernels import Kernels, NumbaKernels, NumpyKernels, default_kernels
+from nait_store.scoring.packed_vectors import CODE_STRIP, pack
 
 ALL = {"numba": NumbaKernels(), "software": NumbaKernels(half_in_hardware=False), "numpy": NumpyKernels()}
 
@@ -44,7 +45,7 @@ def exact_distances(A: NDArray[Any], O: NDArray[np.float32]) -> NDArray[np.float
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("n_vectors", [1, 2, 3, 5, 8, 32, 33])
+@pytest.mark.parametrize("n_vectors", [1, 2, 3, 5, 8, 12, 13, 17, 32, 33])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (4, 512), (33, 511), (65, 1025), (31, 3000)])
 def test_projections_equal_float64_for_any_shape(
     kernels: Kernels, dtype: type, n_vectors: int, shape: tuple[int, int]
@@ -78,12 +79,42 @@ def test_rounding_is_relative_to_how_much_rows_differ(
         assert np.abs(ALL[name].project(A, V) - expected).max() < 1e-5
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.one_of(st.integers(1, 7), st.integers(40, 110)),
+    J=st.integers(1, 1100),
+    n_vectors=st.integers(1, 33),
+    kind=st.sampled_from(["float16", "float32", "bfloat16"]),
+    hardware=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_any_number_of_rows_neurons_and_vectors_is_projected(
+    n: int, J: int, n_vectors: int, kind: str, hardware: bool, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    stored, _ = encode(rng.standard_normal((n, J)).astype(np.float32), StoredDtype(kind))
+    A = _plain_values(stored, None) if kind == "bfloat16" else stored.astype(np.float64)
+    V = rng.standard_normal((n_vectors, J)).astype(np.float32)
+    found = ALL["numba" if hardware else "software"].project(stored, V)
+    assert found.shape == (n, n_vectors)
+    assert np.abs(found - exact_projections(A, V)).max() < 1e-5 * np.sqrt(J)
+
+
+def quantisation_bound(A: NDArray[np.float64], V: NDArray[np.float32]) -> NDArray[np.float64]:
+    """How far rounding each coefficient to the 32,767th part of its strip's largest can move a dot product, [n, P]."""
+    bound = np.zeros((len(A), len(V)))
+    for start in range(0, A.shape[1], CODE_STRIP):
+        strip = slice(start, start + CODE_STRIP)
+        bound += np.abs(A[:, strip]).sum(axis=1, keepdims=True) * np.abs(V[:, strip]).max(axis=1) / 32767 / 2
+    return bound
+
+
 _CODED = (StoredDtype.BFLOAT16, StoredDtype.INT8)
 
 
 @pytest.mark.parametrize("kernels", ALL, indirect=True)
 @pytest.mark.parametrize("dtype", _CODED)
-@pytest.mark.parametrize("n_vectors", [1, 2, 9, 10, 33])
+@pytest.mark.parametrize("n_vectors", [1, 2, 9, 14, 33])
 @pytest.mark.parametrize("shape", [(1, 1), (3, 7), (33, 511), (65, 1025)])
 def test_coded_numbers_are_projected_and_measured_as_what_they_stand_for(
     kernels: Kernels, dtype: StoredDtype, n_vectors: int, shape: tuple[int, int]
@@ -96,7 +127,11 @@ def test_coded_numbers_are_projected_and_measured_as_what_they_stand_for(
     V = rng.standard_normal((n_vectors, shape[1])).astype(np.float32)
     size = np.sqrt(np.square(A).sum(axis=1, keepdims=True) * np.square(V.astype(np.float64)).sum(axis=1))
     largest = size.max()  # rows of a chunk share what is taken off them, so the largest one decides
-    assert np.abs(kernels.project(stored, V, scales) - exact_projections(A, V)).max() < 1e-6 * largest
+    error = np.abs(kernels.project(stored, V, scales) - exact_projections(A, V))
+    if scales is None:
+        assert error.max() < 1e-6 * largest
+    else:
+        assert (error <= quantisation_bound(A, V) * (1 + 1e-9) + 1e-12 * size).all()
     np.testing.assert_allclose(kernels.squared_distances(stored, V, scales), exact_distances(A, V), rtol=1e-5)
 
 
@@ -116,6 +151,54 @@ def test_every_bfloat16_and_every_code_is_widened_exactly(kernels: Kernels) -> N
     assert (kernels.project(codes, np.ones((1, 1), np.float32), scales)[:, 0] == np.arange(-127, 128) / 2).all()
 
 
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(1, 60), J=st.integers(1, 1100), n_vectors=st.integers(1, 33), seed=st.integers(0, 2**32 - 1))
+def test_int8_projections_are_exact_for_the_rounded_vectors(n: int, J: int, n_vectors: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(-127, 128, (n, J)).astype(np.int8)
+    # coefficients of very different size, strips of zeros among them
+    V = (rng.standard_normal((n_vectors, J)) * 10.0 ** rng.integers(-6, 7, (n_vectors, 1))).astype(np.float32)
+    V[:, : CODE_STRIP * int(rng.integers(0, 2))] = 0
+    packed = pack(V)
+    rows = packed.code_rows
+    steps = np.repeat(rows.steps.T, CODE_STRIP, axis=1)[:, :J]
+    assert (np.abs(steps * rows.codes[:, :J] - V) <= steps / 2 * (1 + 1e-6)).all()
+    by_strip = [
+        codes[:, start : start + CODE_STRIP].astype(np.int64) @ rows.codes[:, :J][:, start : start + CODE_STRIP].T
+        for start in range(0, J, CODE_STRIP)
+    ]
+    expected = sum(part * step for part, step in zip(by_strip, rows.steps, strict=True))
+    found = ALL["numba"].project(codes, packed, np.ones(n, np.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-13 * float(np.abs(V).max()))
+
+
+def test_an_int8_score_does_not_depend_on_the_vectors_and_rows_beside_it() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(-127, 128, (101, 1111)).astype(np.int8)
+    scales = rng.uniform(1, 2, 101).astype(np.float32)
+    V = rng.standard_normal((33, 1111)).astype(np.float32)
+    together = ALL["numba"].project(codes, V, scales)
+    for n_vectors in (1, 2, 5, 6, 8, 16, 17, 24):
+        assert (ALL["numba"].project(codes, V[:n_vectors], scales) == together[:, :n_vectors]).all()
+    assert (ALL["numba"].project(codes[40:47], V, scales[40:47]) == together[40:47]).all()
+
+
+@pytest.mark.parametrize("n_vectors", [1, 6, 16])
+@pytest.mark.parametrize("code", [-128, 127])
+def test_the_largest_sums_of_codes_do_not_overflow(n_vectors: int, code: int) -> None:
+    codes = np.full((3, 3 * CODE_STRIP + 5), code, np.int8)
+    V = np.ones((n_vectors, codes.shape[1]), np.float32)
+    found = ALL["numba"].project(codes, V, np.ones(3, np.float32))
+    np.testing.assert_allclose(found, float(code) * codes.shape[1], rtol=1e-12)
+
+
+def test_vectors_that_are_not_finite_have_no_codes_and_give_what_float64_gives() -> None:
+    codes = np.ones((2, 3), np.int8)
+    V = np.array([[1, np.inf, 0], [1, 2, 3]], np.float32)
+    found = ALL["numba"].project(codes, V, np.ones(2, np.float32))
+    assert found.tolist() == [[np.inf, 6.0], [np.inf, 6.0]]
+
+
 def test_the_largest_bfloat16_and_scales_do_not_overflow(kernels: Kernels) -> None:
     X = np.random.default_rng(0).uniform(-3, 3, (6, 900)).astype(np.float32) * np.float32(1e38)
     V = np.random.default_rng(1).standard_normal((4, 900)).astype(np.float32)
@@ -124,7 +207,8 @@ def test_the_largest_bfloat16_and_scales_do_not_overflow(kernels: Kernels) -> No
         A = _plain_values(stored, scales)
         for vectors in (V[:1], V):
             expected = exact_projections(A, vectors)
-            np.testing.assert_allclose(kernels.project(stored, vectors, scales), expected, rtol=1e-4)
+            error = np.abs(kernels.project(stored, vectors, scales) - expected)
+            assert (error <= 1e-4 * np.abs(expected) + (0 if scales is None else quantisation_bound(A, vectors))).all()
         np.testing.assert_allclose(kernels.squared_distances(stored, V, scales), exact_distances(A, V), rtol=1e-6)
 
 
@@ -202,6 +286,16 @@ def test_any_memory_layout_is_taken(kernels: Kernels, dtype: type, view: Any) ->
     A = view(np.random.default_rng(1).standard_normal((10, 33)).astype(dtype))
     V = np.random.default_rng(2).standard_normal((2, 33)).astype(np.float32)
     np.testing.assert_allclose(kernels.project(A, V), exact_projections(A, V), atol=1e-5)
+
+
+def test_vectors_that_are_laid_out_once_give_the_same_as_plain_ones() -> None:
+    rng = np.random.default_rng(0)
+    V = rng.standard_normal((20, 300)).astype(np.float32)
+    packed = pack(V)
+    for dtype in (StoredDtype.FLOAT16, StoredDtype.INT8):
+        A, scales = encode(rng.standard_normal((9, 300)).astype(np.float32), dtype)
+        for name in ("numba", "numpy"):
+            assert (ALL[name].project(A, packed, scales) == ALL[name].project(A, V, scales)).all()
 
 
 def test_threads_share_kernels_from_their_first_use() -> None:

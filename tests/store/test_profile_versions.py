@@ -9,6 +9,7 @@ import pytest
 
 import nait_store
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
+from nait_store.schemas.capture import StoredDtype
 from nait_store.store.profiles import Profiles
 from nait_store.testing.stores import build_set, fake_identity
 
@@ -185,3 +186,34 @@ def test_unknown_names_suggest_near_ones(profiles: Profiles, call: str) -> None:
     with pytest.raises(NotFoundError) as caught:
         getattr(profiles, call)("mth")
     assert "'math'" in str(caught.value.next_step)
+
+
+def test_a_profile_applies_to_sets_of_its_own_capture(profiles: Profiles) -> None:
+    report = profiles.check("math", set="pool")
+    assert (report.applies, report.severity, report.differences) == (True, None, ())
+    assert {"model_fingerprint", "features", "layers", "compute_dtype", "dtype"} <= set(report.same)
+
+
+def test_where_it_ran_and_how_it_is_stored_has_no_effect(store: nait_store.Store, profiles: Profiles) -> None:
+    build_set(store.location, "wide", 5, dtype=StoredDtype.FLOAT32, first=500)
+    report = profiles.check("math", set="wide")
+    (found,) = report.differences
+    assert (found.field, found.profile_value, found.set_value, found.severity) == (
+        "dtype", "float16", "float32", "ignore",
+    )  # fmt: skip
+    assert report.applies
+
+
+def test_another_model_is_refused_with_what_to_do(store: nait_store.Store, profiles: Profiles) -> None:
+    build_set(store.location, "other", 20, identity=fake_identity("another"), n_layers=1)
+    report = profiles.check("math", set="other")
+    assert (report.applies, report.severity) == (False, "refuse")
+    assert [one.field for one in report.differences] == ["model_fingerprint", "layers"]
+    assert "nait-store ingest IN_DOMAIN.jsonl" in report.differences[0].advice
+
+
+def test_a_profile_whose_source_is_gone_can_still_be_checked(store: nait_store.Store, profiles: Profiles) -> None:
+    store.sets.delete("maths", force=True)
+    report = profiles.check("math", set="pool")
+    assert report.applies
+    assert "dtype" not in report.same

@@ -1,0 +1,69 @@
+"""Ray is an extra: nothing but ``--ray`` loads it, and without it ``--ray`` says what to install."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nait_store
+from nait_store.cli.main import main
+from nait_store.errors import InvalidInputError, MissingExtraError
+from nait_store.testing.fake_capture import FakeCapture
+from nait_store.testing.stores import build_set
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as an import of what is not installed
+
+
+def _store(folder: Path) -> nait_store.Store:
+    store = nait_store.open(str(folder / "store"), create=True)
+    build_set(store.location, "pool", 8)
+    store.profiles.build("math", source="pool")
+    return store
+
+
+def test_scoring_without_ray_names_the_extra(tmp_path: Path, no_ray: None) -> None:
+    store = _store(tmp_path)
+    with pytest.raises(MissingExtraError) as caught:
+        store.score("pool", "math", ray="local")
+    assert caught.value.next_step == "pip install 'nait-store[ray]'"
+    assert store.score("pool", "math")[0].n_computed == 1  # here it works
+
+
+def test_ingesting_without_ray_names_the_extra(tmp_path: Path, no_ray: None) -> None:
+    (tmp_path / "a.jsonl").write_text('{"instruction": "q", "output": "a"}\n')
+    with pytest.raises(MissingExtraError, match="Ray"):
+        _store(tmp_path).ingest(str(tmp_path / "a.jsonl"), set="new", model="m", ray="local")
+
+
+def test_an_open_capture_session_cannot_travel(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"instruction": "q", "output": "a"}\n')
+    with pytest.raises(InvalidInputError, match="stays in its process"):
+        _store(tmp_path).ingest(str(tmp_path / "a.jsonl"), set="new", model="m", capture=FakeCapture(), ray="local")
+
+
+def test_workers_without_a_cluster_are_a_slip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _store(tmp_path)
+    store = ("--store", str(tmp_path / "store"))
+    assert main([*store, "ingest", "a.jsonl", "--set", "new", "--model", "m", "--ray-workers", "2"]) == 7
+    assert "--ray local" in capsys.readouterr().err
+
+
+def test_the_local_path_loads_neither_ray_nor_the_cluster_package(tmp_path: Path) -> None:
+    _store(tmp_path)
+    (tmp_path / "a.jsonl").write_text('{"instruction": "q", "output": "a"}\n')
+    program = (
+        "import sys, nait_store\n"
+        "from nait_store.testing.fake_capture import FakeCapture\n"
+        f"store = nait_store.open({str(tmp_path / 'store')!r})\n"
+        "store.score('pool', 'math')\n"
+        f"store.ingest({str(tmp_path / 'a.jsonl')!r}, set='new', model='m', capture=FakeCapture())\n"
+        "print(sorted(name for name in sys.modules if name == 'ray' or name.startswith('nait_store.cluster')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
