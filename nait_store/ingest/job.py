@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
@@ -25,8 +25,9 @@ from nait_store.ingest.captured_stream import CapturedStream
 from nait_store.ingest.coverage import coverage_of, narrower_than
 from nait_store.ingest.interruptions import interrupted, stopped_at_once
 from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
-from nait_store.ingest.kept_projections import kept_projections
+from nait_store.ingest.kept_projections import KeptProjections, kept_projections
 from nait_store.ingest.live_scores import LiveScores
+from nait_store.ingest.outset import IngestOutset
 from nait_store.ingest.probe import choose_dtype, draining, estimate_size, hold_back, require_space
 from nait_store.ingest.projected_capture import ProjectedCapture
 from nait_store.ingest.rejects import RejectLog
@@ -105,36 +106,6 @@ def ingest(
     return IngestJob(location, capture, request, progress, announce).carry_out()
 
 
-@dataclass(frozen=True)
-class IngestOutset:
-    """What an ingest found before it captures anything.
-
-    Attributes
-    ----------
-    sources
-        Its input.
-    wanted
-        ``set.json``, as it is or will be.
-    version
-        The set's latest version, if it has one.
-    stream
-        The samples that have to be captured.
-    n_records
-        Records of the input, where that is cheap to tell.
-    """
-
-    sources: Sequence[SourceFile]
-    wanted: SetRecord
-    version: SetVersion | None
-    stream: SampleStream
-    n_records: int | None
-
-    @property
-    def expected_rows(self) -> int | None:
-        """Samples that will probably be captured."""
-        return None if self.n_records is None else max(1, self.n_records - self.stream.n_known)
-
-
 class IngestJob:
     """One ingest; see :func:`ingest` for the parameters, the result and the errors.
 
@@ -163,9 +134,9 @@ class IngestJob:
         self._adopted: list[AbandonedIngest] = []
         self._n_flushed = 0
         self._sink: SegmentSink | None = None
+        self._kept: KeptProjections | None = None
         self._profiles: ScoredProfiles | None = None
-        self._scores: LiveScores | None = None
-        self._projections: tuple[Projection, ...] = ()
+        self._scores_lost: str | None = None
         self._stopping = False
 
     def carry_out(self) -> IngestReport:
@@ -195,8 +166,8 @@ class IngestJob:
         wanted = self._set_record()
         if existing is not None:
             require_same_identity(existing, wanted)
-        if self._request.score_with is not None:  # before a sample goes through the model
-            self._profiles = named_profiles(self._location, self._request.score_with, self._candidates())
+        if self._request.score_with is not None:  # a profile that does not apply is told before any capture
+            self._scored_profiles()
         version = self._sets.open(name) if self._sets.numbers(name) else None
         self._adopted, warnings = find_abandoned(
             self._sets,
@@ -243,8 +214,12 @@ class IngestJob:
         self._capture = ProjectedCapture(self._capture, kept.targets)
         self._features = (Feature.PROJECTIONS,)
         self._request = replace(self._request, features=self._features, dtype=StoredDtype.FLOAT32, score_with=())
-        self._projections = kept.columns
+        self._kept = kept
         self._warnings += kept.warnings
+
+    @property
+    def _projections(self) -> tuple[Projection, ...]:
+        return self._kept.columns if self._kept is not None else ()
 
     def stopped_at_once(self) -> IngestInterrupted:
         """Say what the last Ctrl-C left, where nothing was committed."""
@@ -329,7 +304,7 @@ class IngestJob:
     def _write(
         self, journal: IngestJournal, outset: IngestOutset, held: list[Captured], captured: CapturedStream
     ) -> list[SegmentRecord]:
-        self._scores = self._live_scores()
+        scores = LiveScores.of(self._location, self._scored_profiles())
         self._sink = sink = SegmentSink(
             self._location,
             outset.wanted.name,
@@ -339,7 +314,7 @@ class IngestJob:
             policy=self._request.flush,
             flushed=lambda record: self._acknowledge(journal, outset.wanted, record),
             expected_rows=outset.expected_rows,
-            scores=self._scores,
+            scores=scores,
             projections=self._projections,
         )
         writer = BackgroundWriter(sink, self._reject_stored)
@@ -352,6 +327,7 @@ class IngestJob:
                     raise
                 self._stop(captured)
             self._insist(writer.finish)
+            self._scores_lost = scores.warning if scores is not None else None
         except KeyboardInterrupt:
             writer.abandon()
             raise
@@ -363,15 +339,23 @@ class IngestJob:
     def _candidates(self) -> Candidates:
         return candidates_of(self._capture, self._request.set_name, self._features)
 
-    def _live_scores(self) -> LiveScores | None:
-        profiles = self._profiles or applicable_profiles(self._location, self._candidates())
-        self._warnings += profiles.warnings
-        return LiveScores(self._location, profiles) if profiles.targets else None
+    def _scored_profiles(self) -> ScoredProfiles:
+        """What the samples are scored against; looked up when it is first needed."""
+        if self._profiles is None:
+            names = self._request.score_with
+            candidates = self._candidates()
+            if names is None:
+                self._profiles = applicable_profiles(self._location, candidates)
+            else:
+                self._profiles = named_profiles(self._location, names, candidates)
+            self._warnings += self._profiles.warnings
+        return self._profiles
 
     def _scored_with(self) -> tuple[str, ...]:
+        """The profiles whose scores of all the samples are there."""
         if self._projections:
             return tuple(one.profile for one in self._projections)
-        return self._scores.references if self._scores is not None else ()
+        return self._profiles.references if self._profiles is not None and self._scores_lost is None else ()
 
     def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
         for sample in rejected:
@@ -413,8 +397,7 @@ class IngestJob:
         assert version is not None
         if journal is not None:
             journal.finish(version.number)
-        scores = self._scores
-        lost = [scores.warning] if scores is not None and scores.warning is not None else []
+        lost = [self._scores_lost] if self._scores_lost is not None else []
         return IngestReport(
             set_ref=version.reference,
             n_added=sum(record.n_rows for record in segments),

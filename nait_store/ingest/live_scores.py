@@ -37,16 +37,15 @@ class LiveScores:
 
     def __init__(self, location: Location, profiles: ScoredProfiles) -> None:
         self._location = location
-        self._references = profiles.references
         self._plans = plan_features(profiles.targets)
         self._sidecars = ScoreSidecars(location, in_memory=False)
         self._segment = WrittenScores(self._plans)
         self.warning: str | None = None
 
-    @property
-    def references(self) -> tuple[str, ...]:
-        """The profiles whose scores were kept for every segment so far."""
-        return self._references if self.warning is None else ()
+    @classmethod
+    def of(cls, location: Location, profiles: ScoredProfiles) -> LiveScores | None:
+        """None where there is nothing to score."""
+        return cls(location, profiles) if profiles.targets else None
 
     @property
     def held_bytes(self) -> int:

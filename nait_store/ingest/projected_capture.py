@@ -163,4 +163,8 @@ class ProjectedCapture:
     def capture(self, samples: Iterable[Any]) -> Iterator[ProjectedBatch]:
         """Yield the capture's batches, to be projected."""
         for batch in self._capture.capture(samples):
-            yield ProjectedBatch(batch, self._projector)
+            yield self.project(batch)
+
+    def project(self, batch: Captured) -> ProjectedBatch:
+        """A batch of the capture, to be projected."""
+        return ProjectedBatch(batch, self._projector)
