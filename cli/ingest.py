@@ -157,7 +157,7 @@ def ingest(
         typer.Option(
             metavar="N",
             min=1,
-            help="Replicas of the model in the cluster.",
+            help="Processes of the cluster that load the model.",
             show_default="one for every group of GPUs, or every machine",
         ),
     ] = None,
@@ -166,7 +166,7 @@ def ingest(
         typer.Option(
             metavar="N",
             min=0,
-            help="GPUs of each replica; above 1 the model is spread over them.",
+            help="GPUs of each worker; above 1 the model is spread over them, or with --devices all copied to each.",
             show_default="1, or 0 where there are none",
         ),
     ] = None,

@@ -21,8 +21,9 @@ from nait_store.activations.chunks import (
     scales_path,
     segment_metadata,
 )
+from nait_store.activations.encoding import encode_layers
 from nait_store.activations.sample_rows import samples_parquet
-from nait_store.activations.stored_values import encode, largest_magnitude, largest_scaled, overflow_of, row_norms
+from nait_store.activations.stored_values import encode, largest_magnitude, largest_scaled, overflow_of
 from nait_store.errors import ConflictError, InvalidInputError
 from nait_store.schemas.activation_set import FeatureArray, Projection, SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
@@ -342,14 +343,9 @@ class SegmentWriter:
         whole = bool(len(indices) == indices[-1] - indices[0] + 1)
         selector: Any = slice(int(indices[0]), int(indices[-1]) + 1) if whole else indices
         for feature in self._features:
-            buffer = self._buffers[feature]
-            norms = np.empty((len(indices), len(self._layers)), dtype="<f4")
-            factors = np.empty_like(norms) if self._dtype is StoredDtype.INT8 else None
-            for i in range(len(self._layers)):
-                stored, scales = encode(features[feature][selector, i], self._dtype, out=buffer[i, begin:end])
-                norms[:, i] = row_norms(stored, scales)
-                if factors is not None:
-                    factors[:, i] = scales
+            norms, factors = encode_layers(
+                features[feature], selector, self._dtype, self._buffers[feature][:, begin:end]
+            )
             self._norms[feature].append(norms)
             if factors is not None:
                 self._scales[feature].append(factors)

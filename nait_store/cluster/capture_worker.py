@@ -176,6 +176,8 @@ class CaptureWorker:
 
     def _capture_chunk(self, samples: Sequence[Sample], probe: bool) -> None:
         n_unfit = len(self._capture.unfit)
+        if not probe:
+            self._started.wait()  # calls of an actor may overtake each other
         if not self._stopping.is_set():
             batches = self._capture.capture(self._prepared(samples))
             held = self._probe(batches) if probe else []

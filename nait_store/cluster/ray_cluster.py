@@ -136,7 +136,8 @@ def _connect(ray: Any, address: str) -> None:
     except ConnectionError as error:
         raise StorageError(
             f"no Ray cluster answers at {address!r}: {_first_line(error)}",
-            next_step=f"start one with 'ray start --head', or name another; {_ADDRESSES}",
+            next_step=f"start one with 'ray start --head', or name another; {_ADDRESSES}. Where the cluster wants "
+            "a token, RAY_AUTH_MODE=token sends it",
         ) from error
     except ImportError as error:
         raise MissingExtraError(

@@ -84,6 +84,13 @@ class PackedVectors:
         return self._coded()
 
     @cached_property
+    def code_residuals(self) -> NDArray[np.float32]:
+        """What the codes leave of the vectors, [P, J]: v - steps · code."""
+        rows = self._coded()
+        values = (np.repeat(rows.steps.T, CODE_STRIP, axis=1) * rows.codes)[:, : self.vectors.shape[1]]
+        return (self.vectors - values).astype(np.float32)
+
+    @cached_property
     def code_panels(self) -> VectorCodes:
         """The vectors as integers, side by side."""
         rows = self._coded()

@@ -16,6 +16,8 @@ from nait_store.storage.provenance import new_ulid, now
 from nait_store.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from nait_store.catalog.build import Catalog
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
@@ -330,6 +332,46 @@ class Store(Upkeep):
 
             work = score_on_cluster(self, ray, version, targets)
         return work, list(dict.fromkeys(warnings))
+
+    def score_samples(
+        self,
+        set: str,  # noqa: A002
+        *profiles: str,
+        where: str,
+        force: bool = False,
+    ) -> tuple[pa.Table, list[str]]:
+        """Score the samples of a set for which a condition holds.
+
+        Where scores are stored they are read; of other segments only the chunks that hold these samples are, and
+        their scores are stored only if those are all chunks.
+
+        Parameters
+        ----------
+        set, profiles, force
+            As for :meth:`score`.
+        where
+            Boolean SQL expression over the columns of ``samples(set)``.
+
+        Returns
+        -------
+        scores
+            ``sample_id``, and a column of float64 named after each profile's reference; in the order of storage.
+        warnings
+            About the profiles' fit to the set.
+
+        Raises
+        ------
+        InvalidInputError, NotFoundError
+            A condition that is none; unknown names.
+        """
+        from nait_store.query.rows import score_samples
+        from nait_store.registry.compatibility import require_compatible
+
+        version = self.sets.open(set)
+        opened = {p.reference: p for p in map(self.profiles.open, profiles)}
+        warnings = [text for p in opened.values() for text in require_compatible(p, version, force=force)]
+        table = score_samples(self.session, version, list(opened.values()), where)
+        return table, list(dict.fromkeys(warnings))
 
     def select(
         self,

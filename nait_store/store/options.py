@@ -64,9 +64,10 @@ class IngestOptions(TypedDict, total=False):
     ray: str | None
     """Address of a Ray cluster whose workers capture: ``local``, ``auto``, ``host:port``, ``ray://host:port``."""
     ray_workers: int | None
-    """Replicas of the model; one for every group of GPUs, or for every machine without, by default."""
+    """Processes of the cluster that load the model; by default one for every group of GPUs, or for every machine."""
     ray_gpus_per_worker: int | None
-    """GPUs of each replica; 1 by default, 0 where there are none."""
+    """GPUs of each of them; 1 by default, 0 where there are none. Above 1 the model is spread over them, or with
+    ``devices`` copied to each."""
 
 
 class BuildOptions(TypedDict, total=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import nait_store
 from nait_store.cli.main import main
+from nait_store.cli.reference import commands
 from nait_store.errors import InvalidInputError, MissingExtraError
 from nait_store.testing.fake_capture import FakeCapture
 from nait_store.testing.stores import build_set
@@ -67,3 +69,19 @@ def test_the_local_path_loads_neither_ray_nor_the_cluster_package(tmp_path: Path
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def _shown_commands() -> list[str]:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    lines = text.replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ nait-store")]
+
+
+@pytest.mark.parametrize("line", _shown_commands())
+def test_commands_of_the_page_about_scale_are_understood(line: str) -> None:
+    """They take a cluster to run; here they are parsed."""
+    arguments = shlex.split(line)[1:]
+    if arguments[0] == "--store":
+        arguments = arguments[2:]
+    with commands()[arguments[0]].make_context(arguments[0], arguments[1:]) as parsed:
+        assert parsed.params["ray"] in ("auto", "local")

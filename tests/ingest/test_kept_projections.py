@@ -162,6 +162,13 @@ def test_another_metric_than_the_kept_one_is_refused(store: nait_store.Store) ->
         store.sql("SELECT * FROM alignment('pool', 'math', metric := 'dot')").fetchall()
 
 
+def test_the_best_of_some_samples_are_selected(store: nait_store.Store) -> None:
+    run(store, keep_features="none", score_with=("math",))
+    chosen = store.select("pool", profile="math", top=3, where="kind = 1").rows.column("sample_id").to_pylist()
+    odd = sorted((f"r{i}" for i in range(1, N_SAMPLES, 2)), key=lambda one: -expected(store, "math", one))
+    assert chosen == odd[:3]
+
+
 def test_alignment_all_gives_the_kept_profiles(store: nait_store.Store) -> None:
     run(store, keep_features="none", score_with=("math", "drift"))
     rows = store.sql("SELECT DISTINCT profile FROM alignment_all('pool') ORDER BY 1").fetchall()
