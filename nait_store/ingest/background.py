@@ -82,6 +82,7 @@ class BackgroundWriter:
             # The first table that Arrow makes imports pandas, where it is installed, which takes most of a second: now,
             # while the model runs, and not at the end, when everybody waits for the last segment.
             samples_parquet(())
+            self._sink.prepare()
             while not self._aborted.is_set():
                 try:
                     batch = self._queue.get(timeout=_TICK_SECONDS if not self._ending.is_set() else 0)

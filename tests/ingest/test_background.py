@@ -15,6 +15,9 @@ from nait_store.ingest.background import BackgroundWriter
 class IdleSink:
     """Notes what is asked of it."""
 
+    def prepare(self) -> None:
+        pass
+
     def __init__(self) -> None:
         self.asked: list[str] = []
 
