@@ -15,11 +15,11 @@ from nait_store.ingest.background import BackgroundWriter
 class IdleSink:
     """Notes what is asked of it."""
 
-    def prepare(self) -> None:
-        pass
-
     def __init__(self) -> None:
         self.asked: list[str] = []
+
+    def prepare(self) -> None:
+        """It has nothing to load."""
 
     def __getattr__(self, name: str) -> Any:
         return lambda: self.asked.append(name)
