@@ -32,7 +32,7 @@ def target(seed: int = 0, **options: Any) -> ScoringTarget:
     return random_target(seed, **{"layers": (0, 1, 2), "n_neurons": 37, **options})
 
 
-def assert_right(pairs: Pairs) -> None:
+def assert_right(pairs: Pairs, tolerance: float = 1e-5) -> None:
     """Every pair comes out once, within 1e-5 of the scores' standard deviation."""
     expected = Counter((segment.segment_id, id(t)) for segment, targets in pairs for t in targets)
     found = Counter[tuple[str, int]]()
@@ -42,8 +42,8 @@ def assert_right(pairs: Pairs) -> None:
         assert scores.scores.dtype == np.float64
         assert scores.projections.dtype == np.float32
         sd = exact.sum(axis=1).std()
-        assert np.abs(scores.scores - exact.sum(axis=1)).max() <= 1e-5 * sd
-        np.testing.assert_allclose(scores.projections, exact, rtol=1e-5, atol=1e-5 * sd)
+        assert np.abs(scores.scores - exact.sum(axis=1)).max() <= tolerance * sd
+        np.testing.assert_allclose(scores.projections, exact, rtol=1e-5, atol=tolerance * sd)
     assert found == expected
 
 
@@ -92,7 +92,8 @@ def test_scores_equal_float64_for_any_geometry(
         for i, (m, o) in enumerate(kinds)
     ]
     try:
-        assert_right([(version.segments[0], targets)])
+        # Directions that meet int8 are rounded to 16 bits; few neurons and rows do not even that out.
+        assert_right([(version.segments[0], targets)], 3e-4 if dtype is StoredDtype.INT8 else 1e-5)
     finally:
         location.delete("")
 
