@@ -160,7 +160,7 @@ def _time_ingest(options: Options, report: Report, folder: Path, cluster: Any) -
         f"ingest: {128 if options.toy else given.samples:,} samples",
         timings,
         reference="one process",
-        note=f"{n_workers} workers had loaded the model after {loading:.1f} s, which is not counted.",
+        note=f"Until the workers ({n_workers}) had loaded the model {loading:.1f} s passed, which are not counted.",
     )
     report.limit("ingest: Ray / one process", "≤", MUST, ratio(timings["Ray"], timings["one process"]))
 
