@@ -242,7 +242,7 @@ def speed(folder: Path, size: Size, options: Options, report: Report) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder with pool.jsonl and in_domain_*.jsonl")
     parser.add_argument("--model", type=Path, help="folder of a causal language model")
-    parser.add_argument("--limit", type=int, help="records of the pool and of each domain")
+    parser.add_argument("--limit", type=int, default=2000, help="records of the pool and of each domain (default 2000)")
     parser.add_argument("--rows", type=int, help=f"samples to time with (default {FULL.n})")
 
 

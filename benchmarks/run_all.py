@@ -49,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--seconds",
         type=float,
-        default=60.0,
-        help=f"begin no further round of a table after so long, once {LEAST_ROUNDS} are done (default 60)",
+        default=30.0,
+        help=f"begin no further round of a table after so long, once {LEAST_ROUNDS} are done (default 30)",
     )
     given = parser.parse_args(argv)
     unknown = set(given.names) - set(names())

@@ -190,7 +190,7 @@ class HeldSamples:
         self._added.append(Level.of([holding]))
         while len(self._added) > 1 and len(self._added[-2].keys) <= 2 * len(self._added[-1].keys):
             last, before = self._added.pop(), self._added.pop()
-            self._added.append(Level.of([*before.holdings, *last.holdings]))
+            self._added.append(before.joined_with(last))
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Level:
     Attributes
     ----------
     keys
-        Sorted by id. Of several segments, its rows are positions in their keys, one after the other; of one, rows.
+        Sorted by id; their rows are positions in the keys of the segments, one after the other.
     holdings
         The segments.
     starts
@@ -214,24 +214,34 @@ class Level:
     @classmethod
     def of(cls, holdings: Sequence[Holding]) -> Level:
         """Put the keys of segments in one order."""
-        if len(holdings) == 1:
-            return cls(holdings[0].keys, tuple(holdings), np.zeros(1, np.int64))
+        if len(holdings) == 1:  # in order already, and large sets have many that need no copy
+            keys = holdings[0].keys
+            keys = SegmentKeys(keys.ids, keys.contents, np.arange(len(keys), dtype=np.int32))
+            return cls(keys, tuple(holdings), np.zeros(1, np.int64))
         ids = np.concatenate([holding.keys.ids for holding in holdings])
-        order = np.argsort(ids, kind="stable")
         contents = np.concatenate([holding.keys.contents for holding in holdings])
-        lengths = [0, *(len(holding.keys) for holding in holdings)]
-        return cls(
-            SegmentKeys(ids[order], contents[order], order.astype(np.int32)), tuple(holdings), np.cumsum(lengths)
-        )
+        ends = np.cumsum([len(holding.keys) for holding in holdings])
+        return cls(_sorted(ids, contents, np.arange(len(ids))), tuple(holdings), np.concatenate([[0], ends[:-1]]))
+
+    def joined_with(self, other: Level) -> Level:
+        """One level of both."""
+        ids = np.concatenate([self.keys.ids, other.keys.ids])
+        contents = np.concatenate([self.keys.contents, other.keys.contents])
+        positions = np.concatenate([self.keys.rows, other.keys.rows + len(self.keys)])
+        starts = np.concatenate([self.starts, other.starts + len(self.keys)])
+        return Level(_sorted(ids, contents, positions), (*self.holdings, *other.holdings), starts)
 
     def place(self, entry: int) -> tuple[Callable[[], SegmentReader], int]:
         """Say which segment an entry of :attr:`keys` is of, and which row of it."""
-        if len(self.holdings) == 1:
-            return self.holdings[0].opener, int(self.keys.rows[entry])
         position = int(self.keys.rows[entry])
         source = int(np.searchsorted(self.starts, position, side="right")) - 1
         holding = self.holdings[source]
         return holding.opener, int(holding.keys.rows[position - int(self.starts[source])])
+
+
+def _sorted(ids: NDArray[np.bytes_], contents: NDArray[np.bytes_], positions: NDArray[np.integer]) -> SegmentKeys:
+    order = np.argsort(ids, kind="stable")  # quick where parts are in order already
+    return SegmentKeys(ids[order], contents[order], positions[order].astype(np.int32))
 
 
 def _same(reader: SegmentReader) -> SegmentReader:

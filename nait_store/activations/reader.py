@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from nait_store.activations.chunk_memory import ChunkMemory
 from nait_store.activations.chunks import (
-    DATA_FOLDER,
     SAMPLES_FILE,
     SEGMENT_FILE,
-    RawGrid,
-    chunk_path,
     norms_name,
     norms_path,
     numpy_dtype,
-    raw_grid,
     scales_name,
     scales_path,
 )
-from nait_store.activations.missing import missing_file, require_segment
+from nait_store.activations.feature_arrays import FeatureArrays
+from nait_store.activations.missing import missing_file
 from nait_store.activations.sample_rows import read_samples, read_samples_schema
 from nait_store.activations.segment_files import SegmentFiles
 from nait_store.activations.stored_values import decode
-from nait_store.activations.zarr_arrays import open_zarr_array, read_zarr_array
 from nait_store.errors import CorruptChunkError, InvalidInputError, NotFoundError
-from nait_store.schemas.activation_set import FeatureArray, SegmentRecord, SegmentRef
+from nait_store.schemas.activation_set import SegmentRecord, SegmentRef
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
@@ -54,14 +50,6 @@ def read_segment_record(location: Location, set_name: str, ref: SegmentRef) -> S
     if sha256_bytes(data) != ref.record_sha256:
         raise CorruptChunkError(f"{location.url_of(path)} differs from the SHA-256 in the set's manifest")
     return SegmentRecord.from_json_bytes(data, location.url_of(path))
-
-
-@dataclass(frozen=True)
-class _Array:
-    record: FeatureArray
-    grid: RawGrid | None
-    """None: zarr has to read it."""
-    zarr: Any = None
 
 
 class SegmentReader:
@@ -95,8 +83,8 @@ class SegmentReader:
         self._folder = layout.segment_folder(record.set_name, record.segment_id)
         self._verify = verify
         self._files = SegmentFiles(location, self._folder, record.files, verify=verify)
+        self._arrays = FeatureArrays(record, self._files)
         self._layer_index = {layer: i for i, layer in enumerate(record.layers)}
-        self._arrays: dict[Feature, _Array] = {}
 
     def __repr__(self) -> str:
         return f"SegmentReader({self.record.set_name!r}, {self.record.segment_id}, n_rows={self.n_rows})"
@@ -162,13 +150,13 @@ class SegmentReader:
         CorruptChunkError
             A chunk is missing, truncated, or (under ``verify``) differs from its digest.
         """
-        array = self._array(feature)
+        stored = self._arrays.record_of(feature)
         start, stop, step = rows.indices(self.n_rows)
         if step != 1:
             raise InvalidInputError(f"rows must be contiguous, got step {step}")
         wanted = self.layers if layers is None else tuple(layers)
         shape = (max(0, stop - start), len(wanted), self.record.n_neurons)
-        dtype = np.dtype("<f4") if array.record.dtype.is_coded else numpy_dtype(array.record.dtype)
+        dtype = np.dtype("<f4") if stored.dtype.is_coded else numpy_dtype(stored.dtype)
         out = np.empty(shape, dtype)  # [n, L, J]
         scales = self.scales(feature, wanted)
         for block, span in enumerate(self.blocks(feature)):
@@ -205,12 +193,14 @@ class SegmentReader:
         """
         chunk = self.chunk(feature, layer, block)
         scales = self.scales(feature, [layer])
-        factors = None if scales is None else scales[self._span(self._array_record(feature), block), 0]
+        factors = None if scales is None else scales[self._arrays.block(feature, block), 0]
         if rows is not None:
             chunk, factors = chunk[rows], None if factors is None else factors[rows]
         return decode(chunk, factors).astype(np.float32, copy=rows is None and chunk.dtype == np.float32)
 
-    def chunk(self, feature: Feature, layer: int, block: int, *, keep: bool = True) -> NDArray[Any]:
+    def chunk(
+        self, feature: Feature, layer: int, block: int, *, keep: bool = True, memory: ChunkMemory | None = None
+    ) -> NDArray[Any]:
         """One layer of one block of rows: the unit of reading.
 
         Parameters
@@ -224,6 +214,9 @@ class SegmentReader:
         keep
             Whether a remote store's chunk goes into the local cache; one pass over more than the cache holds would
             only turn over what others put there.
+        memory
+            Where to have a local chunk that is not in the page cache, which is faster than mapping it; what is
+            returned is then good until this thread asks for another chunk.
 
         Returns
         -------
@@ -237,20 +230,11 @@ class SegmentReader:
         NotFoundError, CorruptChunkError
             As for :meth:`read`.
         """
-        array = self._array(feature)
-        index = self._index(layer)
-        span = self._span(array.record, block)
-        n_rows = span.stop - span.start
-        if array.grid is None:
-            folder = f"{DATA_FOLDER}/{feature.value}"
-            values = read_zarr_array(array.zarr, (span, slice(index, index + 1)), self._files.url(folder))[:, 0]
-            require_segment(self._location, self._folder)
-            values.setflags(write=False)
-            return values
-        path = chunk_path(feature, block, index)
-        n_bytes = array.grid.chunk_rows * self.record.n_neurons * array.grid.dtype.itemsize
-        raw = self._files.array(path, n_bytes, keep=keep)
-        return raw.view(array.grid.dtype).reshape(array.grid.chunk_rows, self.record.n_neurons)[:n_rows]
+        return self._arrays.chunk(feature, self._index(layer), block, keep=keep, memory=memory)
+
+    def chunk_bytes(self, feature: Feature) -> int:
+        """What a whole chunk of a feature takes."""
+        return self._arrays.chunk_bytes(feature)
 
     def row(self, feature: Feature, layer: int, row: int) -> NDArray[Any]:
         """One layer of one row; of a remote store's uncompressed chunk only these bytes are fetched.
@@ -276,25 +260,14 @@ class SegmentReader:
         InvalidInputError
             There is no such row.
         """
-        array = self._array(feature)
-        if not 0 <= row < self.n_rows:
-            raise InvalidInputError(f"segment {self.segment_id} has no row {row}")
-        block, position = divmod(row, array.record.chunk_rows)
-        if array.grid is None:
-            return self._decoded_row(feature, layer, row, self.chunk(feature, layer, block)[position])
-        n_bytes = self.record.n_neurons * array.grid.dtype.itemsize
-        path = chunk_path(feature, block, self._index(layer))
-        raw = self._files.piece(path, position * n_bytes, n_bytes, array.grid.chunk_rows * n_bytes)
-        return self._decoded_row(feature, layer, row, raw.view(array.grid.dtype))
-
-    def _decoded_row(self, feature: Feature, layer: int, row: int, stored: NDArray[Any]) -> NDArray[Any]:
+        stored = self._arrays.row(feature, self._index(layer), row)
         scales = self.scales(feature, [layer])
         values: NDArray[Any] = decode(stored[None], None if scales is None else scales[row])[0]
         return values
 
     def blocks(self, feature: Feature) -> list[slice]:
         """Row ranges of the chunk grid, in order."""
-        rows = self._array_record(feature).chunk_rows
+        rows = self._arrays.record_of(feature).chunk_rows
         return [slice(start, min(start + rows, self.n_rows)) for start in range(0, self.n_rows, rows)]
 
     def norms(self, feature: Feature, layers: Sequence[int] | None = None) -> NDArray[np.float32]:
@@ -312,7 +285,7 @@ class SegmentReader:
         ndarray, shape (n_rows, n_layers), float32
             ‖A_l‖ of every row and layer.
         """
-        self._array_record(feature)
+        self._arrays.record_of(feature)
         return self._per_row(norms_name(feature), norms_path(feature), layers)
 
     def scales(self, feature: Feature, layers: Sequence[int] | None = None) -> NDArray[np.float32] | None:
@@ -328,27 +301,13 @@ class SegmentReader:
         ndarray, shape (n_rows, n_layers), float32, or None
             None where the feature is stored in another dtype.
         """
-        if self._array_record(feature).dtype is not StoredDtype.INT8:
+        if self._arrays.record_of(feature).dtype is not StoredDtype.INT8:
             return None
         return self._per_row(scales_name(feature), scales_path(feature), layers)
 
     def _per_row(self, name: str, path: str, layers: Sequence[int] | None) -> NDArray[np.float32]:
-        columns = None if layers is None else [self._index(layer) for layer in layers]
-        shape = (self.n_rows, len(self.layers))
-        folder = f"{DATA_FOLDER}/{name}"
-        grid = raw_grid(self._files.read(f"{folder}/zarr.json"), self._files.url(f"{folder}/zarr.json"))
-        found: NDArray[np.float32]
-        if grid == RawGrid(shape, self.n_rows, np.dtype("<f4")):
-            raw = self._files.array(path, 4 * self.n_rows * len(self.layers), mapped=False)
-            found = raw.view(np.float32).reshape(shape)
-        else:
-            self._files.check(folder + "/")
-            opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
-            found = read_zarr_array(opened, (slice(None),), self._files.url(folder)).astype(np.float32)
-            require_segment(self._location, self._folder)
-            if found.shape != shape:
-                raise CorruptChunkError(f"{self._files.url(folder)} has shape {found.shape}, expected {shape}")
-        return found if columns is None else found[:, columns]
+        found = self._arrays.per_row(name, path)
+        return found if layers is None else found[:, [self._index(layer) for layer in layers]]
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Sample rows, tombstoned ones included.
@@ -400,45 +359,7 @@ class SegmentReader:
         FormatError
             It does not, or it is not Zarr v3.
         """
-        self._array(feature)
-
-    def _array_record(self, feature: Feature) -> FeatureArray:
-        for record in self.record.arrays:
-            if record.feature == feature:
-                return record
-        stored = ", ".join(f.value for f in self.features)
-        raise NotFoundError(
-            f"segment {self.segment_id} of set {self.record.set_name!r} does not store the feature {feature!s}",
-            next_step=f"it stores: {stored}",
-        )
-
-    def _array(self, feature: Feature) -> _Array:
-        known = self._arrays.get(feature)
-        if known is not None:
-            return known
-        record = self._array_record(feature)
-        folder = f"{DATA_FOLDER}/{feature.value}"
-        path = f"{folder}/zarr.json"
-        grid = raw_grid(self._files.read(path), self._files.url(path))
-        shape = (self.n_rows, len(self.layers), self.record.n_neurons)
-        if grid is not None and (grid.dtype != numpy_dtype(record.dtype) or grid.chunk_rows != record.chunk_rows):
-            grid = None
-        if grid is not None:
-            array = _Array(record, grid)
-            found: tuple[int, ...] = grid.shape
-        else:
-            self._files.check(folder + "/")
-            opened = open_zarr_array(self._location.sub(f"{self._folder}/{folder}"))
-            array = _Array(record, None, opened)
-            found = tuple(opened.shape)
-            if record.dtype.is_coded and opened.dtype != numpy_dtype(record.dtype):
-                raise CorruptChunkError(
-                    f"{self._files.url(path)} says data type {opened.dtype}, the segment's record says {record.dtype}"
-                )
-        if found != shape:
-            raise CorruptChunkError(f"{self._files.url(path)} says shape {found}, the segment's record says {shape}")
-        self._arrays[feature] = array
-        return array
+        self._arrays.check(feature)
 
     def _index(self, layer: int) -> int:
         try:
@@ -448,9 +369,3 @@ class SegmentReader:
                 f"segment {self.segment_id} of set {self.record.set_name!r} does not store layer {layer}",
                 next_step=f"it stores the layers {', '.join(map(str, self.layers))}",
             ) from None
-
-    def _span(self, record: FeatureArray, block: int) -> slice:
-        start = block * record.chunk_rows
-        if not 0 <= start < self.n_rows:
-            raise InvalidInputError(f"segment {self.segment_id} has no block {block}")
-        return slice(start, min(start + record.chunk_rows, self.n_rows))

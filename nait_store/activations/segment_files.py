@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from nait_store.activations.chunk_memory import ChunkMemory, is_cached
 from nait_store.activations.missing import missing_file
 from nait_store.errors import CorruptChunkError, NotFoundError, StorageError
 from nait_store.schemas.record import FileDigest
@@ -70,7 +71,9 @@ class SegmentFiles:
         except NotFoundError as error:
             raise missing_file(self.location, self.folder, path) from error
 
-    def array(self, path: str, n_bytes: int, *, keep: bool = True, mapped: bool = True) -> NDArray[np.uint8]:
+    def array(
+        self, path: str, n_bytes: int, *, keep: bool = True, mapped: bool = True, memory: ChunkMemory | None = None
+    ) -> NDArray[np.uint8]:
         """Read a file of a known size.
 
         Parameters
@@ -83,6 +86,8 @@ class SegmentFiles:
             Whether the local cache may keep a remote store's file.
         mapped
             Whether a local file is mapped instead of read.
+        memory
+            Where to read a local file that is to be mapped and is not in the page cache.
 
         Returns
         -------
@@ -97,7 +102,7 @@ class SegmentFiles:
             It cannot be mapped.
         """
         if mapped and self.location.is_local:
-            data = self._map(path, n_bytes)
+            data = self._map(path, n_bytes, memory)
         else:
             cached = self.cached(path, keep=keep)
             data = np.frombuffer(self.read(path), np.uint8) if cached is None else cached
@@ -143,7 +148,7 @@ class SegmentFiles:
             if path.startswith(prefix):
                 check_file(self.location, self.folder, file, hashed=self._verify)
 
-    def _map(self, path: str, n_bytes: int) -> NDArray[np.uint8]:
+    def _map(self, path: str, n_bytes: int, memory: ChunkMemory | None) -> NDArray[np.uint8]:
         local = self.location.local_path(f"{self.folder}/{path}")
         try:
             descriptor = os.open(str(local), os.O_RDONLY)
@@ -153,7 +158,16 @@ class SegmentFiles:
             raise self._unreadable(path, error) from error
         try:
             self._check_size(path, os.fstat(descriptor).st_size, n_bytes)
-            return np.frombuffer(mmap.mmap(descriptor, n_bytes, prot=mmap.PROT_READ), np.uint8)
+            mapped = mmap.mmap(descriptor, n_bytes, prot=mmap.PROT_READ)
+            data = np.frombuffer(mapped, np.uint8)
+            if memory is None:
+                return data
+            cached = is_cached(data)
+            if cached is False:
+                return memory.read(descriptor, n_bytes)
+            if cached is None:
+                mapped.madvise(mmap.MADV_WILLNEED)  # it will be gone through from end to end
+            return data
         except OSError as error:
             raise self._unreadable(path, error) from error
         finally:
@@ -161,7 +175,7 @@ class SegmentFiles:
 
     def _unreadable(self, path: str, error: OSError) -> StorageError:
         return StorageError(
-            f"could not map {self.url(path)}: {error.strerror or error}",
+            f"could not read {self.url(path)}: {error.strerror or error}",
             next_step="check permissions and the limits on open files and memory maps (ulimit -n)",
         )
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import InvalidInputError
 from nait_store.query.session import QuerySession
 from nait_store.query.statement import Node, walk
-from nait_store.registry.profiles import RowSubset
+from nait_store.registry.profiles import Profile, RowSubset
 from nait_store.schemas.activation_set import ROW_BITS
 
 _POSITIONS = ("query_location", "query_location_length")
@@ -42,8 +44,44 @@ def matching_rows(session: QuerySession, version: SetVersion, where: str) -> Row
         An unknown column, with near names.
     """
     check_condition(session, version, where)
-    found = session.sql(f"SELECT row_id FROM samples('{version.reference}') WHERE (\n{where}\n) ORDER BY row_id")
-    row_ids: NDArray[np.int64] = found.arrow().column("row_id").to_numpy()
+    return _by_ordinal(_matching(session, version, where, "row_id"))
+
+
+def score_samples(session: QuerySession, version: SetVersion, profiles: Sequence[Profile], where: str) -> pa.Table:
+    """Score the samples that meet a condition, reading no chunks but those that hold them.
+
+    Parameters
+    ----------
+    session, version, where
+        As for :func:`matching_rows`.
+    profiles
+        Those that apply to the set; each once.
+
+    Returns
+    -------
+    pyarrow.Table
+        ``sample_id`` and, under each profile's reference, its scores (float64); in the order of ``row_id``.
+
+    Raises
+    ------
+    InvalidInputError, NotFoundError
+        As :func:`matching_rows`.
+    """
+    check_condition(session, version, where)
+    found = _matching(session, version, where, "row_id, sample_id")
+    by_ordinal = session.score_rows(version, [p.target() for p in profiles], _by_ordinal(found))
+    scores = np.concatenate([np.empty((0, len(profiles))), *(by_ordinal[o] for o in sorted(by_ordinal))])  # [m, P]
+    columns = [pa.array(scores[:, p]) for p in range(len(profiles))]
+    return pa.table([found.column("sample_id"), *columns], names=["sample_id", *(p.reference for p in profiles)])
+
+
+def _matching(session: QuerySession, version: SetVersion, where: str, columns: str) -> pa.Table:
+    query = f"SELECT {columns} FROM samples('{version.reference}') WHERE (\n{where}\n) ORDER BY row_id"
+    return session.sql(query).arrow()
+
+
+def _by_ordinal(found: pa.Table) -> RowSubset:
+    row_ids: NDArray[np.int64] = found.column("row_id").to_numpy()
     ordinals, rows = row_ids >> ROW_BITS, row_ids & ((1 << ROW_BITS) - 1)
     return {int(ordinal): rows[ordinals == ordinal] for ordinal in np.unique(ordinals)}
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 from fsspec.core import url_to_fs
+from numpy.typing import NDArray
 
-from nait_store.activations.versions import ActivationSets
+from nait_store.activations.versions import ActivationSets, SetVersion
 from nait_store.catalog.build import Catalog, CatalogState
 from nait_store.catalog.rows import TABLES
 from nait_store.errors import InvalidInputError, NaitStoreError
@@ -40,6 +42,7 @@ from nait_store.query.top_rows import columns_in_use, find_best, read_samples
 from nait_store.query.user_tables import UserTables
 from nait_store.query.views import VIEWS, SelectedRows, Views, create_views
 from nait_store.registry.profiles import ProfileRegistry
+from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
 
 __all__ = ["QueryResult", "QuerySession", "StatementPlan"]
@@ -203,6 +206,19 @@ class QuerySession:
             names = self._names.begin()
             self._scores.compute([wanted_target(one, names) for one in wanted])
             return tuple(self._scores.take_warnings())
+
+    def score_rows(
+        self, version: SetVersion, targets: Sequence[ScoringTarget], rows: Mapping[int, NDArray[np.int64]]
+    ) -> dict[int, NDArray[np.float64]]:
+        """Score some rows of a set version, reading no chunks but those that hold them.
+
+        Parameters
+        ----------
+        version, targets, rows
+            As for :func:`nait_store.scoring.row_scores.score_rows`.
+        """
+        with self._lock:
+            return self._scores.of_rows(version, targets, rows)
 
     def read_tables(self, tables: Mapping[str, Any]) -> dict[str, pa.Table]:
         """Read the caller's tables and files whole, as :meth:`sql` would understand them.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +17,12 @@ from nait_store.activations.versions import SetVersion
 from nait_store.errors import StorageError
 from nait_store.progress import ProgressListener
 from nait_store.scoring.completion import ensure_scores, read_scores
+from nait_store.scoring.row_scores import score_rows
 from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.location import Location
+
+T = TypeVar("T")
 
 DEFAULT_MEMORY_BYTES = 1 << 30
 """Ten million samples take 80 MB for each profile and 360 MB for ids of 32 characters."""
@@ -67,14 +72,30 @@ class StoredScores:
             for version, target in pairs:
                 by_set.setdefault(version.reference, (version, []))[1].append(target)
             for version, targets in by_set.values():
-                try:
-                    ensure_scores(self._location, version, targets, self._progress, sidecars=self._sidecars)
-                except StorageError as error:
-                    # A full disk must not cost the answer: from here on, what is computed stays in memory.
-                    self._warnings.append(f"the scores of {version.reference} could not be kept: {error.what}")
-                    frozen = self._location.read_only("scores could not be written earlier", "free some disk space")
-                    self._sidecars = ScoreSidecars(frozen)
-                    ensure_scores(frozen, version, targets, self._progress, sidecars=self._sidecars)
+                self._keeping(version, partial(self._complete, version, targets))
+
+    def _complete(self, version: SetVersion, targets: Sequence[ScoringTarget], kept: ScoreSidecars) -> None:
+        ensure_scores(self._location, version, targets, self._progress, sidecars=kept)
+
+    def of_rows(
+        self, version: SetVersion, targets: Sequence[ScoringTarget], rows: Mapping[int, NDArray[np.int64]]
+    ) -> dict[int, NDArray[np.float64]]:
+        """Scores of some rows of a set version; see :func:`~nait_store.scoring.row_scores.score_rows`."""
+        with self._lock:
+            return self._keeping(
+                version, lambda kept: score_rows(kept, version.segments, targets, rows, self._progress)
+            )
+
+    def _keeping(self, version: SetVersion, run: Callable[[ScoreSidecars], T]) -> T:
+        """Run what computes scores and keeps them; a full disk must not cost the answer."""
+        try:
+            return run(self._sidecars)
+        except StorageError as error:
+            # From here on, what is computed stays in memory.
+            self._warnings.append(f"the scores of {version.reference} could not be kept: {error.what}")
+            frozen = self._location.read_only("scores could not be written earlier", "free some disk space")
+            self._sidecars = ScoreSidecars(frozen)
+            return run(self._sidecars)
 
     def key(self, segment: SegmentReader, target: ScoringTarget) -> str:
         """Name of the sidecar with the scores of a segment under a target."""

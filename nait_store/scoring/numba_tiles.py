@@ -112,7 +112,7 @@ def float_tile(n_rows: int, n_vectors: int) -> Any:
             def step(j: Any, sums: list[Any]) -> list[Any]:
                 return _multiply(builder, rows, directions, j, sums)
 
-            sums = _loop(builder, n, [ir.Constant(_FLOATS, [0.0] * LANES)] * (n_rows * n_vectors), step)
+            sums = register_loop(builder, n, [ir.Constant(_FLOATS, [0.0] * LANES)] * (n_rows * n_vectors), step)
             totals = _rows(builder, _at(context, builder, signature, arguments, 6, t), t_step, n_rows)
             _add_floats(builder, totals, sums)
             return context.get_dummy_value()
@@ -186,7 +186,7 @@ def widening_tile(n_rows: int, n_vectors: int, *, half_in_hardware: bool) -> Any
                         _prefetch(builder, builder.gep(at, [ahead]))
                 return sums
 
-            sums = _loop(builder, n, [ir.Constant(_FLOATS, [0.0] * LANES)] * (n_rows * n_vectors), step)
+            sums = register_loop(builder, n, [ir.Constant(_FLOATS, [0.0] * LANES)] * (n_rows * n_vectors), step)
             totals = _rows(builder, _at(context, builder, signature, arguments, 6, t), t_step, n_rows)
             _add_floats(builder, totals, sums)
             return context.get_dummy_value()
@@ -235,11 +235,11 @@ def code_tile(n_rows: int, n_vectors: int) -> Any:
                 for r, row in enumerate(rows):
                     pair = _broadcast(builder, builder.load(builder.gep(row, [j]), align=2), _INTS)
                     for c, vector in enumerate(loaded):
-                        product = _multiply_pairs(builder, builder.bitcast(pair, _PAIRS), vector)
+                        product = multiply_pairs(builder, builder.bitcast(pair, _PAIRS), vector)
                         after.append(builder.add(sums[r * n_vectors + c], product))
                 return after
 
-            sums = _loop(builder, n, [ir.Constant(_INTS, [0] * LANES)] * (n_rows * n_vectors), step)
+            sums = register_loop(builder, n, [ir.Constant(_INTS, [0] * LANES)] * (n_rows * n_vectors), step)
             factors = _at(context, builder, signature, arguments, 6, s)
             totals = _rows(builder, _at(context, builder, signature, arguments, 8, t), t_step, n_rows)
             for index, total in enumerate(sums):
@@ -272,10 +272,10 @@ def code_dots(_typing: Any, A: Any, a0: Any, a1: Any, a2: Any, a3: Any, codes: A
             after = []
             for row, s in zip(rows, sums, strict=True):
                 narrow = _load(builder, builder.gep(row, [at]), 0, ir.VectorType(_I8, 2 * LANES))
-                after.append(builder.add(s, _multiply_pairs(builder, builder.sext(narrow, _PAIRS), vector)))
+                after.append(builder.add(s, multiply_pairs(builder, builder.sext(narrow, _PAIRS), vector)))
             return after
 
-        sums = _loop(builder, arguments[7], [ir.Constant(_INTS, [0] * LANES)] * 4, step)
+        sums = register_loop(builder, arguments[7], [ir.Constant(_INTS, [0] * LANES)] * 4, step)
         across = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(_I32, [_INTS]), f"llvm.vector.reduce.add.v{LANES}i32"
         )
@@ -285,7 +285,7 @@ def code_dots(_typing: Any, A: Any, a0: Any, a1: Any, a2: Any, a3: Any, codes: A
     return signature, generate
 
 
-def _loop(builder: Any, n: Any, initial: Sequence[Any], body: _Body) -> list[Any]:
+def register_loop(builder: Any, n: Any, initial: Sequence[Any], body: _Body) -> list[Any]:
     """``for j in range(n)``, n ≥ 1, over values that stay in registers; returns what they are in the end."""
     entry, loop, done = builder.block, builder.append_basic_block("tile"), builder.append_basic_block("tiled")
     builder.branch(loop)
@@ -359,7 +359,7 @@ def _broadcast(builder: Any, number: Any, vector: Any) -> Any:
     return builder.shuffle_vector(single, ir.Constant(vector, ir.Undefined), ir.Constant(_INTS, [0] * LANES))
 
 
-def _multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
+def multiply_pairs(builder: Any, a: Any, b: Any) -> Any:
     """Sums of the products of neighbours: what x86's ``pmaddwd`` computes, which LLVM makes of it."""
     products = builder.mul(builder.sext(a, _WIDE_PAIRS), builder.sext(b, _WIDE_PAIRS))
     nothing = ir.Constant(_WIDE_PAIRS, ir.Undefined)

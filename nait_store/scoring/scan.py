@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nait_store.activations.chunk_memory import ChunkMemory
 from nait_store.activations.reader import SegmentReader
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.capture import Feature
 from nait_store.scoring.kernels import Kernels, default_kernels
 from nait_store.scoring.layer_plans import LayerPlan, ScoringPlan, SegmentScores
+from nait_store.scoring.stored_targets import stored_target
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.object_cache import object_cache
 
 THREADS_VARIABLE = "NAIT_STORE_THREADS"
-_READ_AHEAD = 4  # chunks handed to each thread in advance, so that none waits while results are collected
+_HANDED_OUT = 4  # chunks for each thread in advance, so that none waits while results are collected
+_WAITING_THREADS = 4  # besides those that compute: they wait for the disk meanwhile
+_CHUNKS_BYTES = 320 << 20  # of all threads together, which there are no more of than that allows
 _KEPT_SHARE = 0.5  # of the local cache: larger passes leave it alone
-_REMOTE_THREADS = 16  # each waits for the network most of the time; that many chunks are in memory at most
+_REMOTE_THREADS = 16  # each waits for the network most of the time
+
+_NO_ROWS = np.empty(0, np.int64)
 
 Pairs = Sequence[tuple[SegmentReader, Sequence[ScoringTarget]]]
 
@@ -50,6 +58,7 @@ def scan(
     *,
     n_threads: int | None = None,
     kernels: Kernels | None = None,
+    rows: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> Iterator[ScoredRows]:
     """Score segments range by range; every chunk is read once for all the targets of its segment.
 
@@ -65,11 +74,14 @@ def scan(
         ``NAIT_STORE_THREADS`` or every core this process may use, if omitted.
     kernels
         The arithmetic; the fastest that works here if omitted.
+    rows
+        Segment id → ascending row indices: blocks that hold none of them are neither read nor given. All if omitted.
 
     Yields
     ------
     ScoredRows
-        Segment by segment and within it feature by feature; a target's ranges ascend and leave no gap.
+        Segment by segment and within it feature by feature; a target's ranges ascend and leave no gap, but for blocks
+        that ``rows`` leaves out.
 
     Raises
     ------
@@ -80,9 +92,7 @@ def scan(
     CorruptChunkError
         A chunk is missing or truncated.
     """
-    passes = _passes(pairs)
-    remote = any(work.segment.is_remote for work in passes)
-    return _scan(passes, progress, n_threads or thread_count(remote=remote), kernels)
+    return _scan(_passes(pairs, rows), progress, n_threads or thread_count(), kernels)
 
 
 def score_segments(
@@ -131,6 +141,8 @@ class _Pass:
     plan: ScoringPlan
     keep: bool
     """Whether chunks of a remote store go into the local cache."""
+    blocks: tuple[tuple[int, slice], ...]
+    """Numbers and rows of those that are read."""
 
 
 @dataclass(frozen=True)
@@ -145,21 +157,92 @@ class _Range:
     """Bytes read of each."""
 
 
-def _passes(pairs: Pairs) -> list[_Pass]:
-    plans: dict[tuple[int, ...], ScoringPlan] = {}
+class _Threads:
+    """Threads that have a chunk each, of which no more than there are to be compute at a time.
+
+    So the disk, or the network, is kept busy while kernels run, and memory does not depend on what is scanned.
+
+    Parameters
+    ----------
+    passes
+        What they are for.
+    n_computing
+        How many may compute.
+    kernels
+        The arithmetic.
+    """
+
+    def __init__(self, passes: Sequence[_Pass], n_computing: int, kernels: Kernels) -> None:
+        largest_bytes = max(work.segment.chunk_bytes(work.feature) for work in passes)
+        waiting = _REMOTE_THREADS if any(work.segment.is_remote for work in passes) else _WAITING_THREADS
+        n_threads = max(1, min(n_computing + waiting, _CHUNKS_BYTES // largest_bytes))
+        self.n_ahead = n_computing * _HANDED_OUT + waiting
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="nait-score")
+        self._computing = threading.BoundedSemaphore(n_computing)
+        self._memory = ChunkMemory()
+        self._kernels = kernels
+
+    def begin(
+        self,
+        work: _Pass,
+        block: int,
+        rows: slice,
+        norms: NDArray[np.float32] | None,
+        scales: NDArray[np.float32] | None,
+    ) -> _Range:
+        """Hand out the chunks of a block of rows; norms and scales are of all the segment's, [n, L]."""
+        projections = work.plan.empty_terms(rows.stop - rows.start)
+
+        def score(plan: LayerPlan) -> int:
+            # [rows, J]
+            chunk = work.segment.chunk(
+                work.feature, plan.layer, block, keep=work.keep, memory=self._memory
+            )  # [rows, J]
+            index = work.segment.layers.index(plan.layer)
+            with self._computing:
+                plan.score(
+                    chunk,
+                    None if norms is None else norms[rows, index],
+                    None if scales is None else scales[rows, index],
+                    projections,
+                    self._kernels,
+                )
+            return int(chunk.nbytes)
+
+        return _Range(work, rows, projections, [self._pool.submit(score, plan) for plan in work.plan.layers])
+
+    def end(self) -> None:
+        """Drop what has not begun, and wait for the rest."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _passes(pairs: Pairs, rows: Mapping[str, NDArray[np.int64]] | None) -> list[_Pass]:
+    plans: dict[tuple[Any, ...], ScoringPlan] = {}
     keep = _fits_cache(pairs)
     passes = []
     for segment, targets in pairs:
-        by_feature: dict[Feature, list[ScoringTarget]] = {}
+        by_feature: dict[Feature, dict[ScoringTarget, ScoringTarget]] = {}
         for target in targets:
-            _check(segment, target)
-            by_feature.setdefault(target.feature, []).append(target)
+            stored = stored_target(segment.record, target)
+            _check(segment, stored)
+            by_feature.setdefault(stored.feature, {})[target] = stored
         for feature, group in by_feature.items():
-            key = tuple(id(target) for target in group)
+            key = (segment.record.projections, *map(id, group))
             if key not in plans:  # segments of a set share it: it holds a copy of every direction
-                plans[key] = ScoringPlan.of(group)
-            passes.append(_Pass(segment, feature, plans[key], keep))
+                plans[key] = ScoringPlan.of(list(group.values())).on_behalf_of(list(group))
+            blocks = wanted_blocks(segment, feature, None if rows is None else rows.get(segment.segment_id, _NO_ROWS))
+            passes.append(_Pass(segment, feature, plans[key], keep, blocks))
     return passes
+
+
+def wanted_blocks(
+    segment: SegmentReader, feature: Feature, rows: NDArray[np.int64] | None
+) -> tuple[tuple[int, slice], ...]:
+    """Numbers and row ranges of the blocks that hold any of some rows, given as ascending indices; None is all rows."""
+    blocks = tuple(enumerate(segment.blocks(feature)))
+    if rows is None:
+        return blocks
+    return tuple((number, span) for number, span in blocks if np.diff(np.searchsorted(rows, (span.start, span.stop))))
 
 
 def _fits_cache(pairs: Pairs) -> bool:
@@ -191,14 +274,14 @@ def _check(segment: SegmentReader, target: ScoringTarget) -> None:
 def _scan(
     passes: Sequence[_Pass], progress: ProgressListener, n_threads: int, kernels: Kernels | None
 ) -> Iterator[ScoredRows]:
-    total = sum(work.segment.n_rows for work in passes)
+    total = sum(span.stop - span.start for work in passes for _, span in work.blocks)
     started = time.monotonic()
     done = bytes_done = 0
     if not passes:
         return
-    pool = ThreadPoolExecutor(n_threads, thread_name_prefix="nait-score")
+    threads = _Threads(passes, n_threads, kernels or default_kernels())
     try:
-        for ready in _ranges(passes, pool, n_threads * _READ_AHEAD, kernels or default_kernels()):
+        for ready in _ranges(passes, threads):
             bytes_done += sum(layer.result() for layer in ready.layers)
             done += ready.rows.stop - ready.rows.start
             for target, projections in zip(ready.work.plan.targets, ready.projections, strict=True):
@@ -206,49 +289,21 @@ def _scan(
             elapsed = time.monotonic() - started
             progress(ProgressEvent("score", done, total, bytes_done=bytes_done, elapsed_seconds=elapsed))
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        threads.end()
 
 
-def _ranges(passes: Iterable[_Pass], pool: ThreadPoolExecutor, n_ahead: int, kernels: Kernels) -> Iterator[_Range]:
+def _ranges(passes: Iterable[_Pass], threads: _Threads) -> Iterator[_Range]:
     """Hand out ranges to the threads in order, a bounded number of chunks ahead, and yield them in that order."""
     waiting: deque[_Range] = deque()
     n_waiting = 0
     for work in passes:
         norms = work.segment.norms(work.feature) if work.plan.needs_norms else None  # [n, L]
         scales = work.segment.scales(work.feature)  # [n, L]
-        for block, rows in enumerate(work.segment.blocks(work.feature)):
-            projections = work.plan.empty_terms(rows.stop - rows.start)
-            layers = [
-                pool.submit(_score_chunk, work, plan, block, rows, norms, scales, projections, kernels)
-                for plan in work.plan.layers
-            ]
-            waiting.append(_Range(work, rows, projections, layers))
-            n_waiting += len(layers)
+        for block, rows in work.blocks:
+            waiting.append(threads.begin(work, block, rows, norms, scales))
+            n_waiting += len(waiting[-1].layers)
             # At least one range stays behind the one that is yielded, to keep the threads busy meanwhile.
-            while len(waiting) > 1 and n_waiting - len(waiting[0].layers) >= n_ahead:
+            while len(waiting) > 1 and n_waiting - len(waiting[0].layers) >= threads.n_ahead:
                 n_waiting -= len(waiting[0].layers)
                 yield waiting.popleft()
     yield from waiting
-
-
-def _score_chunk(
-    work: _Pass,
-    plan: LayerPlan,
-    block: int,
-    rows: slice,
-    norms: NDArray[np.float32] | None,
-    scales: NDArray[np.float32] | None,
-    projections: Sequence[NDArray[np.float64]],
-    kernels: Kernels,
-) -> int:
-    """Compute one layer's terms of one block of rows; returns the bytes read."""
-    chunk = work.segment.chunk(work.feature, plan.layer, block, keep=work.keep)  # [rows, J]
-    index = work.segment.layers.index(plan.layer)
-    plan.score(
-        chunk,
-        None if norms is None else norms[rows, index],
-        None if scales is None else scales[rows, index],
-        projections,
-        kernels,
-    )
-    return int(chunk.nbytes)

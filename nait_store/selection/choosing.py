@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from nait_store.activations.versions import ActivationSets
+from nait_store.activations.versions import ActivationSets, SetVersion
 from nait_store.errors import InvalidInputError
-from nait_store.query.rows import check_condition
+from nait_store.query.rows import check_condition, score_samples
 from nait_store.refs import Kind, parse_reference
 from nait_store.registry.compatibility import require_compatible
 from nait_store.registry.profiles import Profile, ProfileRegistry
@@ -156,7 +156,11 @@ def select(
     described = set_ref if request.where is None else f"{set_ref} where {request.where}"
     n_selected = budget.resolve(n_candidates, described)
     query = selection_query(set_ref, profile_ref, request.strategy, request.seed, request.where, n_selected)
-    rows = session.sql(query).arrow().select(SELECTION_SCHEMA.names).cast(SELECTION_SCHEMA).combine_chunks()
+    if profile is not None and request.where is not None:
+        rows = _rank_matching(session, version, profile, request, n_selected)
+    else:
+        rows = session.sql(query).arrow()
+    rows = rows.select(SELECTION_SCHEMA.names).cast(SELECTION_SCHEMA).combine_chunks()
     return Selection(
         rows=rows,
         set_ref=set_ref,
@@ -189,12 +193,7 @@ def selection_query(
     else:
         source = f"alignment('{set_ref}', '{profile_ref}')"
         score = "score"
-    order = {
-        Strategy.ALIGNMENT: "score DESC, sample_id",
-        Strategy.LOWEST: "score, sample_id",
-        Strategy.RANDOM: f"sha256('{seed}:' || sample_id), sample_id",
-    }[strategy]
-    lines = [f"SELECT row_number() OVER (ORDER BY {order}) AS rank, sample_id, {score} AS score", f"FROM {source}"]
+    lines = [_ranking(strategy, seed, score), f"FROM {source}"]
     if where is not None:
         if profile_ref is None:
             lines.append(f"WHERE ({where}\n)")
@@ -202,6 +201,26 @@ def selection_query(
             lines.append(f"WHERE sample_id IN (SELECT sample_id FROM samples('{set_ref}') WHERE ({where}\n))")
     lines.append(f"ORDER BY rank LIMIT {n_selected}")
     return "\n".join(lines)
+
+
+def _ranking(strategy: Strategy, seed: int, score: str) -> str:
+    order = {
+        Strategy.ALIGNMENT: "score DESC, sample_id",
+        Strategy.LOWEST: "score, sample_id",
+        Strategy.RANDOM: f"sha256('{seed}:' || sample_id), sample_id",
+    }[strategy]
+    return f"SELECT row_number() OVER (ORDER BY {order}) AS rank, sample_id, {score} AS score"
+
+
+def _rank_matching(
+    session: QuerySession, version: SetVersion, profile: Profile, request: SelectionRequest, n_selected: int
+) -> pa.Table:
+    """What the query of a selection gives, scoring no samples but the candidates where scores are not stored."""
+    assert request.where is not None
+    scored = score_samples(session, version, [profile], request.where).rename_columns(["sample_id", "score"])
+    ranking = _ranking(request.strategy, request.seed, "score")
+    query = f"{ranking}\nFROM candidates\nORDER BY rank LIMIT {n_selected}"
+    return session.sql(query, tables={"candidates": scored}).arrow()
 
 
 def _profile(registry: ProfileRegistry, request: SelectionRequest) -> Profile | None:

@@ -16,6 +16,8 @@ from nait_store.storage.provenance import new_ulid, now
 from nait_store.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from nait_store.catalog.build import Catalog
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
@@ -189,7 +191,10 @@ class Store(Upkeep):
         InvalidInputError
             Unusable names, options or records; the message names file and line.
         IncompatibleError
-            The set was measured with another model, template, span or hook.
+            The set was measured with another model, template, span or hook; a profile of ``score_with`` means nothing
+            on the samples.
+        NotFoundError
+            A source, or a profile of ``score_with``, does not exist.
         ConflictError
             A sample id that exists came with another content.
         IngestInterrupted
@@ -204,6 +209,8 @@ class Store(Upkeep):
         request = plan_request(
             sources, set, features, options, find=lambda named: find_sources(self.sets.versions, set, named)
         )
+        for profile in request.score_with or ():  # a slip is to cost no loading of a model
+            self.profiles.open(profile)
         if options.get("ray") is not None:
             from nait_store.store.on_cluster import ingest_on_cluster
 
@@ -325,6 +332,46 @@ class Store(Upkeep):
 
             work = score_on_cluster(self, ray, version, targets)
         return work, list(dict.fromkeys(warnings))
+
+    def score_samples(
+        self,
+        set: str,  # noqa: A002
+        *profiles: str,
+        where: str,
+        force: bool = False,
+    ) -> tuple[pa.Table, list[str]]:
+        """Score the samples of a set for which a condition holds.
+
+        Where scores are stored they are read; of other segments only the chunks that hold these samples are, and
+        their scores are stored only if those are all chunks.
+
+        Parameters
+        ----------
+        set, profiles, force
+            As for :meth:`score`.
+        where
+            Boolean SQL expression over the columns of ``samples(set)``.
+
+        Returns
+        -------
+        scores
+            ``sample_id``, and a column of float64 named after each profile's reference; in the order of storage.
+        warnings
+            About the profiles' fit to the set.
+
+        Raises
+        ------
+        InvalidInputError, NotFoundError
+            A condition that is none; unknown names.
+        """
+        from nait_store.query.rows import score_samples
+        from nait_store.registry.compatibility import require_compatible
+
+        version = self.sets.open(set)
+        opened = {p.reference: p for p in map(self.profiles.open, profiles)}
+        warnings = [text for p in opened.values() for text in require_compatible(p, version, force=force)]
+        table = score_samples(self.session, version, list(opened.values()), where)
+        return table, list(dict.fromkeys(warnings))
 
     def select(
         self,

@@ -44,7 +44,7 @@ def ingest_on_cluster(
         )
     gpus = options.get("ray_gpus_per_worker")
     theirs = options.copy()
-    if gpus is not None and gpus > 1 and options.get("device_map") is None:
+    if gpus is not None and gpus > 1 and options.get("device_map") is None and options.get("devices") is None:
         theirs["device_map"] = "auto"
     for name in ("adapter", "device_map"):
         value = theirs.get(name)

@@ -55,14 +55,19 @@ class IngestOptions(TypedDict, total=False):
     """File that rejected records are written to."""
     limit: int | None
     """Read this many records at most."""
+    score_with: str | Sequence[str] | None
+    """Profiles to score the samples with while they are written; none for ``()``, by default every one that applies."""
+    keep_features: Literal["all", "none"] | None
+    """Whether activations are kept, or only their projections on these profiles; as the set does by default."""
     message: str
     """Recorded with the version."""
     ray: str | None
     """Address of a Ray cluster whose workers capture: ``local``, ``auto``, ``host:port``, ``ray://host:port``."""
     ray_workers: int | None
-    """Replicas of the model; one for every group of GPUs, or for every machine without, by default."""
+    """Processes of the cluster that load the model; by default one for every group of GPUs, or for every machine."""
     ray_gpus_per_worker: int | None
-    """GPUs of each replica; 1 by default, 0 where there are none."""
+    """GPUs of each of them; 1 by default, 0 where there are none. Above 1 the model is spread over them, or with
+    ``devices`` copied to each."""
 
 
 class BuildOptions(TypedDict, total=False):

@@ -32,7 +32,7 @@ def target(seed: int = 0, **options: Any) -> ScoringTarget:
     return random_target(seed, **{"layers": (0, 1, 2), "n_neurons": 37, **options})
 
 
-def assert_right(pairs: Pairs) -> None:
+def assert_right(pairs: Pairs, tolerance: float = 1e-5) -> None:
     """Every pair comes out once, within 1e-5 of the scores' standard deviation."""
     expected = Counter((segment.segment_id, id(t)) for segment, targets in pairs for t in targets)
     found = Counter[tuple[str, int]]()
@@ -42,8 +42,8 @@ def assert_right(pairs: Pairs) -> None:
         assert scores.scores.dtype == np.float64
         assert scores.projections.dtype == np.float32
         sd = exact.sum(axis=1).std()
-        assert np.abs(scores.scores - exact.sum(axis=1)).max() <= 1e-5 * sd
-        np.testing.assert_allclose(scores.projections, exact, rtol=1e-5, atol=1e-5 * sd)
+        assert np.abs(scores.scores - exact.sum(axis=1)).max() <= tolerance * sd
+        np.testing.assert_allclose(scores.projections, exact, rtol=1e-5, atol=tolerance * sd)
     assert found == expected
 
 
@@ -92,7 +92,8 @@ def test_scores_equal_float64_for_any_geometry(
         for i, (m, o) in enumerate(kinds)
     ]
     try:
-        assert_right([(version.segments[0], targets)])
+        # Directions that meet int8 are rounded to 16 bits; few neurons and rows do not even that out.
+        assert_right([(version.segments[0], targets)], 3e-4 if dtype is StoredDtype.INT8 else 1e-5)
     finally:
         location.delete("")
 
@@ -135,7 +136,7 @@ def test_rows_that_equal_their_offset_score_zero_under_cosine(location: Location
 
 def test_zero_rows_score_zero_under_cosine(location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
     version = build_set(location, "zero", 4)
-    monkeypatch.setattr(SegmentReader, "chunk", lambda self, *_, keep: np.zeros((4, 8), np.float16))
+    monkeypatch.setattr(SegmentReader, "chunk", lambda self, *_, **_options: np.zeros((4, 8), np.float16))
     monkeypatch.setattr(SegmentReader, "norms", lambda self, *_: np.zeros((4, 2), np.float32))
     ((_, _, found),) = score_segments([(version.segments[0], [random_target(metric=Metric.COSINE)])])
     assert (found.scores == 0).all()
@@ -145,9 +146,9 @@ def test_each_chunk_is_read_once_for_all_targets(version: SetVersion, monkeypatc
     read = SegmentReader.chunk
     calls: list[tuple[Any, ...]] = []
 
-    def counted(self: SegmentReader, feature: Feature, layer: int, block: int, *, keep: bool) -> NDArray[Any]:
+    def counted(self: SegmentReader, feature: Feature, layer: int, block: int, **options: Any) -> NDArray[Any]:
         calls.append((self.segment_id, feature, layer, block))
-        return read(self, feature, layer, block, keep=keep)
+        return read(self, feature, layer, block, **options)
 
     monkeypatch.setattr(SegmentReader, "chunk", counted)
     targets = [target(i, metric=m, offset=o) for i, (m, o) in enumerate(KINDS)]
@@ -159,9 +160,9 @@ def test_layers_and_features_nobody_asks_for_are_not_read(version: SetVersion, m
     read = SegmentReader.chunk
     seen = set()
 
-    def noted(self: SegmentReader, feature: Feature, layer: int, block: int, *, keep: bool) -> NDArray[Any]:
+    def noted(self: SegmentReader, feature: Feature, layer: int, block: int, **options: Any) -> NDArray[Any]:
         seen.add((feature, layer))
-        return read(self, feature, layer, block, keep=keep)
+        return read(self, feature, layer, block, **options)
 
     monkeypatch.setattr(SegmentReader, "chunk", noted)
     list(scan([(version.segments[0], [target(layers=(2,), feature=Feature.DRIFT)])]))
@@ -187,6 +188,37 @@ def test_scores_do_not_depend_on_the_number_of_threads(version: SetVersion, n_th
     for a, b in zip(found, reference, strict=True):
         assert np.array_equal(a.scores, b.scores)
         assert np.array_equal(a.projections, b.projections)
+
+
+def test_no_more_threads_compute_than_were_asked_for(version: SetVersion) -> None:
+    class Counting(NumpyKernels):
+        running = most = 0
+        lock = threading.Lock()
+
+        def project(self, *arguments: Any) -> NDArray[np.float64]:
+            with self.lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+            try:
+                return super().project(*arguments)
+            finally:
+                with self.lock:
+                    self.running -= 1
+
+    kernels = Counting()
+    list(scan([(segment, [target()]) for segment in version.segments], n_threads=1, kernels=kernels))
+    assert kernels.most == 1
+
+
+def test_scores_of_chunks_that_are_not_in_the_page_cache_are_the_same(
+    version: SetVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [(segment, [target(1), target(2, metric=Metric.COSINE)]) for segment in version.segments]
+    mapped = [found.scores for found in scan(pairs)]
+    monkeypatch.setattr("nait_store.activations.segment_files.is_cached", lambda _: False)
+    for a, b in zip(scan(pairs), mapped, strict=True):
+        assert np.array_equal(a.scores.scores, b.scores)
+        assert np.array_equal(a.scores.projections, b.projections)
 
 
 def test_callers_may_scan_in_several_threads(version: SetVersion) -> None:
@@ -218,15 +250,15 @@ def test_only_a_bounded_number_of_chunks_is_read_ahead(location: Location, monke
     read = SegmentReader.chunk
     n_read = 0
 
-    def counted(self: SegmentReader, *place: Any, keep: bool) -> NDArray[Any]:
+    def counted(self: SegmentReader, *place: Any, **options: Any) -> NDArray[Any]:
         nonlocal n_read
         n_read += 1
-        return read(self, *place, keep=keep)
+        return read(self, *place, **options)
 
     monkeypatch.setattr(SegmentReader, "chunk", counted)
     running = scan([(version.segments[0], [random_target()])], n_threads=2)
     next(running)
-    assert n_read <= 2 * 4 + 2 * 2  # threads × read-ahead, and whole ranges of two layers
+    assert n_read <= 2 * 4 + 4 + 2 * 2  # of threads that compute, of those that wait, and whole ranges of two layers
     running.close()
 
 
