@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.capture import Feature
 from nait_store.scoring.kernels import Kernels, default_kernels
 from nait_store.scoring.layer_plans import LayerPlan, ScoringPlan, SegmentScores
+from nait_store.scoring.stored_targets import stored_target
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.object_cache import object_cache
 
@@ -215,18 +217,19 @@ class _Threads:
 
 
 def _passes(pairs: Pairs, rows: Mapping[str, NDArray[np.int64]] | None) -> list[_Pass]:
-    plans: dict[tuple[int, ...], ScoringPlan] = {}
+    plans: dict[tuple[Any, ...], ScoringPlan] = {}
     keep = _fits_cache(pairs)
     passes = []
     for segment, targets in pairs:
-        by_feature: dict[Feature, list[ScoringTarget]] = {}
+        by_feature: dict[Feature, dict[ScoringTarget, ScoringTarget]] = {}
         for target in targets:
-            _check(segment, target)
-            by_feature.setdefault(target.feature, []).append(target)
+            stored = stored_target(segment.record, target)
+            _check(segment, stored)
+            by_feature.setdefault(stored.feature, {})[target] = stored
         for feature, group in by_feature.items():
-            key = tuple(id(target) for target in group)
+            key = (segment.record.projections, *map(id, group))
             if key not in plans:  # segments of a set share it: it holds a copy of every direction
-                plans[key] = ScoringPlan.of(group)
+                plans[key] = ScoringPlan.of(list(group.values())).on_behalf_of(list(group))
             blocks = wanted_blocks(segment, feature, None if rows is None else rows.get(segment.segment_id, _NO_ROWS))
             passes.append(_Pass(segment, feature, plans[key], keep, blocks))
     return passes
