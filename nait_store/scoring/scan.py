@@ -18,8 +18,9 @@ from nait_store.activations.reader import SegmentReader
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.capture import Feature
-from nait_store.scoring.kernels import Kernels, default_kernels
+from nait_store.scoring.kernels import Kernels
 from nait_store.scoring.layer_plans import LayerPlan, ScoringPlan, SegmentScores
+from nait_store.scoring.scoring_devices import kernels_on
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.object_cache import object_cache
 
@@ -71,7 +72,7 @@ def scan(
     n_threads
         ``NAIT_STORE_THREADS`` or every core this process may use, if omitted.
     kernels
-        The arithmetic; the fastest that works here if omitted.
+        The arithmetic; that of :func:`~nait_store.scoring.scoring_devices.kernels_on` if omitted.
     rows
         Segment id → ascending row indices: blocks that hold none of them are neither read nor given. All if omitted.
 
@@ -276,7 +277,7 @@ def _scan(
     done = bytes_done = 0
     if not passes:
         return
-    threads = _Threads(passes, n_threads, kernels or default_kernels())
+    threads = _Threads(passes, n_threads, kernels or kernels_on())
     try:
         for ready in _ranges(passes, threads):
             bytes_done += sum(layer.result() for layer in ready.layers)
