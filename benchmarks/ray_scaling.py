@@ -30,7 +30,7 @@ MUST = 1.3
 _BYTES = 6 << 30
 _SCORED = {"n_layers": 16, "n_neurons": 4096}
 _N_SEGMENTS, _SEGMENT_ROWS = 16, 1024
-_INGEST_ROUNDS = 5  # each loads the model in two new processes first
+_INGEST_ROUNDS = 3  # each loads the model in two new processes first
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -72,26 +72,14 @@ def two_cores() -> Iterator[None]:
 @contextlib.contextmanager
 def started(report: Report) -> Iterator[Any]:
     """A cluster of two CPUs."""
-    import ray
-
     from nait_store.cluster.ray_cluster import ray_cluster
+    from nait_store.testing.small_cluster import small_cluster
 
     began = time.perf_counter()
-    ray.init(
-        address="local",
-        num_cpus=N_WORKERS,
-        object_store_memory=256 << 20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    seconds = time.perf_counter() - began
-    report.table("Starting a cluster", ["seconds"], [[f"{seconds:.1f}"]], "In none of the times below.")
-    try:
-        with ray_cluster("auto") as cluster:
-            yield cluster
-    finally:
-        ray.shutdown()
+    with small_cluster(N_WORKERS), ray_cluster("auto") as cluster:
+        seconds = time.perf_counter() - began
+        report.table("Starting a cluster", ["seconds"], [[f"{seconds:.1f}"]], "In none of the times below.")
+        yield cluster
 
 
 def _time_score(options: Options, report: Report, folder: Path, cluster: Any) -> None:

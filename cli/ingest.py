@@ -123,6 +123,22 @@ def ingest(
         str | None, typer.Option(metavar="FILE", help="Write rejected records here, as JSON lines.")
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Read at most N records.")] = None,
+    score_with: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Profiles to score the samples with while they are written, separated by commas, or none.",
+            show_default="all that apply",
+        ),
+    ] = None,
+    keep_features: Annotated[
+        Literal["all", "none"] | None,
+        typer.Option(
+            help="Whether to keep the activations; none keeps only the scores' terms per layer, under the profiles of "
+            "--score-with.",
+            show_default="as the set does, or all",
+        ),
+    ] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.", show_default=False)
     ] = False,
@@ -183,6 +199,8 @@ def ingest(
         on_error=on_error,
         rejects=rejects,
         limit=limit,
+        score_with=_score_with(score_with),
+        keep_features=keep_features,
         trust_remote_code=trust_remote_code,
         message=message,
         ray=ray,
@@ -206,6 +224,17 @@ def ingest(
         )
     console.warn(report.warnings)
     console.summary(report, views.ingest_report(report, console))
+
+
+def _score_with(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    names = parse_list(text)
+    if not names:
+        raise InvalidInputError(
+            "--score-with names no profile", next_step="name some, say --score-with math,code@2, or write none"
+        )
+    return () if names == ("none",) else names
 
 
 def _token_budget(text: str | None) -> int | Literal["auto"] | None:

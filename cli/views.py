@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 Block = str | Table
 _PREVIEW_ROWS = 5
 _PREVIEW_CHARACTERS = 90
+_NAMED_PROFILES = 4
 
 
 def as_mapping(value: Any) -> dict[str, Any]:
@@ -78,6 +79,9 @@ def ingest_report(report: IngestReport, console: Console) -> list[str]:
             + (f", peak memory {size(share.peak_memory_bytes)}" if share.peak_memory_bytes else "")
             for share in usage.devices
         ]
+    if report.scored_with:
+        let_go = "" if report.keeps_features else "; activations are not kept"
+        lines.append(f"  scored with {_some(report.scored_with)}{let_go}")
     lines += [f"  rejected {r.where}: {r.reason}" for r in report.rejected[:3]]
     if report.n_added:
         set_name = report.set_ref.partition("@")[0]
@@ -104,6 +108,7 @@ def set_details(details: SetDetails) -> Iterator[Block]:
     summary = details.summary
     versions = f"{len(details.versions)} (1–{details.versions[-1]})" if len(details.versions) > 1 else "1"
     hidden = details.n_rows - summary.n_samples
+    where = summary.hook_point + _aside(details.hook_path)
     yield pairs(
         [
             ("set", summary.reference),
@@ -113,7 +118,8 @@ def set_details(details: SetDetails) -> Iterator[Block]:
             ("tokens", f"{details.n_tokens:,} ({details.n_truncated:,} samples truncated)"),
             ("features", ", ".join(summary.features)),
             ("layers", f"{numbers(details.layers)} ({len(details.layers)})"),
-            ("neurons (J)", f"{summary.n_neurons:,} at {summary.hook_point}" + _aside(details.hook_path)),
+            ("neurons (J)", None if details.projections else f"{summary.n_neurons:,} at {where}"),
+            ("projected on", f"{', '.join(details.projections)}, at {where}" if details.projections else None),
             ("experts", details.moe_layout),
             ("stored as", ", ".join(summary.dtypes)),
             ("model", f"{summary.model} ({details.model_type})"),
@@ -329,6 +335,13 @@ def doctor_report(report: DoctorReport) -> Iterator[Block]:
         yield f"{marks[check.state]:<7}  {check.topic:<{width}}  {check.text}"
         if check.advice:
             yield f"{'':<7}  {'':<{width}}  → {check.advice}"
+
+
+def _some(references: Sequence[str]) -> str:
+    """``math@2, code@1``; of many, the first and how many more."""
+    more = len(references) - _NAMED_PROFILES
+    named = ", ".join(references[:_NAMED_PROFILES])
+    return f"{named} and {count(more, 'more profile')}" if more > 0 else named
 
 
 def _aside(text: str | None) -> str:

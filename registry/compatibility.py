@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import IncompatibleError
-from nait_store.schemas.activation_set import SegmentRecord
-from nait_store.schemas.capture import CaptureIdentity, Feature
+from nait_store.schemas.activation_set import Projection, SegmentRecord
+from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.profile import ProfileRecord
+from nait_store.scoring.stored_targets import describe_projections
 
 if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile
@@ -63,7 +64,59 @@ class Difference:
         return f"{self.field}: {self.profile_value} (profile), {self.set_value} (set)"
 
 
-def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | None = None) -> list[Difference]:
+@dataclass(frozen=True)
+class Candidates:
+    """What decides whether a profile means anything on some samples.
+
+    Attributes
+    ----------
+    reference
+        How to call them: ``pool@3``, or ``pool`` where they are yet to be written.
+    identity
+        What was measured.
+    n_neurons
+        J.
+    features, layers
+        What is stored of all of them.
+    settings
+        Of their captures.
+    model
+        Label of the model, if it is known.
+    model_options
+        Options of ``ingest`` that name the model.
+    projections
+        Of samples whose activations are not kept: what is kept in their place.
+    """
+
+    reference: str
+    identity: CaptureIdentity
+    n_neurons: int
+    features: tuple[Feature, ...]
+    layers: tuple[int, ...]
+    settings: tuple[CaptureSettings, ...]
+    model: str | None
+    model_options: str
+    projections: tuple[Projection, ...] = ()
+
+    @classmethod
+    def of(cls, version: SetVersion) -> Candidates:
+        """The samples of a set version."""
+        return cls(
+            version.reference,
+            version.record.identity,
+            version.record.n_neurons,
+            version.features,
+            version.layers,
+            tuple(segment.record.settings for segment in version.segments),
+            _model_of(version),
+            version.segments[0].record.environment.model_options if version.segments else "--model MODEL",
+            version.record.projections,
+        )
+
+
+def differences(
+    profile: ProfileRecord, version: SetVersion | Candidates, feature: Feature | None = None
+) -> list[Difference]:
     """Compare a profile with a set version field by field.
 
     Parameters
@@ -71,7 +124,7 @@ def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | 
     profile
         The profile's record.
     version
-        The candidate set version.
+        The candidate set version, or samples that are yet to be written.
     feature
         Feature that candidates are scored on instead of the profile's own.
 
@@ -80,24 +133,29 @@ def differences(profile: ProfileRecord, version: SetVersion, feature: Feature | 
     list of Difference
         Refusals first; empty where the profile applies without reservation.
     """
+    candidates = version if isinstance(version, Candidates) else Candidates.of(version)
     found = _identity_differences(
         profile.identity,
-        version.record.identity,
-        (profile.model, _model_of(version)),
-        model_options=_model_options(version),
+        candidates.identity,
+        (profile.model, candidates.model),
+        model_options=candidates.model_options,
     )
-    if profile.n_neurons != version.record.n_neurons:
+    if not candidates.projections and profile.n_neurons != candidates.n_neurons:
         found.append(
             Difference(
                 "n_neurons",
                 str(profile.n_neurons),
-                str(version.record.n_neurons),
+                str(candidates.n_neurons),
                 "refuse",
                 "the layers have different widths, so this is another model or hook point",
             )
         )
-    found.extend(_missing_contents(profile, version, feature or profile.recipe.feature))
-    found.extend(_settings_differences(profile, version))
+    wanted = feature or profile.recipe.feature
+    if candidates.projections:
+        found.extend(_missing_projection(profile, candidates, wanted))
+    else:
+        found.extend(_missing_contents(profile, candidates, wanted))
+    found.extend(_settings_differences(profile, candidates))
     return found
 
 
@@ -153,7 +211,7 @@ def check_compatibility(profile: Profile, version: SetVersion, source: SetVersio
 
 
 def require_compatible(
-    profile: Profile, version: SetVersion, force: bool = False, feature: Feature | None = None
+    profile: Profile, version: SetVersion | Candidates, force: bool = False, feature: Feature | None = None
 ) -> list[str]:
     """Refuse a profile that means nothing on this set; say what shifts its scores.
 
@@ -162,7 +220,7 @@ def require_compatible(
     profile
         The profile.
     version
-        The candidate set version.
+        The candidate set version, or samples that are yet to be written.
     force
         Silence the warnings. Refusals cannot be forced: the scores would be noise.
     feature
@@ -265,9 +323,9 @@ def _identity_differences(
     return found
 
 
-def _missing_contents(profile: ProfileRecord, version: SetVersion, feature: Feature) -> Iterable[Difference]:
-    if feature not in version.features:
-        stored = ", ".join(f.value for f in version.features) or "none in common"
+def _missing_contents(profile: ProfileRecord, candidates: Candidates, feature: Feature) -> Iterable[Difference]:
+    if feature not in candidates.features:
+        stored = ", ".join(f.value for f in candidates.features) or "none in common"
         yield Difference(
             "features",
             f"reads {feature.value}",
@@ -275,22 +333,38 @@ def _missing_contents(profile: ProfileRecord, version: SetVersion, feature: Feat
             "refuse",
             f"ingest the candidates into a new set with --features {feature.value}",
         )
-    missing = sorted(set(profile.layers) - set(version.layers))
+    missing = sorted(set(profile.layers) - set(candidates.layers))
     if missing:
         yield Difference(
             "layers",
             f"reads {_numbers(profile.layers)}",
-            f"stores {_numbers(version.layers)}",
+            f"stores {_numbers(candidates.layers)}",
             "refuse",
             f"ingest the candidates into a new set with the layers {_numbers(missing)} too, "
-            f"or build the profile with --layers {','.join(map(str, version.layers)) or '…'}",
+            f"or build the profile with --layers {','.join(map(str, candidates.layers)) or '…'}",
         )
 
 
-def _settings_differences(profile: ProfileRecord, version: SetVersion) -> Iterable[Difference]:
+def _missing_projection(profile: ProfileRecord, candidates: Candidates, feature: Feature) -> Iterable[Difference]:
+    kept = candidates.projections
+    if any((one.directions_sha256, one.feature) == (profile.directions_sha256, feature) for one in kept):
+        return
+    names = ",".join([*(one.profile for one in kept), profile.name])
+    yield Difference(
+        "projections",
+        f"reads {feature.value}",
+        f"keeps no activations, only projections: {describe_projections(kept)}",
+        "refuse",
+        "capture the samples again into another set, with "
+        f"'nait-store ingest FILE… --set NAME {candidates.model_options} --keep-features none --score-with {names}', "
+        "or without --keep-features none to keep activations for profiles to come",
+    )
+
+
+def _settings_differences(profile: ProfileRecord, candidates: Candidates) -> Iterable[Difference]:
     for field, advice in _SETTINGS_ADVICE.items():
         mine = getattr(profile.settings, field)
-        theirs = {getattr(segment.record.settings, field) for segment in version.segments}
+        theirs = {getattr(settings, field) for settings in candidates.settings}
         if theirs != {mine}:
             yield Difference(field, str(mine), ", ".join(sorted(map(str, theirs))), "warn", advice)
 
@@ -309,10 +383,6 @@ def _values(version: SetVersion | None, read: Callable[[SegmentRecord], str]) ->
 
 def _model_of(version: SetVersion) -> str | None:
     return version.segments[0].record.environment.model_label if version.segments else None
-
-
-def _model_options(version: SetVersion) -> str:
-    return version.segments[0].record.environment.model_options if version.segments else "--model MODEL"
 
 
 def _shown(field: str, value: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, NotFoundError
+from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.registry.computation import (
@@ -29,7 +29,7 @@ from nait_store.registry.payload import (
     write_arrays,
 )
 from nait_store.registry.quality import warnings_for
-from nait_store.schemas.capture import Feature
+from nait_store.schemas.capture import MEASURED_FEATURES, Feature
 from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
@@ -108,10 +108,17 @@ class Profile:
 
         Raises
         ------
+        InvalidInputError
+            A feature that no model gives.
         IncompatibleError
             Another feature than that whose background mean candidates are centred on.
         """
         recipe = self.record.recipe
+        if feature is not None and feature not in MEASURED_FEATURES:
+            raise InvalidInputError(
+                f"{feature.value} are no feature that a profile reads",
+                next_step="leave the feature out: a set that keeps projections has those of its profiles",
+            )
         if self.record.has_offset and feature not in (None, recipe.feature):
             raise IncompatibleError(
                 f"profile {self.reference} centres candidates on the background's mean of {recipe.feature.value}, "

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from nait_store.errors import InvalidInputError, NotFoundError, did_you_mean
-from nait_store.schemas.capture import Feature
+from nait_store.schemas.capture import MEASURED_FEATURES, Feature
 from nait_store.schemas.profile import Method, Metric, Recipe
 
 CUSTOM = "custom"
@@ -110,9 +110,9 @@ def same_choices(one: Recipe, other: Recipe) -> bool:
 
 
 def _choice(kind: type[E], value: E | str, what: str) -> E:
-    try:
-        return kind(value)
-    except ValueError as error:
+    known = [member for member in kind if kind is not Feature or member in MEASURED_FEATURES]
+    if value not in known:
         raise InvalidInputError(
-            f"{value!r} is not a {what}", next_step="use one of " + ", ".join(member.value for member in kind)
-        ) from error
+            f"{value!r} is not a {what}", next_step="use one of " + ", ".join(member.value for member in known)
+        )
+    return kind(value)

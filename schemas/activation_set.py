@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from nait_store.schemas.capture import (
     Feature,
     StoredDtype,
 )
+from nait_store.schemas.profile import Metric
 from nait_store.schemas.record import (
     Document,
     FileDigest,
@@ -27,8 +28,34 @@ from nait_store.schemas.record import (
 )
 from nait_store.schemas.samples import FieldType
 
+
+def _is_empty(value: Any) -> bool:
+    return not value
+
+
+_LATER = Field(exclude_if=_is_empty)
+"""Of a field that came later: records that have nothing in it are written, and digested, as they were before."""
+
 ROW_BITS = 40
 """``row_id`` = segment ordinal · 2^40 + row index: never reused in a set, never persisted outside it."""
+
+
+class Projection(Record):
+    """One column of the feature ``projections``: the profile whose scores it gives."""
+
+    profile: str
+    """Its reference when the set was begun, ``math@2``; for people, and to find it again."""
+    directions_sha256: Sha256
+    feature: Feature
+    """What of a sample was projected."""
+    metric: Metric
+    layers: tuple[int, ...]
+    """Zero-based decoder layers that it reads; of others the column holds 0."""
+
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Equal for what gives every sample the same score: directions, feature and metric."""
+        return self.directions_sha256, self.feature.value, self.metric.value
 
 
 class SetRecord(Document):
@@ -38,8 +65,10 @@ class SetRecord(Document):
     capture_id: str
     identity: CaptureIdentity
     n_neurons: int = Field(ge=1)
-    """J, the width of a layer's vector."""
+    """J, the width of a layer's vector; of a set that keeps projections, their number P."""
     n_model_layers: int = Field(ge=1)
+    projections: Annotated[tuple[Projection, ...], _LATER] = ()
+    """Of a set that keeps no activations: what its last axis is."""
     provenance: Provenance
 
 
@@ -86,6 +115,8 @@ class SegmentRecord(Document):
     n_truncated: int = Field(ge=0)
     replaces: tuple[Ulid, ...] = ()
     """Segments that it was made from, by a compaction or as their replacement."""
+    projections: Annotated[tuple[Projection, ...], _LATER] = ()
+    """As in ``set.json``."""
     provenance: Provenance
 
     @property
@@ -173,6 +204,7 @@ class IngestPlan(Document):
     """With the two numbers below, all that ``set.json`` says, so that a lost one can be made again."""
     n_neurons: int | None = Field(default=None, ge=1)
     n_model_layers: int | None = Field(default=None, ge=1)
+    projections: Annotated[tuple[Projection, ...], _LATER] = ()
     command: str = ""
     provenance: Provenance
 

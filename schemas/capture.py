@@ -37,11 +37,19 @@ class HookPoint(StrEnum):
 
 
 class Feature(StrEnum):
-    """Reduction of a sample's K content-token vectors to one: mean over K, t_K minus t_1, or t_K."""
+    """Reduction of a sample's K content-token vectors to one: mean over K, t_K minus t_1, or t_K.
+
+    ``projections`` is what a set stores that keeps no activations: the terms of its samples' scores.
+    """
 
     MEAN = "mean"
     DRIFT = "drift"
     LAST = "last"
+    PROJECTIONS = "projections"
+
+
+MEASURED_FEATURES = (Feature.MEAN, Feature.DRIFT, Feature.LAST)
+"""Those that a model gives."""
 
 
 class StoredDtype(StrEnum):

@@ -8,8 +8,10 @@ from nait_store.schemas.record import Document, Timestamp, Ulid
 FORMAT_VERSION = 1
 DTYPES_FEATURE = "dtypes"
 """Sets may hold arrays of dtype bfloat16 or int8, and versions made by ``convert``."""
-KNOWN_READER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE})
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE})
+PROJECTIONS_FEATURE = "projections"
+"""Sets may keep projections in the place of activations."""
+KNOWN_READER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE, PROJECTIONS_FEATURE})
+KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE, PROJECTIONS_FEATURE})
 
 
 class StoreRecord(Document):

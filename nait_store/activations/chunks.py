@@ -114,6 +114,8 @@ class ArraySpec:
         NumPy name, ``<f2`` …
     attributes
         Plain JSON values, for readers that know nothing of us.
+    axes
+        Names of the dimensions, of which an array has the first two or three.
     """
 
     name: str
@@ -121,6 +123,7 @@ class ArraySpec:
     chunks: tuple[int, ...]
     dtype: str
     attributes: dict[str, Any]
+    axes: tuple[str, ...] = ("sample", "layer", "neuron")
 
 
 def zarr_metadata(arrays: Sequence[ArraySpec], attributes: dict[str, Any]) -> dict[str, bytes]:
@@ -152,7 +155,7 @@ def zarr_metadata(arrays: Sequence[ArraySpec], attributes: dict[str, Any]) -> di
             compressors=None,
             filters=None,
             fill_value=0,
-            dimension_names=("sample", "layer", "neuron")[: len(spec.shape)],
+            dimension_names=spec.axes[: len(spec.shape)],
             attributes=spec.attributes,
         )
     return {path: document.to_bytes() for path, document in documents.items()}
@@ -193,6 +196,10 @@ def segment_metadata(
 
     for feature, dtype, chunk_rows in arrays:
         about = {"feature": feature.value, "layers": list(layers)}
+        projected = feature is Feature.PROJECTIONS
+        quantity = (
+            "share of a layer in the score under a profile" if projected else "neuron activations, reduced per sample"
+        )
         stored_as = {"stored_as": dtype.value, "values": _VALUES[dtype]} if dtype.is_coded else {}
         specs.append(
             ArraySpec(
@@ -200,7 +207,8 @@ def segment_metadata(
                 shape=(n_rows, len(layers), n_neurons),
                 chunks=(chunk_rows, 1, n_neurons),
                 dtype=numpy_dtype(dtype).str,
-                attributes={**about, **stored_as, "quantity": "neuron activations, reduced per sample"},
+                attributes={**about, **stored_as, "quantity": quantity},
+                axes=("sample", "layer", "profile" if projected else "neuron"),
             )
         )
         norm = {**about, "quantity": "Euclidean norm over the neurons of a layer"}

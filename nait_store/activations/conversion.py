@@ -105,7 +105,7 @@ def convert(
     NotFoundError
         There is no such set.
     InvalidInputError
-        The dtype cannot hold a stored value.
+        The dtype cannot hold a stored value; or the set keeps projections only.
     CorruptChunkError
         Something that was to be converted is damaged; nothing was changed.
     ConflictError
@@ -116,6 +116,11 @@ def convert(
     started = time.monotonic()
     reference = Reference(Kind.SET, check_name(name, Kind.SET))
     version = sets.open(reference)  # an unknown name is told before anything is written
+    if version.record.projections:
+        raise InvalidInputError(
+            f"set {name!r} keeps projections in the place of activations, and those stay float32",
+            next_step="compact it with 'nait-store sets compact', or leave it as it is",
+        )
     if dry_run:
         merges = _merges(sets.location, version, dtype)
         return _report(version, None, dtype, merges, _size_bytes(merges, dtype), started)

@@ -136,7 +136,10 @@ class SetVersion:
             stored = ", ".join(f.value for f in self.features) or "none that all its segments share"
             raise NotFoundError(
                 f"set {self.reference} does not store the feature {', '.join(Feature(f).value for f in missing)}",
-                next_step=f"it stores: {stored}; ingest into a new set with --features to get others",
+                next_step="it keeps projections in the place of activations (--keep-features none); ingest the samples "
+                "into a set that keeps them"
+                if self.record.projections
+                else f"it stores: {stored}; ingest into a new set with --features to get others",
             )
         absent = sorted(set(layers or ()) - set(self.layers))
         if absent:

@@ -110,6 +110,8 @@ class InspectedSegments:
         if expected is not None and record.n_neurons != expected.n_neurons:
             problem = f"it has {record.n_neurons} neurons, the set has {expected.n_neurons}"
             self._inspection.error(path, problem, "n_neurons")
+        if expected is not None and record.projections != expected.projections:
+            self._inspection.error(path, "its projections are on other profiles than the set's", "projections")
 
     def _check_rows(self, record: SegmentRecord) -> tuple[SegmentKeys | None, list[tuple[str, str]]]:
         folder = layout.segment_folder(self._name, record.segment_id)

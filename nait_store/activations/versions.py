@@ -338,6 +338,12 @@ def require_same_identity(existing: SetRecord, wanted: SetRecord) -> None:
     IncompatibleError
         Naming each field that differs.
     """
+    kept, asked = existing.projections, wanted.projections
+    if [one.identity for one in kept] != [one.identity for one in asked]:
+        raise IncompatibleError(
+            f"set {existing.name!r} keeps {_kept(existing)}, this ingest would keep {_kept(wanted)}",
+            next_step="ingest into a set of another name",
+        )
     same_shape = (existing.n_neurons, existing.n_model_layers) == (wanted.n_neurons, wanted.n_model_layers)
     if existing.capture_id == wanted.capture_id and same_shape:
         return
@@ -350,6 +356,11 @@ def require_same_identity(existing: SetRecord, wanted: SetRecord) -> None:
         f"set {existing.name!r} holds activations that were captured differently ({'; '.join(fields)})",
         next_step="capture as that set was captured, or ingest into a set of another name",
     )
+
+
+def _kept(record: SetRecord) -> str:
+    names = ", ".join(one.profile for one in record.projections)
+    return f"projections only, on {names}" if names else "activations"
 
 
 def _show(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,11 @@ from nait_store.activations.encoding import encode_layers
 from nait_store.activations.sample_rows import samples_parquet
 from nait_store.activations.stored_values import encode, largest_magnitude, largest_scaled, overflow_of
 from nait_store.errors import ConflictError, InvalidInputError
-from nait_store.schemas.activation_set import FeatureArray, SegmentRecord
+from nait_store.schemas.activation_set import FeatureArray, Projection, SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.samples import SampleRow
-from nait_store.schemas.store_record import DTYPES_FEATURE
+from nait_store.schemas.store_record import DTYPES_FEATURE, PROJECTIONS_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import write_payload_file
 from nait_store.storage.location import Location
@@ -53,6 +53,39 @@ class RejectedSample:
     source_uri: str
     source_index: int
     reason: str
+
+
+@dataclass(frozen=True)
+class StoredBlock:
+    """One feature of a block of rows, all layers of it, as it was just written.
+
+    Attributes
+    ----------
+    feature
+        Which feature.
+    layers
+        Zero-based decoder layers of the L axis.
+    values
+        [L, n, J], numbers as they are stored; valid during the call that hands them over.
+    norms
+        [n, L] float32, ‖A_l‖ of what is stored.
+    scales
+        [n, L] float32 of int8 codes; None for other types.
+    """
+
+    feature: Feature
+    layers: tuple[int, ...]
+    values: NDArray[Any]
+    norms: NDArray[np.float32]
+    scales: NDArray[np.float32] | None
+
+
+class BlockListener(Protocol):
+    """Is shown what a segment holds while it is in memory."""
+
+    def block_written(self, block: StoredBlock) -> None:
+        """Look at the next block of rows of one feature; the blocks of a feature come in order."""
+        ...
 
 
 class SegmentWriter:
@@ -82,6 +115,10 @@ class SegmentWriter:
         Rows that will probably come, to choose the chunk grid.
     chunk_rows
         Rows of a chunk where the choice shall not be made here.
+    listener
+        Shown every block of rows after it was written.
+    projections
+        What the last axis is, where the feature is ``projections``.
 
     Attributes
     ----------
@@ -103,6 +140,8 @@ class SegmentWriter:
         environment: CaptureEnvironment,
         expected_rows: int | None = None,
         chunk_rows: int | None = None,
+        listener: BlockListener | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         if not features or not layers or list(layers) != sorted(set(layers)):
             raise InvalidInputError("a segment needs at least one feature, and ascending layers without repetition")
@@ -116,6 +155,8 @@ class SegmentWriter:
         self._n_neurons = n_neurons
         self._features = tuple(features)
         self._dtype = StoredDtype(dtype)
+        self._listener = listener
+        self._projections = tuple(projections)
         self._chunk_rows = chunk_rows or chunk_rows_for(n_neurons, self._dtype, expected_rows)
         self._folder = layout.segment_folder(set_name, self.segment_id)
         shape = (len(self._layers), self._chunk_rows, n_neurons)
@@ -233,6 +274,7 @@ class SegmentWriter:
             environment=self._environment,
             n_tokens=sum(row.n_tokens for row in self._rows),
             n_truncated=sum(row.truncated for row in self._rows),
+            projections=self._projections,
             provenance=current_provenance(),
         )
         self._location.create_bytes(f"{self._folder}/{SEGMENT_FILE}", record.to_json_bytes())
@@ -314,6 +356,7 @@ class SegmentWriter:
         for feature in self._features:
             for i in range(len(self._layers)):
                 self._write(chunk_path(feature, block, i), self._buffers[feature][i].data)
+            self._show(feature, self._chunk_rows)
 
     def _write_rest(self) -> None:
         rest = self.n_rows % self._chunk_rows
@@ -326,6 +369,21 @@ class SegmentWriter:
             for i in range(len(self._layers)):
                 self._buffers[feature][i, rest:] = 0
                 self._write(chunk_path(feature, block, i), self._buffers[feature][i, : self._chunk_rows].data)
+            self._show(feature, rest)
+
+    def _show(self, feature: Feature, n_rows: int) -> None:
+        """Show the listener the block that is in the buffer."""
+        if self._listener is None:
+            return
+        scales = self._scales[feature]
+        block = StoredBlock(
+            feature,
+            self._layers,
+            self._buffers[feature][:, :n_rows],
+            _last_rows(self._norms[feature], n_rows),
+            _last_rows(scales, n_rows) if scales else None,
+        )
+        self._listener.block_written(block)
 
     def _write_per_row(self) -> None:
         for feature in self._features:
@@ -348,5 +406,17 @@ class SegmentWriter:
     def _write(self, path: str, data: bytes | memoryview) -> None:
         if not self._began and self._dtype.is_coded:
             announce_feature(self._location, DTYPES_FEATURE)
+        if not self._began and self._projections:
+            announce_feature(self._location, PROJECTIONS_FEATURE)
         self._began = True
         self._files.append(write_payload_file(self._location, self._folder, path, data))
+
+
+def _last_rows(parts: Sequence[NDArray[np.float32]], n_rows: int) -> NDArray[np.float32]:
+    """The last rows of arrays [n, L] that follow each other."""
+    first = len(parts)
+    missing = n_rows
+    while missing > 0:
+        first -= 1
+        missing -= len(parts[first])
+    return np.concatenate(parts[first:])[-missing:]

@@ -5,6 +5,7 @@ A sample's identity is the record's, never the rendered text's, so that it is th
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import unicodedata
 from collections.abc import Mapping
@@ -125,11 +126,17 @@ def _named_id(record: Mapping[str, Any], id_field: str, where: str) -> str:
 
 def _column_fields(record: Mapping[str, Any]) -> dict[str, Any]:
     """Fields that can be columns: usable names, the first of those that differ only in case, at most 256."""
-    columns: dict[str, Any] = {}
+    return {name: record[name] for name in _column_names(tuple(record))}
+
+
+@functools.lru_cache(maxsize=16)
+def _column_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return those of a record's names that can be columns; the records of a file mostly have the same ones."""
+    columns: list[str] = []
     taken: set[str] = set()
-    for name, value in record.items():
+    for name in names:
         column = sql_column_name(name).lower()
         if is_usable_field_name(name) and column not in taken and len(columns) < MAX_USER_FIELDS:
             taken.add(column)
-            columns[name] = value
-    return columns
+            columns.append(name)
+    return tuple(columns)

@@ -105,6 +105,7 @@ def set_row(record: SetRecord, latest: Row, n_versions: int, segments: list[Row]
         "n_tokens": sum(row["n_tokens"] for row in segments),
         "size_bytes": sum(row["size_bytes"] for row in segments),
         "features": features,
+        "projections": [one.profile for one in record.projections],
         "layers": _common_layers(segments),
         "n_model_layers": record.n_model_layers,
         "n_neurons": record.n_neurons,

@@ -16,10 +16,12 @@ from nait_store.cluster.worker_messages import WorkerMeasurement, WorkerOrder, W
 from nait_store.errors import NaitStoreError
 from nait_store.ingest.background import BackgroundWriter
 from nait_store.ingest.capture_source import Captured, CaptureSource
+from nait_store.ingest.live_scores import LiveScores
 from nait_store.ingest.probe import choose_dtype, draining, hold_back
+from nait_store.ingest.projected_capture import ProjectedCapture
 from nait_store.ingest.segment_sink import SegmentSink
 from nait_store.schemas.activation_set import SegmentRecord
-from nait_store.schemas.capture import StoredDtype
+from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage.location import Location
 
 
@@ -39,6 +41,8 @@ class CaptureWorker:
         self._stopping = threading.Event()
         self._tasks: queue.SimpleQueue[tuple[Sequence[Sample], bool] | None] = queue.SimpleQueue()
         self._sink: SegmentSink | None = None
+        self._scores: LiveScores | None = None
+        self._projected: ProjectedCapture | None = None
         self._writer: BackgroundWriter | None = None
         self._news = threading.Condition()
         self._forget()
@@ -137,6 +141,7 @@ class CaptureWorker:
             chosen=self._chosen,
             warnings=tuple(self._capture.warnings),
             usage=self._capture.usage,
+            scores_lost=self._scores.warning if self._scores is not None else None,
         )
         self._forget()
         return report
@@ -208,21 +213,25 @@ class CaptureWorker:
         if self._writer is None:
             self._sink = self._sink or self._open_sink(self._start)
             self._writer = BackgroundWriter(self._sink, self._note_rejected)
-        self._writer.put(batch)
+        self._writer.put(batch if self._projected is None else self._projected.project(batch))
         with self._news:
             self._n_captured += len(batch.samples)
             self._n_tokens += batch.n_tokens
 
     def _open_sink(self, start: WorkerStart) -> SegmentSink:
+        self._scores = LiveScores.of(self._location, start.profiles)
+        self._projected = None if start.kept is None else ProjectedCapture(self._capture, start.kept.targets)
         return SegmentSink(
             self._location,
             self._order.set_name,
-            self._capture,
-            features=self._order.features,
+            self._projected or self._capture,
+            features=self._order.features if start.kept is None else (Feature.PROJECTIONS,),
             dtype=start.dtype,
             policy=self._order.flush,
             flushed=self._note_segment,
             expected_rows=start.expected_rows,
+            scores=self._scores,
+            projections=start.kept.columns if start.kept is not None else (),
         )
 
     def _flush(self) -> None:

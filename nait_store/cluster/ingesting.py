@@ -27,8 +27,9 @@ from nait_store.cluster.worker_messages import WorkerOrder, WorkerReport, Worker
 from nait_store.errors import StorageError
 from nait_store.ingest.capture_source import CaptureSource
 from nait_store.ingest.captured_stream import expected_samples
-from nait_store.ingest.job import IngestJob, IngestOutset
+from nait_store.ingest.job import IngestJob
 from nait_store.ingest.journal import IngestJournal
+from nait_store.ingest.outset import IngestOutset
 from nait_store.ingest.requests import EstimateListener, IngestReport, IngestRequest, ignore_estimate
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.activation_set import SegmentRecord
@@ -208,7 +209,8 @@ class _ClusterJob(IngestJob):
         folder = layout.ingest_folder(outset.wanted.name, journal.ingest_id)
         rows = outset.expected_rows
         share = None if rows is None else -(-rows // self._crew.shape.n_workers)
-        return WorkerStart(journal.plan.dtype, share, f"{folder}/{HEARTBEAT_FILE}")
+        heartbeat = f"{folder}/{HEARTBEAT_FILE}"
+        return WorkerStart(journal.plan.dtype, share, heartbeat, self._scored_profiles(), self._kept)
 
     def _next(self, chunks: Iterator[Chunk]) -> Chunk | None:
         return self._returned.popleft() if self._returned else next(chunks, None)
@@ -258,6 +260,7 @@ class _ClusterJob(IngestJob):
                     worker.n_unsettled -= 1
                     self._reject_stored([rejected])
             self._n_tokens += message.n_tokens
+            self._scores_lost = self._scores_lost or message.scores_lost
             if worker is self._prober and message.n_chunks:  # to its end; or there was nothing to measure in it
                 self._prober = None
 
@@ -286,6 +289,8 @@ class _ClusterJob(IngestJob):
                 raise self._lethal(chunk, death)
         self._returned.extendleft(reversed(lost))
         self._n_buried_bytes += worker.n_acknowledged_bytes
+        if self._scored_profiles().targets and worker.n_acknowledged_bytes:
+            self._scores_lost = "scores of a worker that died may be missing, the first query computes them"
         if worker is self._prober:
             self._prober = None
         self._crew.replace(worker, death)

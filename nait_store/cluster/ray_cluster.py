@@ -147,8 +147,11 @@ def _connect(ray: Any, address: str) -> None:
         raise InvalidInputError(
             f"{address!r} is no address of a Ray cluster: {_first_line(error)}", next_step=_ADDRESSES
         ) from error
-    except RuntimeError as error:  # among others another version of Ray or Python
-        raise StorageError(f"cannot use the Ray cluster at {address!r}: {_first_line(error)}") from error
+    except Exception as error:  # another version of Ray or Python, a start that takes too long: all of them bare
+        raise StorageError(
+            f"cannot use the Ray cluster at {address!r}: {_first_line(error)}",
+            next_step="see Ray's logs, /tmp/ray/session_latest/logs where it runs",
+        ) from error
 
 
 _ADDRESSES = "an address is local, auto, host:port or ray://host:port"

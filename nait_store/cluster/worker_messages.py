@@ -10,7 +10,9 @@ from nait_store.capture.rendering import UnpreparedSample
 from nait_store.capture.usage import CaptureUsage
 from nait_store.cluster.shared_store import SharedStore
 from nait_store.ingest.capture_source import CaptureSource
+from nait_store.ingest.kept_projections import KeptProjections
 from nait_store.ingest.requests import FlushPolicy
+from nait_store.ingest.scored_profiles import ScoredProfiles
 from nait_store.schemas.activation_set import SegmentRecord
 from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity, CaptureSettings, Feature, StoredDtype
 
@@ -50,11 +52,17 @@ class WorkerStart:
         Rows that will probably come to one worker.
     heartbeat_path
         File of the ingest that the driver has written: a worker that does not see it has another store.
+    profiles
+        What the samples are scored against while they are written.
+    kept
+        What is kept in the place of activations; None where they are kept.
     """
 
     dtype: StoredDtype
     expected_rows: int | None
     heartbeat_path: str
+    profiles: ScoredProfiles
+    kept: KeptProjections | None
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,8 @@ class WorkerReport:
         The dtype that the first samples ask for, with a warning; once, where it was to be found out.
     warnings, usage
         Of the capture, so far.
+    scores_lost
+        Why not all scores of the segments so far were kept; None if they were.
     """
 
     segments: Sequence[SegmentRecord]
@@ -118,3 +128,4 @@ class WorkerReport:
     chosen: tuple[StoredDtype, str | None] | None
     warnings: tuple[str, ...]
     usage: CaptureUsage
+    scores_lost: str | None

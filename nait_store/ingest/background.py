@@ -7,6 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
+from nait_store.activations.sample_rows import samples_parquet
 from nait_store.activations.writer import RejectedSample
 from nait_store.ingest.capture_source import Captured
 from nait_store.ingest.segment_sink import SegmentSink
@@ -32,7 +33,7 @@ class BackgroundWriter:
     def __init__(self, sink: SegmentSink, rejected: Callable[[Sequence[RejectedSample]], None]) -> None:
         self._sink = sink
         self._rejected = rejected
-        self._queue: queue.Queue[Captured] = queue.Queue(_WAITING_BATCHES)
+        self._queue: queue.Queue[Captured | None] = queue.Queue(_WAITING_BATCHES)
         self._error: BaseException | None = None
         self._ending = threading.Event()
         self._aborted = threading.Event()
@@ -55,7 +56,7 @@ class BackgroundWriter:
 
     def finish(self) -> None:
         """Wait until everything that was handed over is flushed; raises what went wrong in the thread."""
-        self._ending.set()
+        self._end()
         self._thread.join()
         if self._error is not None:
             raise self._error
@@ -69,10 +70,18 @@ class BackgroundWriter:
     def abandon(self) -> None:
         """Return at once; the thread drops what is not flushed when it gets to it, unless the process ends first."""
         self._aborted.set()
+        self._end()
+
+    def _end(self) -> None:
         self._ending.set()
+        with contextlib.suppress(queue.Full):  # with a full queue it is awake
+            self._queue.put_nowait(None)
 
     def _work(self) -> None:
         try:
+            # The first table that Arrow makes imports pandas, where it is installed, which takes most of a second: now,
+            # while the model runs, and not at the end, when everybody waits for the last segment.
+            samples_parquet(())
             while not self._aborted.is_set():
                 try:
                     batch = self._queue.get(timeout=_TICK_SECONDS if not self._ending.is_set() else 0)
@@ -81,6 +90,8 @@ class BackgroundWriter:
                         self._sink.flush()
                         return
                     self._sink.flush_if_due()
+                    continue
+                if batch is None:  # the end, which the next look into the queue finds
                     continue
                 rejected = self._sink.append([sample.row() for sample in batch.samples], batch.features)
                 if rejected:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
@@ -25,7 +25,11 @@ from nait_store.ingest.captured_stream import CapturedStream
 from nait_store.ingest.coverage import coverage_of, narrower_than
 from nait_store.ingest.interruptions import interrupted, stopped_at_once
 from nait_store.ingest.journal import REJECTS_FILE, IngestJournal
+from nait_store.ingest.kept_projections import KeptProjections, kept_projections
+from nait_store.ingest.live_scores import LiveScores
+from nait_store.ingest.outset import IngestOutset
 from nait_store.ingest.probe import choose_dtype, draining, estimate_size, hold_back, require_space
+from nait_store.ingest.projected_capture import ProjectedCapture
 from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import (
     EstimateListener,
@@ -34,10 +38,12 @@ from nait_store.ingest.requests import (
     ignore_estimate,
 )
 from nait_store.ingest.sample_stream import SampleStream
+from nait_store.ingest.scored_profiles import ScoredProfiles, applicable_profiles, candidates_of, named_profiles
 from nait_store.ingest.segment_sink import SegmentSink
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, check_name
-from nait_store.schemas.activation_set import IngestPlan, SegmentRecord, SetRecord, SourceFile
+from nait_store.registry.compatibility import Candidates
+from nait_store.schemas.activation_set import IngestPlan, Projection, SegmentRecord, SetRecord, SourceFile
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.storage import layout
 from nait_store.storage.location import Location
@@ -86,46 +92,18 @@ def ingest(
         were flushed by then are kept for the next run.
     NotFoundError
         A source does not exist. What interrupted ingests had captured from it is committed, and the message says so.
+        A profile that is to be scored does not exist.
     ConflictError
         A sample id stands for two contents.
     IncompatibleError
-        The set was captured differently, or lacks features or layers of samples that it holds.
+        The set was captured differently, or lacks features or layers of samples that it holds. A profile that was
+        named means nothing on the samples.
     StorageError
         The disk cannot hold what is expected, or was full; what was flushed is kept.
     IngestInterrupted
         Ctrl-C; says which version holds what was captured.
     """
     return IngestJob(location, capture, request, progress, announce).carry_out()
-
-
-@dataclass(frozen=True)
-class IngestOutset:
-    """What an ingest found before it captures anything.
-
-    Attributes
-    ----------
-    sources
-        Its input.
-    wanted
-        ``set.json``, as it is or will be.
-    version
-        The set's latest version, if it has one.
-    stream
-        The samples that have to be captured.
-    n_records
-        Records of the input, where that is cheap to tell.
-    """
-
-    sources: Sequence[SourceFile]
-    wanted: SetRecord
-    version: SetVersion | None
-    stream: SampleStream
-    n_records: int | None
-
-    @property
-    def expected_rows(self) -> int | None:
-        """Samples that will probably be captured."""
-        return None if self.n_records is None else max(1, self.n_records - self.stream.n_known)
 
 
 class IngestJob:
@@ -156,6 +134,9 @@ class IngestJob:
         self._adopted: list[AbandonedIngest] = []
         self._n_flushed = 0
         self._sink: SegmentSink | None = None
+        self._kept: KeptProjections | None = None
+        self._profiles: ScoredProfiles | None = None
+        self._scores_lost: str | None = None
         self._stopping = False
 
     def carry_out(self) -> IngestReport:
@@ -177,10 +158,16 @@ class IngestJob:
     def _set_out(self) -> IngestOutset:
         name = self._request.set_name
         sources = self._request.opened or find_sources(self._sets, name, self._request.sources)
-        wanted = self._set_record()
         existing = self._sets.record(name)
         if existing is not None:
+            shape = {"n_neurons": existing.n_neurons, "projections": existing.projections}
+            require_same_identity(existing, self._set_record().model_copy(update=shape))
+        self._project(existing)
+        wanted = self._set_record()
+        if existing is not None:
             require_same_identity(existing, wanted)
+        if self._request.score_with is not None:  # a profile that does not apply is told before any capture
+            self._scored_profiles()
         version = self._sets.open(name) if self._sets.numbers(name) else None
         self._adopted, warnings = find_abandoned(
             self._sets,
@@ -219,6 +206,21 @@ class IngestJob:
                 segments = self._write(journal, outset, held, captured)
                 return self._commit(journal, segments, outset, captured.n_tokens)
 
+    def _project(self, existing: SetRecord | None) -> None:
+        """Where the set keeps no activations: from here on, projections are what is captured."""
+        kept = kept_projections(self._location, self._request, existing, self._candidates())
+        if kept is None:
+            return
+        self._capture = ProjectedCapture(self._capture, kept.targets)
+        self._features = (Feature.PROJECTIONS,)
+        self._request = replace(self._request, features=self._features, dtype=StoredDtype.FLOAT32, score_with=())
+        self._kept = kept
+        self._warnings += kept.warnings
+
+    @property
+    def _projections(self) -> tuple[Projection, ...]:
+        return self._kept.columns if self._kept is not None else ()
+
     def stopped_at_once(self) -> IngestInterrupted:
         """Say what the last Ctrl-C left, where nothing was committed."""
         return stopped_at_once(self._n_flushed + sum(ingest.n_samples for ingest in self._adopted))
@@ -246,6 +248,7 @@ class IngestJob:
             identity=identity,
             n_neurons=self._capture.n_neurons,
             n_model_layers=self._capture.n_model_layers,
+            projections=self._projections,
             provenance=current_provenance(),
         )
 
@@ -287,6 +290,7 @@ class IngestJob:
             identity=wanted.identity,
             n_neurons=wanted.n_neurons,
             n_model_layers=wanted.n_model_layers,
+            projections=self._projections,
             command=self._request.command,
             provenance=current_provenance(),
         )
@@ -300,6 +304,7 @@ class IngestJob:
     def _write(
         self, journal: IngestJournal, outset: IngestOutset, held: list[Captured], captured: CapturedStream
     ) -> list[SegmentRecord]:
+        scores = LiveScores.of(self._location, self._scored_profiles())
         self._sink = sink = SegmentSink(
             self._location,
             outset.wanted.name,
@@ -309,6 +314,8 @@ class IngestJob:
             policy=self._request.flush,
             flushed=lambda record: self._acknowledge(journal, outset.wanted, record),
             expected_rows=outset.expected_rows,
+            scores=scores,
+            projections=self._projections,
         )
         writer = BackgroundWriter(sink, self._reject_stored)
         try:
@@ -320,6 +327,7 @@ class IngestJob:
                     raise
                 self._stop(captured)
             self._insist(writer.finish)
+            self._scores_lost = scores.warning if scores is not None else None
         except KeyboardInterrupt:
             writer.abandon()
             raise
@@ -327,6 +335,27 @@ class IngestJob:
             writer.abort()
             raise
         return sink.segments
+
+    def _candidates(self) -> Candidates:
+        return candidates_of(self._capture, self._request.set_name, self._features)
+
+    def _scored_profiles(self) -> ScoredProfiles:
+        """What the samples are scored against; looked up when it is first needed."""
+        if self._profiles is None:
+            names = self._request.score_with
+            candidates = self._candidates()
+            if names is None:
+                self._profiles = applicable_profiles(self._location, candidates)
+            else:
+                self._profiles = named_profiles(self._location, names, candidates)
+            self._warnings += self._profiles.warnings
+        return self._profiles
+
+    def _scored_with(self) -> tuple[str, ...]:
+        """The profiles whose scores of all the samples are there."""
+        if self._projections:
+            return tuple(one.profile for one in self._projections)
+        return self._profiles.references if self._profiles is not None and self._scores_lost is None else ()
 
     def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
         for sample in rejected:
@@ -368,6 +397,7 @@ class IngestJob:
         assert version is not None
         if journal is not None:
             journal.finish(version.number)
+        lost = [self._scores_lost] if self._scores_lost is not None else []
         return IngestReport(
             set_ref=version.reference,
             n_added=sum(record.n_rows for record in segments),
@@ -382,7 +412,9 @@ class IngestJob:
             elapsed_seconds=time.monotonic() - self._began,
             resumed_samples=sum(ingest.n_samples for ingest in adopted),
             usage=self._capture.usage,
-            warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings])),
+            warnings=tuple(dict.fromkeys([*self._capture.warnings, *self._warnings, *lost])),
+            scored_with=self._scored_with() if segments else (),
+            keeps_features=not self._projections,
         )
 
     def _write_rejects(self, journal: IngestJournal | None) -> str | None:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nait_store.capture.usage import CaptureUsage
 
 OnError = Literal["stop", "skip"]
+KeepFeatures = Literal["all", "none"]
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,19 @@ class FlushPolicy:
         Samples; a hard limit.
     text_bytes
         Text of the samples, which is held in memory until then; a hard limit.
+    score_bytes
+        Scores of the samples under the profiles that the ingest scores, held in memory until then; a hard limit.
     """
 
     seconds: float = 120.0
     size_bytes: int = 1 << 30
     rows: int = 65_536
     text_bytes: int = 64 << 20
+    score_bytes: int = 256 << 20
 
-    def is_due(self, writer: SegmentWriter, age_seconds: float) -> bool:
-        """Whether to close the segment now."""
-        if writer.n_rows >= self.rows or writer.text_bytes >= self.text_bytes:
+    def is_due(self, writer: SegmentWriter, age_seconds: float, score_bytes: int = 0) -> bool:
+        """Whether to close the segment now, with so many bytes of scores."""
+        if writer.n_rows >= self.rows or writer.text_bytes >= self.text_bytes or score_bytes >= self.score_bytes:
             return True
         if age_seconds < self.seconds and writer.size_bytes < self.size_bytes:
             return False
@@ -88,6 +92,12 @@ class IngestRequest:
         The command line, for the plan.
     flush
         When samples are flushed.
+    score_with
+        Profiles that the samples are scored against while they are written, ``math@2``; none for an empty tuple.
+        None: every profile that applies to them, see :func:`~nait_store.ingest.scored_profiles.applicable_profiles`.
+    keep_features
+        ``"all"`` keeps the activations, ``"none"`` only their projections on these profiles. None: as the set does;
+        a new one keeps them.
     opened
         What ``open_sources(sources)`` gave, by those who looked before a model was loaded: digests are taken once.
     """
@@ -106,6 +116,8 @@ class IngestRequest:
     command: str = ""
     flush: FlushPolicy = field(default_factory=FlushPolicy)
     opened: tuple[SourceFile, ...] = ()
+    score_with: tuple[str, ...] | None = None
+    keep_features: KeepFeatures | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +202,10 @@ class IngestReport:
         How the model was run: device, layout of batches, token budget, peak memory.
     warnings
         What the user should know.
+    scored_with
+        Profiles whose scores of the added samples are kept.
+    keeps_features
+        Whether their activations are, too.
     """
 
     set_ref: str
@@ -206,3 +222,5 @@ class IngestReport:
     resumed_samples: int
     usage: CaptureUsage
     warnings: tuple[str, ...]
+    scored_with: tuple[str, ...] = ()
+    keeps_features: bool = True

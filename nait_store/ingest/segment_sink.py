@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from nait_store.activations.writer import RejectedSample, SegmentWriter
 from nait_store.errors import NaitStoreError
 from nait_store.ingest.capture_source import CaptureSource
+from nait_store.ingest.live_scores import LiveScores
 from nait_store.ingest.requests import FlushPolicy
-from nait_store.schemas.activation_set import SegmentRecord
+from nait_store.schemas.activation_set import Projection, SegmentRecord
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.schemas.samples import SampleRow
 from nait_store.storage.location import Location
@@ -36,6 +37,10 @@ class SegmentSink:
         Called with each whole segment; once it returns the segment's samples are acknowledged.
     expected_rows
         Rows that will probably come in all.
+    scores
+        Scores the segments as they are written; None if nothing is to be scored.
+    projections
+        What the last axis is, where projections are stored.
 
     Attributes
     ----------
@@ -54,6 +59,8 @@ class SegmentSink:
         policy: FlushPolicy,
         flushed: Callable[[SegmentRecord], None],
         expected_rows: int | None,
+        scores: LiveScores | None = None,
+        projections: Sequence[Projection] = (),
     ) -> None:
         self._location = location
         self._set_name = set_name
@@ -63,6 +70,8 @@ class SegmentSink:
         self._policy = policy
         self._flushed = flushed
         self._expected_rows = expected_rows
+        self._scores = scores
+        self._projections = projections
         self._writer: SegmentWriter | None = None
         self._began = 0.0
         self._n_flushed_rows = 0
@@ -92,7 +101,10 @@ class SegmentSink:
 
     def flush_if_due(self) -> None:
         """Flush where the policy says so."""
-        if self._writer is not None and self._policy.is_due(self._writer, time.monotonic() - self._began):
+        if self._writer is None:
+            return
+        held_bytes = self._scores.held_bytes if self._scores is not None else 0
+        if self._policy.is_due(self._writer, time.monotonic() - self._began, held_bytes):
             self.flush()
 
     def flush(self) -> None:
@@ -108,6 +120,8 @@ class SegmentSink:
         if record is None:
             return
         self._flushed(record)
+        if self._scores is not None:
+            self._scores.keep(record)
         self.segments.append(record)
         self._n_flushed_rows += record.n_rows
         self._n_flushed_bytes += record.size_bytes
@@ -118,6 +132,8 @@ class SegmentSink:
         if writer is not None:
             with contextlib.suppress(NaitStoreError):  # the error that brought us here is the one to report
                 writer.discard()
+            if self._scores is not None:
+                self._scores.drop()
 
     def _open(self) -> SegmentWriter:
         left = None if self._expected_rows is None else max(0, self._expected_rows - self._n_flushed_rows)
@@ -132,4 +148,6 @@ class SegmentSink:
             settings=self._source.settings,
             environment=self._source.environment,
             expected_rows=left,
+            listener=self._scores,
+            projections=self._projections,
         )

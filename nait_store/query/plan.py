@@ -9,6 +9,7 @@ from nait_store.query.features.table import ArrayRead, array_bytes
 from nait_store.query.sources import Source
 from nait_store.query.stored_scores import StoredScores
 from nait_store.schemas.capture import Feature
+from nait_store.scoring.stored_targets import stored_feature
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,13 @@ def plan_statement(sources: Sequence[Source], scores: StoredScores) -> Statement
                 len(version.refs) - len(missing),
             )
         )
-        key = (version.reference, target.feature.value)
         for segment in missing:
             sidecar = scores.key(segment, target)
             if sidecar in counted:  # versions of a set share segments
                 continue
             counted.add(sidecar)
             segments[segment.segment_id] = segment
+            key = (version.reference, stored_feature(segment.record, target).value)
             wanted.setdefault(key, {}).setdefault(segment.segment_id, set()).update(target.layers)
             profiles.setdefault(key, {})[pair.profile] = None
     passes = []

@@ -140,7 +140,7 @@ def read_scores(
 
 def distinct_targets(targets: Sequence[ScoringTarget]) -> list[ScoringTarget]:
     """Leave out targets whose scores would be those of an earlier one."""
-    return list({(t.directions_sha256, t.feature.value, t.metric.value): t for t in targets}.values())
+    return list({target.identity: target for target in targets}.values())
 
 
 def missing_scores(

@@ -159,19 +159,15 @@ class NumbaKernels:
 
     def _project_codes(self, codes: NDArray[np.int8], packed: PackedVectors) -> NDArray[np.float64] | None:
         """Sums of products of integers, which are exact; None if the vectors cannot be written as such."""
-        if not packed.are_finite:
+        if not packed.have_codes:
             return None
+        few = len(packed) <= _FEW_CODES
+        coded = packed.code_rows if few else packed.code_panels
         # What rounding the vectors took of what rows have in common, which can be far more than they differ by.
         center, common = np.empty(codes.shape[1], np.float32), np.empty(len(packed))
-        self._kernel("find_center", codes)(codes, packed.code_residuals, center, common)
-        if len(packed) <= _FEW_CODES:
-            rows = packed.code_rows
-            out = np.empty((len(codes), len(packed)))
-            self._kernel("project_codes_few", codes)(codes, rows.codes, rows.steps, out)
-        else:
-            panels = packed.code_panels
-            out = self._out_of_tiles(len(codes), packed)
-            self._kernel("project_codes_many", codes)(codes, panels.codes, panels.steps, out)
+        self._kernel("find_center", codes)(codes, coded.residuals, center, common)
+        out = np.empty((len(codes), len(packed))) if few else self._out_of_tiles(len(codes), packed)
+        self._kernel("project_codes_few" if few else "project_codes_many", codes)(codes, coded.codes, coded.steps, out)
         found = out[: len(codes), : len(packed)]
         found += common
         return found

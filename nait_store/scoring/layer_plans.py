@@ -6,7 +6,7 @@ A scan brings chunks that were read, an ingest those that it is about to write: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -132,6 +132,10 @@ class ScoringPlan:
         """Plan for targets; holds a copy of every direction."""
         layers = {layer for target in targets for layer in target.layers}
         return cls(tuple(targets), tuple(_layer_plan(layer, targets) for layer in sorted(layers)))
+
+    def on_behalf_of(self, targets: Sequence[ScoringTarget]) -> ScoringPlan:
+        """The same arithmetic, whose results are those of other targets with the same layers, one for one."""
+        return replace(self, targets=tuple(targets))
 
     @property
     def needs_norms(self) -> bool:

@@ -3,7 +3,8 @@
 What makes them right: every value has the mean of a few of its chunk's rows taken off before it meets a direction
 (put back in float64), and float32 sums run over short strips only, which are added up in float64. So rounding is
 relative to how much the rows differ, not to what they have in common, which can be thousands of times larger. int8
-needs neither: it meets directions of int16, whose products are summed up exactly.
+meets directions rounded to int16, and the products are summed up exactly; what rounding took of what rows have in
+common is put back likewise.
 
 What makes them fast: half precision is widened by one instruction per eight values, and each loaded value is used
 for several rows (one direction) or several directions (many). They run on one thread and release the GIL; the scan
@@ -31,6 +32,9 @@ PANEL_STRIP = 256
 
 CENTER_ROWS = 8
 """Rows whose mean is taken off; any vector near the rows will do."""
+
+CODE_CENTER_ROWS = 32
+"""As CENTER_ROWS for int8, where what rows differ from it by meets what rounding left of the directions."""
 
 BLOCK_ROWS = 48
 """Rows that pass a strip of all panels before the next strip; a multiple of what the tiles take."""
@@ -68,7 +72,7 @@ def find_center(A: Any, V: Any, center: Any, common: Any) -> None:
     A [n, J] as :func:`widen` takes it, V [P, J] float32; center [J] float32 and common [P] float64 are written.
     """
     n, J = A.shape
-    k = min(n, CENTER_ROWS)
+    k = min(n, CENTER_ROWS if A.itemsize > 1 else CODE_CENTER_ROWS)
     center[:] = 0
     for q in range(k):
         row = A[(q * n) // k]

@@ -14,20 +14,23 @@ LANES = 8
 WIDE_PANEL = 2 * LANES
 """Vectors of a panel; the last one has half as many where those are enough."""
 
-CODE_STRIP = 512
+CODE_STRIP = 128
 """Neurons that share a quantisation step, and whose products with int8 are summed up as 32-bit integers.
 
-Such a sum cannot overflow, in whatever order: 512 · 128 · 32,767 = 2,147,418,112 < 2^31.
+Such a sum cannot overflow, in whatever order: 128 · 128 · 32,767 < 2^29. Longer strips have larger steps, which the few
+large coefficients of real directions make.
 """
 _LARGEST_CODE = 32767
+_TOO_LARGE = 1e38
+_STEP_BITS = 9  # and 15 of a code: float32 holds their product exactly
 
 
 @dataclass(frozen=True, eq=False)
 class VectorCodes:
-    """Vectors as integers: v[p, j] ≈ steps[j // CODE_STRIP, p] · code[p, j].
+    """Vectors as integers: v[p, j] = steps[j // CODE_STRIP, p] · code[p, j] + residuals[p, j].
 
-    A step is the 32,767th part of the strip's largest coefficient, so a coefficient is off by at most the 65,534th part
-    of it: 250 times less than int8 activations are off, which have 127 steps.
+    A step is about the 32,767th part of the strip's largest coefficient, so a coefficient is off by at most the
+    65,400th part of that: 250 times less than int8 activations are off, which have 127 steps.
 
     Attributes
     ----------
@@ -36,10 +39,13 @@ class VectorCodes:
         [⌈J/2⌉, width, 2], for every pair of neurons the codes of all vectors.
     steps
         [⌈J/CODE_STRIP⌉, P] float64, or as many columns as the panels have vectors.
+    residuals
+        [P, J] float32, exact.
     """
 
     codes: NDArray[np.int16]
     steps: NDArray[np.float64]
+    residuals: NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,9 +69,9 @@ class PackedVectors:
         return -(-len(self.vectors) // LANES) * LANES
 
     @cached_property
-    def are_finite(self) -> bool:
-        """Whether all coefficients are finite numbers; others have no codes."""
-        return bool(np.isfinite(self.vectors).all())
+    def have_codes(self) -> bool:
+        """Whether all coefficients are finite, and not so large that a code's rounding could end beyond float32."""
+        return bool((np.abs(self.vectors) < _TOO_LARGE).all())
 
     @cached_property
     def fours(self) -> NDArray[np.float32]:
@@ -81,36 +87,29 @@ class PackedVectors:
     @cached_property
     def code_rows(self) -> VectorCodes:
         """The vectors as integers, one after the other."""
-        return self._coded()
-
-    @cached_property
-    def code_residuals(self) -> NDArray[np.float32]:
-        """What the codes leave of the vectors, [P, J]: v - steps · code."""
-        rows = self._coded()
-        values = (np.repeat(rows.steps.T, CODE_STRIP, axis=1) * rows.codes)[:, : self.vectors.shape[1]]
-        return (self.vectors - values).astype(np.float32)
+        n_vectors, n_neurons = self.vectors.shape
+        strips = np.zeros((n_vectors, -(-n_neurons // CODE_STRIP), CODE_STRIP), np.float32)
+        flat = strips.reshape(n_vectors, -1)
+        flat[:, :n_neurons] = self.vectors
+        fraction, exponent = np.frexp(np.maximum(strips.max(axis=2), -strips.min(axis=2)) / np.float32(_LARGEST_CODE))
+        steps = np.ldexp(np.ceil(np.ldexp(fraction, _STEP_BITS)), exponent - _STEP_BITS)  # [P, strips]
+        values = strips / np.where(steps > 0, steps, np.float32(1))[:, :, None]
+        np.rint(values, out=values)
+        codes = values.astype(np.int16).reshape(n_vectors, -1)
+        values *= steps[:, :, None]
+        strips -= values
+        return VectorCodes(codes, np.ascontiguousarray(steps.T, np.float64), np.ascontiguousarray(flat[:, :n_neurons]))
 
     @cached_property
     def code_panels(self) -> VectorCodes:
         """The vectors as integers, side by side."""
-        rows = self._coded()
+        rows = self.code_rows
         n_vectors, n_neurons = self.vectors.shape
-        n_pairs = -(-n_neurons // 2)
-        pairs = rows.codes[:, : 2 * n_pairs].reshape(n_vectors, n_pairs, 2)
-        panels = [panel.transpose(1, 0, 2).ravel() for panel in self._split(pairs)]
+        pairs = rows.codes.view(np.int32)[:, : -(-n_neurons // 2)]
+        panels = np.concatenate([panel.T.ravel() for panel in self._split(pairs)])
         steps = np.zeros((len(rows.steps), self.n_columns))
         steps[:, :n_vectors] = rows.steps
-        return VectorCodes(np.concatenate(panels), steps)
-
-    def _coded(self) -> VectorCodes:
-        n_vectors, n_neurons = self.vectors.shape
-        n_strips = -(-n_neurons // CODE_STRIP)
-        strips = np.zeros((n_vectors, n_strips, CODE_STRIP))
-        strips.reshape(n_vectors, -1)[:, :n_neurons] = self.vectors
-        steps = np.abs(strips).max(axis=2) / _LARGEST_CODE  # [P, strips]
-        scaled = np.divide(strips, steps[:, :, None], out=np.zeros_like(strips), where=steps[:, :, None] > 0)
-        codes = np.rint(scaled).astype(np.int16).reshape(n_vectors, -1)
-        return VectorCodes(codes, np.ascontiguousarray(steps.T))
+        return VectorCodes(panels.view(np.int16), steps, rows.residuals)
 
     def _split(self, values: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """Panels of values [P, …], the last one filled up with zeros."""

@@ -12,6 +12,7 @@ from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.scoring.completion import compute_scores, missing_scores, read_scores
 from nait_store.scoring.scan import scan, wanted_blocks
 from nait_store.scoring.sidecars import ScoreSidecars
+from nait_store.scoring.stored_targets import stored_feature
 from nait_store.scoring.targets import ScoringTarget
 
 
@@ -74,5 +75,5 @@ def score_rows(
 
 
 def _leaves_out_blocks(segment: SegmentReader, targets: Sequence[ScoringTarget], rows: NDArray[np.int64]) -> bool:
-    features = {target.feature for target in targets}
+    features = {stored_feature(segment.record, target) for target in targets}
     return any(len(wanted_blocks(segment, f, rows)) < len(segment.blocks(f)) for f in features)

@@ -76,6 +76,11 @@ class ScoringTarget:
         """Digest of layers, directions and offset; see :func:`directions_sha256`."""
         return directions_sha256(self.layers, self.directions, self.offset)
 
+    @property
+    def identity(self) -> tuple[str, str, str]:
+        """Equal for targets that give every sample the same score: directions, feature and metric."""
+        return self.directions_sha256, self.feature.value, self.metric.value
+
 
 def directions_sha256(
     layers: Sequence[int], directions: NDArray[np.float32], offset: NDArray[np.float32] | None

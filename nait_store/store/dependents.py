@@ -1,4 +1,4 @@
-"""Who needs a version: its aliases and tags, the selections made from it, the profiles built on it."""
+"""Who needs a version: its aliases and tags, selections made from it, profiles built on it, sets projected on it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Dependent:
 
 
 class Dependents:
-    """The dependents of every version of a store, from one reading of its visible profiles and selections.
+    """The dependents of every version of a store, from one reading of its visible profiles, selections and sets.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Dependents:
     Raises
     ------
     FormatError
-        A profile or selection cannot be read, so that what it needs is unknown.
+        A profile, selection or set cannot be read, so that what it needs is unknown.
     """
 
     def __init__(self, store: Store) -> None:
@@ -65,9 +65,11 @@ class Dependents:
         for name in store.profiles.names():
             for number in store.profiles.registry.numbers(name):
                 self._add_profile(store, Reference(Kind.PROFILE, name, version=number))
+        for name in store.sets.names():
+            self._add_set(store, name)
 
     def of(self, kind: Kind, name: str, number: int) -> list[Dependent]:
-        """Everything that needs this version: tags first, then aliases, selections, profiles."""
+        """Everything that needs this version: tags first, then aliases, selections, profiles, sets."""
         if (kind, name) not in self._labels:
             self._labels[kind, name] = labels_of(self._location, kind, name)
         return [*self._labels[kind, name].get(number, ()), *self._needed.get((kind, name, number), ())]
@@ -87,6 +89,13 @@ class Dependents:
                 self._needed[Kind.SET, source.set_name, source.version].append(
                     Dependent(reference.qualified, why, remedy=remedy)
                 )
+
+    def _add_set(self, store: Store, name: str) -> None:
+        record = store.sets.versions.record(name)
+        remedy = "add --force: the set takes no more samples, and its scores by this profile cannot be asked for"
+        needs = Dependent(f"{Kind.SET}:{name}", "keeps projections on it", remedy=remedy)
+        for one in record.projections if record is not None else ():
+            self._need(Kind.PROFILE, one.profile, needs)
 
     def _need(self, kind: Kind, text: str, dependent: Dependent) -> None:
         try:

@@ -191,7 +191,10 @@ class Store(Upkeep):
         InvalidInputError
             Unusable names, options or records; the message names file and line.
         IncompatibleError
-            The set was measured with another model, template, span or hook.
+            The set was measured with another model, template, span or hook; a profile of ``score_with`` means nothing
+            on the samples.
+        NotFoundError
+            A source, or a profile of ``score_with``, does not exist.
         ConflictError
             A sample id that exists came with another content.
         IngestInterrupted
@@ -206,6 +209,8 @@ class Store(Upkeep):
         request = plan_request(
             sources, set, features, options, find=lambda named: find_sources(self.sets.versions, set, named)
         )
+        for profile in request.score_with or ():  # a slip is to cost no loading of a model
+            self.profiles.open(profile)
         if options.get("ray") is not None:
             from nait_store.store.on_cluster import ingest_on_cluster
 

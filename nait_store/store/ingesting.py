@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nait_store.errors import InvalidInputError, did_you_mean
 from nait_store.ingest.requests import IngestRequest
 from nait_store.refs import Kind, check_name
-from nait_store.schemas.capture import Feature, HookPoint, Span, SpanEdges, StoredDtype
+from nait_store.schemas.capture import MEASURED_FEATURES, Feature, HookPoint, Span, SpanEdges, StoredDtype
 
 if TYPE_CHECKING:
     from nait_store.ingest.capture_source import CaptureSource
@@ -51,7 +51,7 @@ def plan_request(
     check_name(set_name, Kind.SET)
     chosen = tuple(dict.fromkeys(_choice(Feature, feature, "feature") for feature in features))
     if not chosen:
-        raise InvalidInputError("no feature to store", next_step=f"name at least one of {', '.join(Feature)}")
+        raise InvalidInputError("no feature to store", next_step=f"name at least one of {', '.join(MEASURED_FEATURES)}")
     stored = options.get("dtype", "auto")
     mapping = options.get("map")
     on_error = options.get("on_error", "stop")
@@ -61,6 +61,10 @@ def plan_request(
     if limit is not None and limit < 1:
         raise InvalidInputError(f"a limit of {limit} reads nothing", next_step="give a limit of at least 1")
     named = (sources,) if isinstance(sources, str) else tuple(sources)
+    score_with = options.get("score_with")
+    keep_features = options.get("keep_features")
+    if keep_features not in (None, "all", "none"):
+        raise InvalidInputError(f"{keep_features!r} is no choice of what to keep", next_step="use 'all' or 'none'")
     return IngestRequest(
         sources=named,
         opened=tuple((find or open_sources)(named)),
@@ -74,6 +78,8 @@ def plan_request(
         message=options.get("message", ""),
         rejects_path=options.get("rejects"),
         command=shlex.join(sys.argv),
+        keep_features=keep_features,
+        score_with=(score_with,) if isinstance(score_with, str) else None if score_with is None else tuple(score_with),
     )
 
 
@@ -121,10 +127,9 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
 
 
 def _choice(kind: type[E], value: str, what: str) -> E:
-    try:
-        return kind(value)
-    except ValueError as error:
-        names = [member.value for member in kind]
+    names = [member.value for member in kind if kind is not Feature or member in MEASURED_FEATURES]
+    if value not in names:
         raise InvalidInputError(
             f"{value!r} is not a {what}", next_step=f"{did_you_mean(value, names)} (of {', '.join(names)})"
-        ) from error
+        )
+    return kind(value)

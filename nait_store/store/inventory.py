@@ -67,6 +67,9 @@ class SetDetails:
         Hash of what is measured.
     fields
         Type of each user field; ``mixed`` where segments disagree.
+    projections
+        Of a set that keeps no activations: the profiles on which its samples are projected, in the order of the last
+        axis, with feature and metric; ``math@1 (mean, cosine)``.
     warnings
         What may surprise.
     """
@@ -94,6 +97,7 @@ class SetDetails:
     message: str
     author: str
     warnings: tuple[str, ...]
+    projections: tuple[str, ...] = ()
 
 
 def summarise(version: SetVersion) -> SetSummary:
@@ -115,6 +119,8 @@ def summarise(version: SetVersion) -> SetSummary:
 
 def describe(version: SetVersion, numbers: Iterable[int]) -> SetDetails:
     """Details of an opened version of a set that has these version numbers."""
+    from nait_store.scoring.stored_targets import describe_projections
+
     records = [segment.record for segment in version.segments]
     identity = version.record.identity
     fields: dict[str, str] = {}
@@ -133,6 +139,7 @@ def describe(version: SetVersion, numbers: Iterable[int]) -> SetDetails:
     if n_truncated * 20 > n_rows:
         warnings.append(f"{n_truncated:,} of {n_rows:,} samples were truncated: consider --max-length")
     return SetDetails(
+        projections=tuple(describe_projections([one]) for one in version.record.projections),
         summary=summarise(version),
         versions=tuple(numbers),
         layers=tuple(version.layers),

@@ -55,6 +55,10 @@ class IngestOptions(TypedDict, total=False):
     """File that rejected records are written to."""
     limit: int | None
     """Read this many records at most."""
+    score_with: str | Sequence[str] | None
+    """Profiles to score the samples with while they are written; none for ``()``, by default every one that applies."""
+    keep_features: Literal["all", "none"] | None
+    """Whether activations are kept, or only their projections on these profiles; as the set does by default."""
     message: str
     """Recorded with the version."""
     ray: str | None

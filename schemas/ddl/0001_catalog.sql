@@ -11,6 +11,7 @@ CREATE TABLE activation_sets (
     n_tokens BIGINT NOT NULL,
     size_bytes BIGINT NOT NULL,
     features VARCHAR[] NOT NULL,
+    projections VARCHAR[] NOT NULL,
     layers INTEGER[] NOT NULL,
     n_model_layers INTEGER NOT NULL,
     n_neurons INTEGER NOT NULL,
@@ -34,10 +35,11 @@ COMMENT ON COLUMN activation_sets.n_samples IS 'Samples of the latest version, d
 COMMENT ON COLUMN activation_sets.n_segments IS 'Segments of the latest version';
 COMMENT ON COLUMN activation_sets.n_tokens IS 'Tokens that went through the model for these segments, deleted samples included';
 COMMENT ON COLUMN activation_sets.size_bytes IS 'Bytes of the files of these segments, deleted samples included';
-COMMENT ON COLUMN activation_sets.features IS 'Features that every segment stores: mean (over a sample''s tokens), drift (last token minus first), last (last token)';
+COMMENT ON COLUMN activation_sets.features IS 'Features that every segment stores: mean (over a sample''s tokens), drift (last token minus first), last (last token); projections where no activations are kept';
+COMMENT ON COLUMN activation_sets.projections IS 'Profiles whose terms are kept in the place of activations, in their order along the last axis; empty where activations are kept';
 COMMENT ON COLUMN activation_sets.layers IS 'Decoder layers that every segment stores, from 0';
 COMMENT ON COLUMN activation_sets.n_model_layers IS 'Decoder layers that the model has';
-COMMENT ON COLUMN activation_sets.n_neurons IS 'Neurons of a layer: the length J of its vector';
+COMMENT ON COLUMN activation_sets.n_neurons IS 'Neurons of a layer: the length J of its vector; where projections are kept, their number';
 COMMENT ON COLUMN activation_sets.hook_point IS 'Where in a layer the neurons are read: mlp (input of the down projection), residual (output of the layer) or attn (input of the attention''s output projection)';
 COMMENT ON COLUMN activation_sets.span IS 'Which of a sample''s own tokens count: all of them, or those of the response';
 COMMENT ON COLUMN activation_sets.span_edges IS 'Whether tokens of the template count too: content (they do not) or rendered (they do)';
@@ -105,7 +107,7 @@ COMMENT ON COLUMN segments.segment_id IS 'ULID of the segment, and name of its f
 COMMENT ON COLUMN segments.ordinal IS 'Number of the segment within the set: row_id >> 40 of its rows';
 COMMENT ON COLUMN segments.first_version IS 'Earliest version that has it, deleted versions not counted';
 COMMENT ON COLUMN segments.n_rows IS 'Rows, deleted samples included';
-COMMENT ON COLUMN segments.features IS 'Features that it stores: mean, drift, last';
+COMMENT ON COLUMN segments.features IS 'Features that it stores: mean, drift, last; or projections';
 COMMENT ON COLUMN segments.layers IS 'Decoder layers that it stores, from 0';
 COMMENT ON COLUMN segments.dtype IS 'Element type of its arrays: float16, bfloat16, int8 or float32';
 COMMENT ON COLUMN segments.n_tokens IS 'Tokens that went through the model, template included';

@@ -20,10 +20,11 @@ TO_NEW = ("--set", "new", "--model", "./model")
 def test_says_what_happened_and_what_next(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
     run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW)
     assert run.code == 0
-    first, second, third = run.out.splitlines()
+    first, second, third, fourth = run.out.splitlines()
     assert re.match(r"new@1: 10 samples added, [\d.]+ k?B, [\d.]+ s$", first)
     assert second == "  single batches of 1,024 tokens on cpu"
-    assert third == "next: nait-store profile build NAME --from new"
+    assert third == "  scored with math@1"
+    assert fourth == "next: nait-store profile build NAME --from new"
 
 
 def test_counts_known_duplicates_and_rejected(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
@@ -33,13 +34,50 @@ def test_counts_known_duplicates_and_rejected(cli: Any, store: Path, fake_model:
     run = cli("ingest", name, *TO_NEW, "--rejects", "rejects.jsonl")
     assert run.code == 0
     assert "new@2: 2 samples added (2 known, 1 duplicate, 1 rejected → rejects.jsonl)" in run.out
-    assert "b.jsonl" in run.out.splitlines()[2]
+    assert "b.jsonl" in run.out.splitlines()[3]
     assert len(Path("rejects.jsonl").read_text().splitlines()) == 1
 
 
 def test_json_report(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
     report = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, "--json").json
     assert (report["set_ref"], report["n_added"], report["n_known"]) == ("new@1", 10, 0)
+
+
+def test_named_profiles_are_scored(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    cli("profile", "build", "second", "--from", "maths", "--metric", "dot")
+    report = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, "--score-with", "second", "--json").json
+    assert report["scored_with"] == ["second@1"]
+    explained = cli("sql", "--explain", "SELECT score FROM alignment('new', 'second')", "--json").json
+    assert explained["scores"][0]["n_cached_segments"] == 1
+    assert explained["passes"] == []
+
+
+def test_many_profiles_are_counted(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    for number in range(5):
+        cli("profile", "build", f"p{number}", "--from", "maths", "--limit", str(10 + number))
+    run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW)
+    assert "  scored with math@1, p0@1, p1@1, p2@1 and 2 more profiles" in run.out.splitlines()
+
+
+def test_none_scores_nothing(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, "--score-with", "none")
+    assert (run.code, "scored with" in run.out) == (0, False)
+    assert cli("cache", "list", "--json").json["scores"] == []
+
+
+def test_an_unknown_profile_is_refused_before_a_model_is_loaded(
+    cli: Any, store: Path, write_jsonl: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nait_store.store.ingesting.open_capture", lambda *_: pytest.fail("a model was loaded"))
+    run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, "--score-with", "mth")
+    assert run.code == 3
+    assert "did you mean 'math'" in run.err
+
+
+def test_an_empty_choice_of_profiles_is_refused(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:
+    run = cli("ingest", write_jsonl("a.jsonl"), *TO_NEW, "--score-with", ",")
+    assert run.code == 7
+    assert "or write none" in run.err
 
 
 def test_features_and_layers_reach_the_set(cli: Any, store: Path, fake_model: Any, write_jsonl: Any) -> None:

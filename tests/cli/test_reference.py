@@ -10,7 +10,7 @@ import pytest
 
 from nait_store.cli import ingest, profile, select
 from nait_store.cli.reference import commands, help_texts, main, rewrite
-from nait_store.schemas.capture import Feature, HookPoint, Span, SpanEdges, StoredDtype
+from nait_store.schemas.capture import MEASURED_FEATURES, HookPoint, Span, SpanEdges, StoredDtype
 from nait_store.schemas.profile import Method, Metric
 from nait_store.selection.export import ExportFormat
 
@@ -82,8 +82,8 @@ def choices(function: Any, parameter: str) -> set[str]:
         (ingest.ingest, "dtype", StoredDtype, {"auto"}),
         (profile.build, "method", Method, set()),
         (profile.build, "metric", Metric, set()),
-        (profile.build, "feature", Feature, set()),
-        (profile.build, "profile_feature", Feature, set()),
+        (profile.build, "feature", MEASURED_FEATURES, set()),
+        (profile.build, "profile_feature", MEASURED_FEATURES, set()),
         (select.select, "form", ExportFormat, set()),
     ],
 )

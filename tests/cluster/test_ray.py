@@ -225,6 +225,32 @@ def test_an_ingest_stores_what_one_process_would(cluster: RayCluster, store: Sto
     assert store.verify().ok
 
 
+def _with_profile(store: Store) -> ScoringTarget:
+    build_set(store.location, "maths", 20, first=900, mean=np.ones(8, np.float32))
+    return store.profiles.build("math", source="maths")[0].target()
+
+
+def test_workers_score_what_they_write(cluster: RayCluster, store: Store, tmp_path: Path) -> None:
+    target = _with_profile(store)
+    report = _ingest(cluster, store, _pool_file(tmp_path))
+    assert (report.scored_with, report.warnings) == (("math@1",), ())
+    assert ensure_scores(store.location, store.sets.open("pool"), [target]).n_computed == 0
+
+
+def test_workers_keep_projections_in_the_place_of_activations(
+    cluster: RayCluster, store: Store, tmp_path: Path
+) -> None:
+    target = _with_profile(store)
+    report = _ingest(cluster, store, _pool_file(tmp_path, 60), keep_features="none")
+    assert (report.n_added, report.keeps_features) == (60, False)
+    found = dict(store.sql("SELECT sample_id, score FROM alignment('pool', 'math')").fetchall())
+    capture = FakeCapture()
+    for i in range(60):
+        vectors = [capture.vector(f"r{i}", Feature.MEAN, layer).astype(np.float64) for layer in capture.layers]
+        terms = [v @ d / np.linalg.norm(v) for v, d in zip(vectors, target.directions.astype(np.float64), strict=True)]
+        assert found[f"r{i}"] == pytest.approx(sum(terms), abs=1e-5)
+
+
 def test_killed_workers_change_nothing(cluster: RayCluster, store: Store, tmp_path: Path) -> None:
     # both die after some of their segments were flushed, and while one is open
     fault = KillOnce(str(tmp_path), at=72, times=2)
@@ -372,6 +398,7 @@ from nait_store.cluster.ingesting import ingest_on
 from nait_store.cluster.ray_cluster import ray_cluster
 from nait_store.ingest.requests import FlushPolicy, IngestRequest
 from nait_store.testing.fake_capture import FakeCapture
+from nait_store.testing.small_cluster import patience
 
 def die(event):
     if list(Path(sys.argv[1]).glob("activations/pool/ingests/*/flushed/*.json")):
@@ -380,7 +407,7 @@ def die(event):
 store = nait_store.open(sys.argv[1])
 request = IngestRequest((sys.argv[2],), "pool", id_field="id", flush=FlushPolicy(rows=16))
 opener = functools.partial(FakeCapture, batch_samples=4, seconds_per_batch=0.02)
-with ray_cluster("local") as cluster:
+with patience(), ray_cluster("local") as cluster:
     ingest_on(cluster, store.location, opener, request, die, n_workers=1)
 """
 

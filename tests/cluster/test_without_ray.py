@@ -6,13 +6,15 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nait_store
 from nait_store.cli.main import main
 from nait_store.cli.reference import commands
-from nait_store.errors import InvalidInputError, MissingExtraError
+from nait_store.cluster.ray_cluster import ray_cluster
+from nait_store.errors import InvalidInputError, MissingExtraError, StorageError
 from nait_store.testing.fake_capture import FakeCapture
 from nait_store.testing.stores import build_set
 
@@ -85,3 +87,37 @@ def test_commands_of_the_page_about_scale_are_understood(line: str) -> None:
         arguments = arguments[2:]
     with commands()[arguments[0]].make_context(arguments[0], arguments[1:]) as parsed:
         assert parsed.params["ray"] in ("auto", "local")
+
+
+class _Unreachable:
+    """Stands in for Ray where there is no cluster."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, **_: Any) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("address", "raised", "error"),
+    [
+        ("10.0.0.1:6379", ConnectionError("nobody there"), StorageError),
+        ("ray://10.0.0.1:10001", ImportError("no grpc"), MissingExtraError),
+        ("nonsense", ValueError("no port"), InvalidInputError),
+        ("10.0.0.1:6379", RuntimeError("Version mismatch: 2.9 and 2.60"), StorageError),
+        ("local", Exception("The current node timed out during startup"), StorageError),
+        ("", None, InvalidInputError),
+    ],
+)
+def test_a_cluster_that_cannot_be_used_is_an_error_that_names_it(
+    address: str, raised: Exception | None, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", _Unreachable(raised or AssertionError()))
+    with pytest.raises(error) as caught, ray_cluster(address):
+        pass
+    assert address in str(caught.value)
+    assert caught.value.next_step

@@ -101,11 +101,11 @@ def test_any_number_of_rows_neurons_and_vectors_is_projected(
 
 
 def quantisation_bound(scales: NDArray[np.float32], V: NDArray[np.float32]) -> NDArray[np.float64]:
-    """How far rounding each coefficient to the 32,767th part of its strip's largest can move a dot product, [n, P]."""
+    """How far rounding each coefficient to a step of its strip can move a dot product, [n, P]."""
     half_steps = np.zeros(len(V))
     for start in range(0, V.shape[1], CODE_STRIP):
         strip = V[:, start : start + CODE_STRIP].astype(np.float64)
-        half_steps += strip.shape[1] * np.abs(strip).max(axis=1) / 32767 / 2
+        half_steps += strip.shape[1] * np.abs(strip).max(axis=1) / 65400
     return 254 * scales.astype(np.float64)[:, None] * half_steps  # rows differ by twice the largest code at most
 
 
@@ -164,6 +164,7 @@ def test_int8_projections_are_those_of_the_rounded_vectors(n: int, J: int, n_vec
     steps = np.repeat(rows.steps.T, CODE_STRIP, axis=1)[:, :J]
     rounded = steps * rows.codes[:, :J]
     assert (np.abs(rounded - V) <= steps / 2 * (1 + 1e-6)).all()
+    assert (rows.residuals == V - rounded).all()
     found = ALL["numba"].project(codes, packed, np.ones(n, np.float32))
     # But for what is put back of the rounding, which is the same for all rows.
     difference = found - codes.astype(np.float64) @ rounded.T
@@ -201,8 +202,11 @@ def test_the_largest_sums_of_codes_do_not_overflow(n_vectors: int, code: int) ->
     np.testing.assert_allclose(found, float(code) * codes.shape[1], rtol=1e-12)
 
 
-def test_vectors_that_are_not_finite_have_no_codes_and_give_what_float64_gives() -> None:
+def test_vectors_without_codes_give_what_float64_gives() -> None:
     codes = np.ones((2, 3), np.int8)
+    largest = np.full((1, 3), np.finfo(np.float32).max, np.float32)
+    found = ALL["numba"].project(codes, largest, np.ones(2, np.float32))
+    assert (found == 3 * np.float64(np.finfo(np.float32).max)).all()
     V = np.array([[1, np.inf, 0], [1, 2, 3]], np.float32)
     found = ALL["numba"].project(codes, V, np.ones(2, np.float32))
     assert found.tolist() == [[np.inf, 6.0], [np.inf, 6.0]]

@@ -32,7 +32,7 @@ def target(seed: int = 0, **options: Any) -> ScoringTarget:
     return random_target(seed, **{"layers": (0, 1, 2), "n_neurons": 37, **options})
 
 
-def assert_right(pairs: Pairs) -> None:
+def assert_right(pairs: Pairs, tolerance: float = 1e-5) -> None:
     """Every pair comes out once, within 1e-5 of the scores' standard deviation."""
     expected = Counter((segment.segment_id, id(t)) for segment, targets in pairs for t in targets)
     found = Counter[tuple[str, int]]()
@@ -42,8 +42,8 @@ def assert_right(pairs: Pairs) -> None:
         assert scores.scores.dtype == np.float64
         assert scores.projections.dtype == np.float32
         sd = exact.sum(axis=1).std()
-        assert np.abs(scores.scores - exact.sum(axis=1)).max() <= 1e-5 * sd
-        np.testing.assert_allclose(scores.projections, exact, rtol=1e-5, atol=1e-5 * sd)
+        assert np.abs(scores.scores - exact.sum(axis=1)).max() <= tolerance * sd
+        np.testing.assert_allclose(scores.projections, exact, rtol=1e-5, atol=tolerance * sd)
     assert found == expected
 
 
@@ -92,7 +92,8 @@ def test_scores_equal_float64_for_any_geometry(
         for i, (m, o) in enumerate(kinds)
     ]
     try:
-        assert_right([(version.segments[0], targets)])
+        # Directions that meet int8 are rounded to 16 bits; few neurons and rows do not even that out.
+        assert_right([(version.segments[0], targets)], 3e-4 if dtype is StoredDtype.INT8 else 1e-5)
     finally:
         location.delete("")
 
@@ -187,6 +188,16 @@ def test_scores_do_not_depend_on_the_number_of_threads(version: SetVersion, n_th
     for a, b in zip(found, reference, strict=True):
         assert np.array_equal(a.scores, b.scores)
         assert np.array_equal(a.projections, b.projections)
+
+
+def test_blocks_of_very_many_rows_are_scored_in_parts(version: SetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nait_store.scoring.scan._TERMS_BYTES", 8 * 2 * 3 * 25)  # 25 rows of two targets
+    targets = [target(1), target(2, metric=Metric.COSINE)]
+    pairs = [(segment, targets) for segment in version.segments]
+    assert_right(pairs)
+    rows = [found.rows for found in scan(pairs[:1]) if found.target is targets[0]]
+    assert [(r.start, r.stop) for r in rows][:4] == [(0, 25), (25, 50), (50, 64), (64, 89)]
+    assert rows[-1].stop == 150
 
 
 def test_no_more_threads_compute_than_were_asked_for(version: SetVersion) -> None:

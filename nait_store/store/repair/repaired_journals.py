@@ -94,6 +94,7 @@ class JournalRepair:
             features=tuple(feature for feature in Feature if feature in features),
             layers=tuple(sorted(layers)),
             dtype=dtype,
+            projections=segments[0].projections if segments else (),
             provenance=current_provenance(),
         )
         self._log.write(path, plan.to_json_bytes(), "written anew: the names of its sources are lost")

@@ -308,6 +308,7 @@ class SegmentRepair:
             environment=template.environment if template else _UNKNOWN_ENVIRONMENT,
             n_tokens=0,
             n_truncated=0,
+            projections=self._set.projections,
             provenance=current_provenance(),
         )
 

@@ -231,6 +231,7 @@ class SetRepair:
                     identity=plan.identity,
                     n_neurons=plan.n_neurons,
                     n_model_layers=plan.n_model_layers,
+                    projections=plan.projections,
                     provenance=current_provenance(),
                 )
         for other in self._sets.log.all_names():

@@ -236,7 +236,8 @@ def _recapture(
 
     version = store.sets.open(name)
     chosen = {**_as_captured(store, version.record), **options, "rejects": None}
-    request = plan_request(list(sources), name, [f.value for f in version.features], chosen)  # type: ignore[arg-type]
+    features = {one.feature for one in version.record.projections} or version.features
+    request = plan_request(list(sources), name, [f.value for f in features], chosen)  # type: ignore[arg-type]
     ids = log.dropped_ids.get(name, set())
     request = dataclasses.replace(
         request,
