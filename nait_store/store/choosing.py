@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Unpack, cast
 
+from nait_store.errors import InvalidInputError
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -23,6 +25,7 @@ class Choosing:
         *profiles: str,
         force: bool = False,
         ray: str | None = None,
+        device: str | None = None,
     ) -> tuple[ScoreWork, list[str]]:
         """Compute and keep the scores of a set under profiles, in one pass over the arrays.
 
@@ -35,6 +38,9 @@ class Choosing:
         ray
             Address of a Ray cluster that does it, see :func:`nait_store.cluster.ray_cluster.ray_cluster`; this
             process does if omitted.
+        device
+            ``cuda`` or ``cuda:1`` to compute there; this machine's cores (``cpu``), or what
+            ``NAIT_STORE_SCORE_DEVICE`` says, if omitted.
 
         Returns
         -------
@@ -45,14 +51,20 @@ class Choosing:
         """
         from nait_store.registry.compatibility import require_compatible
         from nait_store.scoring.completion import ensure_scores
+        from nait_store.scoring.scoring_devices import kernels_on
 
+        if ray is not None and device is not None:
+            raise InvalidInputError(
+                "a device is of this machine, and --ray computes elsewhere", next_step="leave one of the two out"
+            )
+        kernels = None if device is None else kernels_on(device)
         store = cast("Store", self)
         version = store.sets.open(set)
         opened = [store.profiles.open(profile) for profile in profiles]
         warnings = [text for profile in opened for text in require_compatible(profile, version, force=force)]
         targets = [p.target() for p in opened]
         if ray is None:
-            work = ensure_scores(store.location, version, targets, store.progress)
+            work = ensure_scores(store.location, version, targets, store.progress, kernels=kernels)
         else:
             from nait_store.store.on_cluster import score_on_cluster
 
