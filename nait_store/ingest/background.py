@@ -80,6 +80,7 @@ class BackgroundWriter:
     def _work(self) -> None:
         try:
             import_formats()  # while the model runs, and not at the end, when everybody waits for the last segment
+            self._sink.prepare()
             while not self._aborted.is_set():
                 try:
                     batch = self._queue.get(timeout=_TICK_SECONDS if not self._ending.is_set() else 0)

@@ -9,6 +9,7 @@ from nait_store.activations.writer import StoredBlock
 from nait_store.errors import NaitStoreError
 from nait_store.ingest.scored_profiles import ScoredProfiles
 from nait_store.schemas.activation_set import SegmentRecord
+from nait_store.scoring.kernels import default_kernels
 from nait_store.scoring.sidecars import ScoreSidecars
 from nait_store.scoring.written_scores import WrittenScores, plan_features
 from nait_store.storage.location import Location
@@ -51,6 +52,10 @@ class LiveScores:
     def held_bytes(self) -> int:
         """Of the scores that wait for the end of the current segment."""
         return self._segment.size_bytes
+
+    def prepare(self) -> None:
+        """Load the kernels, which takes a second in a fresh process."""
+        default_kernels()
 
     def block_written(self, block: StoredBlock) -> None:
         """Score a block of the current segment; see :class:`~nait_store.activations.writer.BlockListener`."""

@@ -88,6 +88,11 @@ class SegmentSink:
         """Bytes accepted so far, flushed or not."""
         return self._n_flushed_bytes + (self._writer.size_bytes if self._writer else 0)
 
+    def prepare(self) -> None:
+        """Load what the first segment will need."""
+        if self._scores is not None:
+            self._scores.prepare()
+
     def append(
         self, rows: Sequence[SampleRow], features: Mapping[Feature, NDArray[np.float32]]
     ) -> list[RejectedSample]:

@@ -20,6 +20,9 @@ class IdleSink:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
+    def prepare(self) -> None:
+        """It has nothing to load."""
+
     def __getattr__(self, name: str) -> Any:
         return lambda: self.asked.append(name)
 
