@@ -31,7 +31,7 @@ from nait_store.schemas.record import FileDigest
 from nait_store.schemas.samples import SampleRow
 from nait_store.schemas.store_record import DTYPES_FEATURE, PROJECTIONS_FEATURE
 from nait_store.storage import layout
-from nait_store.storage.digests import write_payload_file
+from nait_store.storage.digests import write_payload_file, write_payload_files
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
 from nait_store.storage.store_features import announce_feature
@@ -354,8 +354,7 @@ class SegmentWriter:
 
     def _write_block(self, block: int) -> None:
         for feature in self._features:
-            for i in range(len(self._layers)):
-                self._write(chunk_path(feature, block, i), self._buffers[feature][i].data)
+            self._write_chunks(feature, block)
             self._show(feature, self._chunk_rows)
 
     def _write_rest(self) -> None:
@@ -366,10 +365,16 @@ class SegmentWriter:
         if block == 0:
             self._chunk_rows = rest  # never larger than the segment
         for feature in self._features:
-            for i in range(len(self._layers)):
-                self._buffers[feature][i, rest:] = 0
-                self._write(chunk_path(feature, block, i), self._buffers[feature][i, : self._chunk_rows].data)
+            self._buffers[feature][:, rest:] = 0
+            self._write_chunks(feature, block)
             self._show(feature, rest)
+
+    def _write_chunks(self, feature: Feature, block: int) -> None:
+        """Write a block of rows, one chunk for each layer."""
+        self._announce()
+        buffer = self._buffers[feature]
+        chunks = [(chunk_path(feature, block, i), buffer[i, : self._chunk_rows].data) for i in range(len(self._layers))]
+        self._files += write_payload_files(self._location, self._folder, chunks)
 
     def _show(self, feature: Feature, n_rows: int) -> None:
         """Show the listener the block that is in the buffer."""
@@ -404,12 +409,16 @@ class SegmentWriter:
         )
 
     def _write(self, path: str, data: bytes | memoryview) -> None:
+        self._announce()
+        self._files.append(write_payload_file(self._location, self._folder, path, data))
+
+    def _announce(self) -> None:
+        """Have the store say which features its readers need, before the first file."""
         if not self._began and self._dtype.is_coded:
             announce_feature(self._location, DTYPES_FEATURE)
         if not self._began and self._projections:
             announce_feature(self._location, PROJECTIONS_FEATURE)
         self._began = True
-        self._files.append(write_payload_file(self._location, self._folder, path, data))
 
 
 def _last_rows(parts: Sequence[NDArray[np.float32]], n_rows: int) -> NDArray[np.float32]:

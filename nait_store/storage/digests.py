@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import BinaryIO
 
 from nait_store.errors import CorruptChunkError, NotFoundError
@@ -10,6 +12,7 @@ from nait_store.schemas.record import FileDigest
 from nait_store.storage.location import Location
 
 _BLOCK_BYTES = 1 << 22
+_WRITTEN_AT_ONCE = 4
 
 
 def sha256_bytes(data: bytes | memoryview) -> str:
@@ -83,6 +86,22 @@ def write_payload_file(location: Location, folder: str, path: str, data: bytes |
     """Write one file of an immutable payload and return its digest record."""
     location.write_bytes(f"{folder}/{path}", data)
     return FileDigest(path=path, size_bytes=len(memoryview(data).cast("B")), sha256=sha256_bytes(data))
+
+
+def write_payload_files(
+    location: Location, folder: str, files: Sequence[tuple[str, bytes | memoryview]]
+) -> list[FileDigest]:
+    """Write files of a payload and return their records in the same order; returns when all of them are durable.
+
+    Several at once: what each waits for, a disk to say that it has the bytes or a remote store to answer, is waited for
+    together.
+    """
+    # The first one makes the folders that they share, and no two threads make the same one.
+    records = [write_payload_file(location, folder, *file) for file in files[:1]]
+    if len(files) > 1:
+        with ThreadPoolExecutor(_WRITTEN_AT_ONCE, thread_name_prefix="nait-write") as pool:
+            records += pool.map(lambda file: write_payload_file(location, folder, *file), files[1:])
+    return records
 
 
 def check_file(location: Location, folder: str, expected: FileDigest, *, hashed: bool) -> None:

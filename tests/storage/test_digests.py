@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import numpy as np
 import pytest
 
-from nait_store.errors import CorruptChunkError
-from nait_store.storage.digests import check_file, sha256_file, write_payload_file
+from nait_store.errors import CorruptChunkError, StorageError
+from nait_store.storage.digests import check_file, sha256_file, write_payload_file, write_payload_files
 from nait_store.storage.location import Location
 
 
@@ -37,3 +38,29 @@ def test_a_missing_a_short_and_a_changed_file_are_each_named(location: Location)
     location.delete("p/data.bin")
     with pytest.raises(CorruptChunkError, match=r"p/data\.bin is missing"):
         check_file(location, "p", digest, hashed=False)
+
+
+def test_files_that_are_written_at_once_are_recorded_in_their_order(location: Location) -> None:
+    files = [(f"c/{i}", bytes([i]) * i) for i in range(20)]
+    records = write_payload_files(location, "p", files)
+    assert [record.path for record in records] == [path for path, _ in files]
+    for record, (path, data) in zip(records, files, strict=True):
+        assert record == write_payload_file(location, "q", path, data)
+        assert location.read_bytes(f"p/{path}") == data
+    assert write_payload_files(location, "p", []) == []
+
+
+def test_an_error_of_one_of_several_files_is_raised_when_the_others_are_done(
+    location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Location.write_bytes
+
+    def fail_on_three(self: Location, path: str, data: bytes) -> None:
+        if path.endswith("/3"):
+            raise StorageError("no space left")
+        real(self, path, data)
+
+    monkeypatch.setattr(Location, "write_bytes", fail_on_three)
+    with pytest.raises(StorageError, match="no space left"):
+        write_payload_files(location, "p", [(f"{i}", b"x") for i in range(8)])
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("nait-write")]
