@@ -36,6 +36,9 @@ CENTER_ROWS = 8
 CODE_CENTER_ROWS = 32
 """As CENTER_ROWS for int8, where what rows differ from it by meets what rounding left of the directions."""
 
+CODE_BLOCK = 4 * CODE_STRIP
+"""Neurons of a row that are widened to 16 bits at once: memory is slow to give less."""
+
 BLOCK_ROWS = 48
 """Rows that pass a strip of all panels before the next strip; a multiple of what the tiles take."""
 
@@ -299,33 +302,38 @@ def project_codes_many(A: Any, panels: Any, steps: Any, out: Any) -> None:
     P = out.shape[1]
     n_pairs = (J + 1) // 2
     out[:] = 0.0
-    X = np.zeros((BLOCK_ROWS, CODE_STRIP), np.int16)
+    X = np.zeros((BLOCK_ROWS, CODE_BLOCK), np.int16)
     for i0 in range(0, n, BLOCK_ROWS):
         n_rows = min(BLOCK_ROWS, n - i0)
-        for start in range(0, J, CODE_STRIP):
-            end = min(start + CODE_STRIP, J)
-            pairs = (end - start + 1) // 2  # an odd neuron's neighbour has the code 0 in every direction
-            strip = start // CODE_STRIP
+        for block in range(0, J, CODE_BLOCK):
+            stop = min(block + CODE_BLOCK, J)
             for r in range(n_rows):
-                following = (i0 + r) * J + end if end < J else (i0 + r + BLOCK_ROWS) * J
-                for j in range(following, following + CODE_STRIP, LINE_BYTES):
+                # What this row's place in X takes next: more of the same row, then of the next rows.
+                following = (i0 + r) * J + stop if stop < J else (i0 + r + BLOCK_ROWS) * J
+                for j in range(following, following + CODE_BLOCK, LINE_BYTES):
                     prefetch(A, j)
-                row = A[i0 + r, start:end]
+                row = A[i0 + r, block:stop]
                 x = X[r]
-                for j in range(end - start):
+                for j in range(stop - block):
                     x[j] = row[j]
             for p in range(0, P, WIDE_PANEL):
-                s = strip * P + p
-                if p + WIDE_PANEL <= P:
-                    at = 2 * n_pairs * p + start * WIDE_PANEL
-                    for r in range(0, n_rows, 6):
-                        t = (i0 + r) * P + p
-                        _wide_code_tile(X, r * CODE_STRIP, CODE_STRIP, panels, at, pairs, steps, s, out, t, P)
-                else:
-                    at = 2 * n_pairs * p + start * LANES
-                    for r in range(0, n_rows, TALL_ROWS):
-                        t = (i0 + r) * P + p
-                        _tall_code_tile(X, r * CODE_STRIP, CODE_STRIP, panels, at, pairs, steps, s, out, t, P)
+                wide = p + WIDE_PANEL <= P
+                for start in range(block, stop, CODE_STRIP):
+                    pairs = (min(start + CODE_STRIP, J) - start + 1) // 2  # the codes beside an odd one are zeros
+                    s = start // CODE_STRIP * P + p
+                    at = 2 * n_pairs * p + start * (WIDE_PANEL if wide else LANES)
+                    x0 = start - block
+                    t = i0 * P + p
+                    if wide:
+                        for r in range(0, n_rows, GROUP_ROWS):
+                            _wide_code_tile(
+                                X, x0 + r * CODE_BLOCK, CODE_BLOCK, panels, at, pairs, steps, s, out, t + r * P, P
+                            )
+                    else:
+                        for r in range(0, n_rows, TALL_ROWS):
+                            _tall_code_tile(
+                                X, x0 + r * CODE_BLOCK, CODE_BLOCK, panels, at, pairs, steps, s, out, t + r * P, P
+                            )
 
 
 def distances(A: Any, O: Any, out: Any) -> None:  # noqa: E741 - the offsets' letter in the formulas

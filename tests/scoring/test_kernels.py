@@ -148,7 +148,11 @@ def test_every_bfloat16_and_every_code_is_widened_exactly(kernels: Kernels) -> N
         assert (kernels.project(A, np.ones((2, 1), np.float32)) == expected).all()
     codes = np.arange(-127, 128, dtype=np.int8).reshape(-1, 1)
     scales = np.full(255, 0.5, np.float32)
-    assert (kernels.project(codes, np.ones((1, 1), np.float32), scales)[:, 0] == np.arange(-127, 128) / 2).all()
+    one = np.ones((1, 1), np.float32)
+    error = np.abs(kernels.project(codes, one, scales)[:, 0] - np.arange(-127, 128) / 2)
+    assert (error <= quantisation_bound(scales, one)[:, 0]).all()
+    lengths = kernels.squared_distances(codes, np.zeros((1, 1), np.float32), scales)[:, 0]
+    assert (lengths == np.square(np.arange(-127, 128) / 2)).all()
 
 
 @settings(max_examples=60, deadline=None)
