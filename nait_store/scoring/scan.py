@@ -210,11 +210,8 @@ class _Threads:
         projections = work.plan.empty_terms(rows.stop - rows.start)
 
         def score(plan: LayerPlan) -> int:
-            # [rows, J]
-            chunk = work.segment.chunk(
-                work.feature, plan.layer, block, keep=work.keep, memory=self._memory
-            )  # [rows, J]
-            chunk = chunk[rows.start - first : rows.stop - first]
+            whole = work.segment.chunk(work.feature, plan.layer, block, keep=work.keep, memory=self._memory)
+            chunk = whole[rows.start - first : rows.stop - first]  # [rows, J]
             index = work.segment.layers.index(plan.layer)
             with self._computing:
                 plan.score(
