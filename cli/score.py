@@ -33,6 +33,10 @@ def score(
     force: Annotated[
         bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
     ] = False,
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="Compute there: cpu, cuda, cuda:1.", show_default="cpu"),
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(
@@ -51,14 +55,15 @@ def score(
     """
     console: Console = context.obj
     if where is not None:
-        if ray is not None:
-            raise InvalidInputError("--where and --ray exclude each other", next_step="leave one of them out")
+        for option, given in (("--ray", ray), ("--device", device)):
+            if given is not None:
+                raise InvalidInputError(f"--where and {option} exclude each other", next_step="leave one of them out")
         _score_samples(console, set_ref, profiles, where, out, force)
         return
     if out is not None:
         raise InvalidInputError("--out is for what --where chooses", next_step="add --where, or leave it out")
     with console.progress() as progress:
-        work, warnings = open_store(console, progress).score(set_ref, *profiles, ray=ray)
+        work, warnings = open_store(console, progress).score(set_ref, *profiles, ray=ray, device=device)
     console.warn(warnings)
     console.summary({"work": work, "warnings": warnings}, views.score_work(set_ref, profiles, work, console))
 

@@ -13,7 +13,7 @@ from nait_store.cli.tables import Table, pairs
 
 if TYPE_CHECKING:
     from nait_store.ingest.requests import IngestEstimate, IngestReport
-    from nait_store.registry.compatibility import CompatibilityReport
+    from nait_store.registry.compatibility_report import CompatibilityReport
     from nait_store.registry.profiles import Profile
     from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection

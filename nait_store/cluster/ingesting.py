@@ -142,6 +142,7 @@ class _ClusterJob(IngestJob):
         with contextlib.ExitStack() as life:
             try:
                 self._capture_all(outset, life)
+                self._wind_up(outset)  # scores of a segment are written after it is reported
             except KeyboardInterrupt:
                 if self._stopping:
                     raise
@@ -165,13 +166,14 @@ class _ClusterJob(IngestJob):
             self._show_all(outset)
 
     def _wind_up(self, outset: IngestOutset) -> None:
-        """Have what was captured flushed and acknowledged; nothing more is captured, and the dead are not replaced."""
+        """Have what was captured written to the end; nothing more is captured, and the dead are not replaced."""
         workers = [worker for worker in self._crew.ready if worker.is_started]
         for worker in workers:
             worker.stop()
         while any(worker.n_flushes for worker in workers):
             for worker, message in self._crew.poll():
                 if isinstance(message, ProcessDiedError):
+                    self._note_lost_scores(worker)
                     self._crew.workers.remove(worker)
                     workers = [one for one in workers if one is not worker]
                 else:
@@ -289,11 +291,14 @@ class _ClusterJob(IngestJob):
                 raise self._lethal(chunk, death)
         self._returned.extendleft(reversed(lost))
         self._n_buried_bytes += worker.n_acknowledged_bytes
-        if self._scored_profiles().targets and worker.n_acknowledged_bytes:
-            self._scores_lost = "scores of a worker that died may be missing, the first query computes them"
+        self._note_lost_scores(worker)
         if worker is self._prober:
             self._prober = None
         self._crew.replace(worker, death)
+
+    def _note_lost_scores(self, worker: CrewWorker) -> None:
+        if self._scored_profiles().targets and worker.n_acknowledged_bytes:
+            self._scores_lost = "scores of a worker that died may be missing, the first query computes them"
 
     def _lethal(self, chunk: Chunk, death: ProcessDiedError) -> StorageError:
         samples: list[Any] = self._crew.cluster.result(chunk.payload)

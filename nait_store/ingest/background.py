@@ -7,7 +7,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
-from nait_store.activations.sample_rows import samples_parquet
+from nait_store.activations.first_use import import_formats
 from nait_store.activations.writer import RejectedSample
 from nait_store.ingest.capture_source import Captured
 from nait_store.ingest.segment_sink import SegmentSink
@@ -79,9 +79,7 @@ class BackgroundWriter:
 
     def _work(self) -> None:
         try:
-            # The first table that Arrow makes imports pandas, where it is installed, which takes most of a second: now,
-            # while the model runs, and not at the end, when everybody waits for the last segment.
-            samples_parquet(())
+            import_formats()  # while the model runs, and not at the end, when everybody waits for the last segment
             while not self._aborted.is_set():
                 try:
                     batch = self._queue.get(timeout=_TICK_SECONDS if not self._ending.is_set() else 0)

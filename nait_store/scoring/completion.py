@@ -14,6 +14,7 @@ from nait_store.activations.reader import SegmentReader
 from nait_store.activations.set_version import SetVersion
 from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
+from nait_store.scoring.kernels import Kernels
 from nait_store.scoring.memory_sidecars import MemorySidecars, MemoryWriter
 from nait_store.scoring.scan import Pairs, scan
 from nait_store.scoring.sidecar_files import SidecarWriter
@@ -55,6 +56,7 @@ def ensure_scores(
     progress: ProgressListener = ignore_progress,
     *,
     sidecars: ScoreSidecars | None = None,
+    kernels: Kernels | None = None,
 ) -> ScoreWork:
     """Compute the scores that are missing, in one pass over the arrays for all of them.
 
@@ -72,6 +74,8 @@ def ensure_scores(
         Told rows and bytes.
     sidecars
         Where the scores are to be read from afterwards; needed on a store that cannot be written.
+    kernels
+        As for :func:`nait_store.scoring.scan.scan`.
 
     Returns
     -------
@@ -101,7 +105,7 @@ def ensure_scores(
         bytes_read = event.bytes_done
         progress(event)
 
-    compute_scores(kept, pairs, listen)
+    compute_scores(kept, pairs, listen, kernels=kernels)
     return ScoreWork(n_missing, n_all - n_missing, bytes_read, time.monotonic() - started)
 
 
@@ -171,7 +175,12 @@ def missing_scores(
 
 
 def compute_scores(
-    sidecars: ScoreSidecars, pairs: Pairs, progress: ProgressListener, *, n_threads: int | None = None
+    sidecars: ScoreSidecars,
+    pairs: Pairs,
+    progress: ProgressListener,
+    *,
+    n_threads: int | None = None,
+    kernels: Kernels | None = None,
 ) -> None:
     """Scan segments and keep the scores, segment by segment.
 
@@ -179,12 +188,12 @@ def compute_scores(
     ----------
     sidecars
         Where they are kept.
-    pairs, progress, n_threads
+    pairs, progress, n_threads, kernels
         As for :func:`nait_store.scoring.scan.scan`.
     """
     writers: dict[int, SidecarWriter | MemoryWriter] = {}
     try:
-        for found in scan(pairs, progress, n_threads=n_threads):
+        for found in scan(pairs, progress, n_threads=n_threads, kernels=kernels):
             key = id(found.target)
             if key not in writers:
                 writers[key] = sidecars.open_writer(found.segment, found.target)

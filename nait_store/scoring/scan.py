@@ -19,8 +19,9 @@ from nait_store.activations.reader import SegmentReader
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.capture import Feature
-from nait_store.scoring.kernels import Kernels, default_kernels
+from nait_store.scoring.kernels import Kernels
 from nait_store.scoring.layer_plans import LayerPlan, ScoringPlan, SegmentScores
+from nait_store.scoring.scoring_devices import kernels_on
 from nait_store.scoring.stored_targets import stored_target
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage.object_cache import object_cache
@@ -28,6 +29,8 @@ from nait_store.storage.object_cache import object_cache
 THREADS_VARIABLE = "NAIT_STORE_THREADS"
 _HANDED_OUT = 4  # chunks for each thread in advance, so that none waits while results are collected
 _WAITING_THREADS = 4  # besides those that compute: they wait for the disk meanwhile
+_TERMS_BYTES = 16 << 20  # of one range: chunks of few neurons have so many rows that they are scored in parts
+_HELD_BYTES = 128 << 20  # of all ranges on their way, but for one
 _CHUNKS_BYTES = 320 << 20  # of all threads together, which there are no more of than that allows
 _KEPT_SHARE = 0.5  # of the local cache: larger passes leave it alone
 _REMOTE_THREADS = 16  # each waits for the network most of the time
@@ -73,7 +76,7 @@ def scan(
     n_threads
         ``NAIT_STORE_THREADS`` or every core this process may use, if omitted.
     kernels
-        The arithmetic; the fastest that works here if omitted.
+        The arithmetic; that of :func:`~nait_store.scoring.scoring_devices.kernels_on` if omitted.
     rows
         Segment id → ascending row indices: blocks that hold none of them are neither read nor given. All if omitted.
 
@@ -144,10 +147,18 @@ class _Pass:
     blocks: tuple[tuple[int, slice], ...]
     """Numbers and rows of those that are read."""
 
+    def parts(self) -> Iterator[tuple[int, int, slice]]:
+        """Ranges to compute, a block or a part of one whose terms are many: the block's number, its first row, rows."""
+        row_bytes = 8 * sum(len(target.layers) for target in self.plan.targets)
+        most = max(1, _TERMS_BYTES // row_bytes)
+        for number, span in self.blocks:
+            for start in range(span.start, span.stop, most):
+                yield number, span.start, slice(start, min(start + most, span.stop))
+
 
 @dataclass(frozen=True)
 class _Range:
-    """One block of rows on its way through the threads."""
+    """A block of rows, or a part of one, on its way through the threads."""
 
     work: _Pass
     rows: slice
@@ -155,6 +166,10 @@ class _Range:
     """Of each target, [rows, L]; filled layer by layer."""
     layers: list[Future[int]]
     """Bytes read of each."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(terms.nbytes for terms in self.projections)
 
 
 class _Threads:
@@ -186,11 +201,12 @@ class _Threads:
         self,
         work: _Pass,
         block: int,
+        first: int,
         rows: slice,
         norms: NDArray[np.float32] | None,
         scales: NDArray[np.float32] | None,
     ) -> _Range:
-        """Hand out the chunks of a block of rows; norms and scales are of all the segment's, [n, L]."""
+        """Hand out the chunks of some rows of a block, which begins with ``first``; norms and scales are [n, L]."""
         projections = work.plan.empty_terms(rows.stop - rows.start)
 
         def score(plan: LayerPlan) -> int:
@@ -198,6 +214,7 @@ class _Threads:
             chunk = work.segment.chunk(
                 work.feature, plan.layer, block, keep=work.keep, memory=self._memory
             )  # [rows, J]
+            chunk = chunk[rows.start - first : rows.stop - first]
             index = work.segment.layers.index(plan.layer)
             with self._computing:
                 plan.score(
@@ -279,7 +296,7 @@ def _scan(
     done = bytes_done = 0
     if not passes:
         return
-    threads = _Threads(passes, n_threads, kernels or default_kernels())
+    threads = _Threads(passes, n_threads, kernels or kernels_on())
     try:
         for ready in _ranges(passes, threads):
             bytes_done += sum(layer.result() for layer in ready.layers)
@@ -295,15 +312,19 @@ def _scan(
 def _ranges(passes: Iterable[_Pass], threads: _Threads) -> Iterator[_Range]:
     """Hand out ranges to the threads in order, a bounded number of chunks ahead, and yield them in that order."""
     waiting: deque[_Range] = deque()
-    n_waiting = 0
+    n_waiting = held_bytes = 0
     for work in passes:
         norms = work.segment.norms(work.feature) if work.plan.needs_norms else None  # [n, L]
         scales = work.segment.scales(work.feature)  # [n, L]
-        for block, rows in work.blocks:
-            waiting.append(threads.begin(work, block, rows, norms, scales))
+        for block, first, rows in work.parts():
+            waiting.append(threads.begin(work, block, first, rows, norms, scales))
             n_waiting += len(waiting[-1].layers)
+            held_bytes += waiting[-1].size_bytes
             # At least one range stays behind the one that is yielded, to keep the threads busy meanwhile.
-            while len(waiting) > 1 and n_waiting - len(waiting[0].layers) >= threads.n_ahead:
+            while len(waiting) > 1 and (
+                n_waiting - len(waiting[0].layers) >= threads.n_ahead or held_bytes > _HELD_BYTES
+            ):
                 n_waiting -= len(waiting[0].layers)
+                held_bytes -= waiting[0].size_bytes
                 yield waiting.popleft()
     yield from waiting

@@ -13,22 +13,18 @@ from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import new_ulid, now
+from nait_store.store.choosing import Choosing
 from nait_store.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from nait_store.catalog.build import Catalog
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener, IngestReport
     from nait_store.query.sandbox.limits import SandboxLimits
     from nait_store.query.session import QueryResult, QuerySession, StatementPlan
-    from nait_store.scoring.completion import ScoreWork
-    from nait_store.selection.choosing import Selection
-    from nait_store.selection.export import ExportReport, Target
     from nait_store.selection.saved import SavedSelections
     from nait_store.store.attached_file import AttachReport
-    from nait_store.store.options import ExportOptions, IngestOptions, SelectOptions
+    from nait_store.store.options import IngestOptions
     from nait_store.store.profiles import Profiles
     from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
@@ -36,7 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "./.nait-store"
 
 
-class Store(Upkeep):
+class Store(Choosing, Upkeep):
     """A store at one URL; made by :func:`nait_store.open`.
 
     Parameters
@@ -291,151 +287,6 @@ class Store(Upkeep):
             As :meth:`sql` would, for slips in the query too.
         """
         return self.session.explain(query, params, tables=tables)
-
-    def score(
-        self,
-        set: str,  # noqa: A002
-        *profiles: str,
-        force: bool = False,
-        ray: str | None = None,
-    ) -> tuple[ScoreWork, list[str]]:
-        """Compute and keep the scores of a set under profiles, in one pass over the arrays.
-
-        Parameters
-        ----------
-        set, profiles
-            ``pool`` or ``pool@3``; ``math``, ``code@2`` …
-        force
-            Whether to silence compatibility warnings.
-        ray
-            Address of a Ray cluster that does it, see :func:`nait_store.cluster.ray_cluster.ray_cluster`; this
-            process does if omitted.
-
-        Returns
-        -------
-        work
-            What was computed and what was there already.
-        warnings
-            About the profiles' fit to the set.
-        """
-        from nait_store.registry.compatibility import require_compatible
-        from nait_store.scoring.completion import ensure_scores
-
-        version = self.sets.open(set)
-        opened = [self.profiles.open(profile) for profile in profiles]
-        warnings = [text for profile in opened for text in require_compatible(profile, version, force=force)]
-        targets = [p.target() for p in opened]
-        if ray is None:
-            work = ensure_scores(self.location, version, targets, self.progress)
-        else:
-            from nait_store.store.on_cluster import score_on_cluster
-
-            work = score_on_cluster(self, ray, version, targets)
-        return work, list(dict.fromkeys(warnings))
-
-    def score_samples(
-        self,
-        set: str,  # noqa: A002
-        *profiles: str,
-        where: str,
-        force: bool = False,
-    ) -> tuple[pa.Table, list[str]]:
-        """Score the samples of a set for which a condition holds.
-
-        Where scores are stored they are read; of other segments only the chunks that hold these samples are, and
-        their scores are stored only if those are all chunks.
-
-        Parameters
-        ----------
-        set, profiles, force
-            As for :meth:`score`.
-        where
-            Boolean SQL expression over the columns of ``samples(set)``.
-
-        Returns
-        -------
-        scores
-            ``sample_id``, and a column of float64 named after each profile's reference; in the order of storage.
-        warnings
-            About the profiles' fit to the set.
-
-        Raises
-        ------
-        InvalidInputError, NotFoundError
-            A condition that is none; unknown names.
-        """
-        from nait_store.query.rows import score_samples
-        from nait_store.registry.compatibility import require_compatible
-
-        version = self.sets.open(set)
-        opened = {p.reference: p for p in map(self.profiles.open, profiles)}
-        warnings = [text for p in opened.values() for text in require_compatible(p, version, force=force)]
-        table = score_samples(self.session, version, list(opened.values()), where)
-        return table, list(dict.fromkeys(warnings))
-
-    def select(
-        self,
-        set: str,  # noqa: A002
-        *,
-        profile: str | None = None,
-        top: str | int = "10%",
-        **options: Unpack[SelectOptions],
-    ) -> Selection:
-        """Choose samples by score, or by chance.
-
-        Parameters
-        ----------
-        set
-            Set to choose from, ``pool`` or ``pool@3``.
-        profile
-            Profile to score with; optional for ``strategy="random"``.
-        top
-            Count or percentage of the candidates.
-        **options
-            See :class:`~nait_store.store.options.SelectOptions`.
-
-        Returns
-        -------
-        Selection
-            Ranked; hand it to :meth:`export`, or to ``store.selections.save(name, selection)``.
-        """
-        from nait_store.selection.choosing import SelectionRequest, Strategy, select
-
-        request = SelectionRequest(
-            set,
-            profile,
-            top,
-            strategy=Strategy.parse(options.get("strategy", "alignment")),
-            seed=options.get("seed", 0),
-            where=options.get("where"),
-            force=options.get("force", False),
-        )
-        return select(self.session, self.sets.versions, self.profiles.registry, request)
-
-    def export(self, selection: Selection, to: str | Target, **options: Unpack[ExportOptions]) -> ExportReport:
-        """Write a selection's original records in rank order; the file appears whole or not at all.
-
-        Parameters
-        ----------
-        selection
-            From :meth:`select`, or a saved one's ``.selection()``.
-        to
-            Path, fsspec URL, or an open :class:`~nait_store.selection.export.Target`.
-        **options
-            See :class:`~nait_store.store.options.ExportOptions`.
-
-        Raises
-        ------
-        AlreadyExistsError
-            The file exists and ``overwrite`` is off.
-        """
-        from nait_store.selection.destination import Destination
-        from nait_store.selection.export import export, format_for
-
-        target = Destination(to, overwrite=options.get("overwrite", False)) if isinstance(to, str) else to
-        chosen = format_for(target.url, options.get("format"))
-        version = self.sets.open(selection.set_ref)
-        return export(self.location, version, selection, target, format=chosen, clean=options.get("clean", False))
 
     def attach(
         self,

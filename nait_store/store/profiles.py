@@ -13,7 +13,7 @@ from nait_store.store.profile_listing import ProfileSummary, list_profiles
 from nait_store.store.profile_versions import ProfileDiff, ProfileVersion, diff_profiles, versions_of
 
 if TYPE_CHECKING:
-    from nait_store.registry.compatibility import CompatibilityReport
+    from nait_store.registry.compatibility_report import CompatibilityReport
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.schemas.profile import ProfileManifest
     from nait_store.storage.versions import VersionLog
@@ -134,7 +134,7 @@ class Profiles(KeptVersions):
         NotFoundError
             Unknown profile or set.
         """
-        from nait_store.registry.compatibility import check_compatibility
+        from nait_store.registry.compatibility_report import check_compatibility
 
         profile, version = self.open(reference), self._store.sets.open(set)
         built_from = profile.record.source

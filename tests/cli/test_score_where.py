@@ -126,6 +126,7 @@ def test_a_condition_that_holds_for_none_is_an_empty_table(cli: Any, pool: nait_
     [
         (("--where", "n_tokens"), 7, "not true or false"),
         (("--where", "topik = 'late'"), 3, "topic"),
+        (("--where", LATE, "--device", "cuda"), 7, "--where and --device exclude each other"),
         (("--where", LATE, "--ray", "local"), 7, "--where and --ray exclude each other"),
         (("--out", "scores.csv"), 7, "--out is for what --where chooses"),
     ],
@@ -137,3 +138,20 @@ def test_what_does_not_go_together_is_refused(
     assert says in run.err
     assert run.code == code
     assert "\n  → " in run.err
+
+
+@pytest.mark.parametrize(
+    ("device", "says"), [("cuda:99", "cannot be computed on cuda:99"), ("gpu", "are not computed on 'gpu'")]
+)
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(
+    cli: Any, pool: nait_store.Store, read_bytes: list[int], device: str, says: str
+) -> None:
+    run = cli("score", "pool", "math", "--device", device)
+    assert run.code == 7
+    assert says in run.err
+    assert not read_bytes
+
+
+def test_the_cores_are_a_device_too(cli: Any, pool: nait_store.Store) -> None:
+    run = cli("score", "pool", "math", "--device", "cpu", "--json")
+    assert run.json["work"]["n_computed"] == 1

@@ -17,12 +17,16 @@ from nait_store.cluster.shared_store import SharedStore
 from nait_store.cluster.worker_messages import WorkerOrder, WorkerReport, WorkerStart
 from nait_store.errors import NotFoundError
 from nait_store.ingest.requests import FlushPolicy
+from nait_store.ingest.scored_profiles import ScoredProfiles
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.store.facade import Store
 from nait_store.testing.fake_capture import FakeCapture
 
 HEARTBEAT = "activations/pool/ingests/x/heartbeat.json"
-START = WorkerStart(StoredDtype.FLOAT16, None, HEARTBEAT)
+
+
+def _start(dtype: StoredDtype = StoredDtype.FLOAT16, heartbeat: str = HEARTBEAT) -> WorkerStart:
+    return WorkerStart(dtype, None, heartbeat, ScoredProfiles(), None)
 
 
 @pytest.fixture
@@ -66,13 +70,13 @@ def test_a_chunk_that_overtakes_the_start_waits_for_it(store: Store) -> None:
     worker.give(_samples(6))
     worker.flush()
     assert worker.report(0.1).n_captured == 0
-    worker.start(START)
+    worker.start(_start())
     assert _ids(store, _until(worker, n_flushes=1)) == [f"r{i}" for i in range(6)]
 
 
 def test_only_the_wanted_samples_of_a_chunk_are_captured(store: Store) -> None:
     worker = _worker(store)
-    worker.start(START)
+    worker.start(_start())
     worker.give(_samples(6), frozenset({sample_key("r1"), sample_key("r4")}))
     worker.flush()
     assert _ids(store, _until(worker, n_flushes=1)) == ["r1", "r4"]
@@ -80,7 +84,7 @@ def test_only_the_wanted_samples_of_a_chunk_are_captured(store: Store) -> None:
 
 def test_a_segment_goes_on_over_chunks_until_it_is_due(store: Store) -> None:
     worker = _worker(store, rows=8)
-    worker.start(START)
+    worker.start(_start())
     for first in (0, 6):
         worker.give(_samples(12)[first : first + 6])
     reports = _until(worker, n_chunks=2)
@@ -97,7 +101,7 @@ def test_a_probing_chunk_tells_the_dtype_and_waits(store: Store) -> None:
     assert report.chosen is not None
     assert report.chosen[0] is StoredDtype.BFLOAT16
     assert report.n_chunks == 0
-    worker.start(WorkerStart(StoredDtype.BFLOAT16, None, HEARTBEAT))
+    worker.start(_start(StoredDtype.BFLOAT16))
     worker.flush()
     (record,) = [record for one in _until(worker, n_flushes=1) for record in one.segments]
     assert (record.n_rows, record.arrays[0].dtype) == (6, StoredDtype.BFLOAT16)
@@ -105,14 +109,14 @@ def test_a_probing_chunk_tells_the_dtype_and_waits(store: Store) -> None:
 
 def test_a_worker_with_a_copy_of_the_store_says_so(store: Store) -> None:
     worker = _worker(store)
-    worker.start(WorkerStart(StoredDtype.FLOAT16, None, "activations/pool/ingests/y/heartbeat.json"))
+    worker.start(_start(heartbeat="activations/pool/ingests/y/heartbeat.json"))
     with pytest.raises(NotFoundError, match="copies of the store"):
         worker.report(30.0)
 
 
 def test_a_stopped_worker_flushes_what_it_has_and_takes_no_more(store: Store) -> None:
     worker = _worker(store)
-    worker.start(START)
+    worker.start(_start())
     worker.give(_samples(4))
     reports = _until(worker, n_chunks=1)
     worker.stop()

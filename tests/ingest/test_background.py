@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -49,3 +51,22 @@ def test_the_end_wakes_a_thread_that_waits_for_a_batch(
     getattr(writer, how)()
     assert time.monotonic() - began < 30
     assert sink.asked == asked
+
+
+def test_the_formats_are_imported_before_the_first_segment_needs_them() -> None:
+    script = (
+        "import sys\n"
+        "from nait_store.activations.first_use import import_formats\n"
+        "from nait_store.activations.sample_rows import samples_parquet\n"
+        "from nait_store.testing.stores import fake_row\n"
+        "import_formats()\n"
+        "before = set(sys.modules)\n"
+        "samples_parquet([fake_row('a', 0)])\n"
+        "from nait_store.activations.chunks import segment_metadata\n"
+        "from nait_store.schemas.capture import Feature, HookPoint, StoredDtype\n"
+        "arrays = [(Feature.MEAN, StoredDtype.FLOAT16, 1)]\n"
+        "segment_metadata('s', 1, (0,), 4, arrays, capture_id='c', hook_point=HookPoint.MLP, model='m')\n"
+        "print(len(set(sys.modules) - before))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == 0

@@ -190,6 +190,16 @@ def test_scores_do_not_depend_on_the_number_of_threads(version: SetVersion, n_th
         assert np.array_equal(a.projections, b.projections)
 
 
+def test_blocks_of_very_many_rows_are_scored_in_parts(version: SetVersion, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nait_store.scoring.scan._TERMS_BYTES", 8 * 2 * 3 * 25)  # 25 rows of two targets
+    targets = [target(1), target(2, metric=Metric.COSINE)]
+    pairs = [(segment, targets) for segment in version.segments]
+    assert_right(pairs)
+    rows = [found.rows for found in scan(pairs[:1]) if found.target is targets[0]]
+    assert [(r.start, r.stop) for r in rows][:4] == [(0, 25), (25, 50), (50, 64), (64, 89)]
+    assert rows[-1].stop == 150
+
+
 def test_no_more_threads_compute_than_were_asked_for(version: SetVersion) -> None:
     class Counting(NumpyKernels):
         running = most = 0
