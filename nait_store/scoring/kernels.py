@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 _NUMPY_ROWS = 64
 _FEW = 12  # up to here, widening again for every four directions takes less time than filling up a panel of 16
-_FEW_CODES = 5  # up to here, one direction after the other takes less time than a panel of eight
+_FEW_CODES = 4  # up to here, one direction after the other takes less time than a panel of eight
 
 _EXACT = frozenset(
     {"project_codes_few", "project_codes_many"}
