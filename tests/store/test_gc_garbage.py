@@ -227,7 +227,7 @@ def test_scores_go_with_their_segment_and_with_their_directions(store: nait_stor
     store.sets.versions.log.delete("pool", 3)
     report = collect(store)
     assert [item.reason for item in report.garbage if item.kind == "scores"] == ["its segment is collected"] * 2
-    store.profiles.registry._log.delete("other", 1)
+    store.profiles.registry.log.delete("other", 1)
     report = collect(store)
     assert [item.reason for item in report.garbage if item.kind == "scores"] == ["no profile has its directions"] * 2
     assert len(below(store, "scores")) == n_scores - 8
@@ -238,7 +238,7 @@ def test_payloads_of_deleted_profiles_and_selections_go(store: nait_store.Store)
         store.profiles.build("math", source="pool", limit=10, seed=seed)
     saved = [store.selections.save("best", store.select("pool", profile="math", top=n)) for n in (3, 4)]
     store.selections._log.delete("best", 2)
-    store.profiles.registry._log.delete("math", 1)
+    store.profiles.registry.log.delete("math", 1)
     report = collect(store)
     assert sorted(kinds(report)) == ["payload", "payload", "version", "version"]
     assert store.profiles.open("math@2").directions().shape == (2, 8)
@@ -254,7 +254,7 @@ def test_a_dry_run_changes_nothing_and_tells_the_bytes(store: nait_store.Store) 
         store.sets.versions.log.delete(name, number)
     store.profiles.build("math", source="pool@1")
     store.score("pool@1", "math")
-    store.profiles.registry._log.delete("math", 1)
+    store.profiles.registry.log.delete("math", 1)
     uncommitted_segment(store)
     dead_ingest(store)
     put_old_file(store, f"{SEGMENTS}/{uncommitted_segment(store)}/.tmp-17-0123456789ab")

@@ -61,7 +61,7 @@ def garbage_of_every_kind(url: str) -> nait_store.Store:
     store.score("pool@2", "math@1")
     for number in (2, 3):
         sets.log.delete("pool", number)
-    store.profiles.registry._log.delete("math", 2)
+    store.profiles.registry.log.delete("math", 2)
     return store
 
 

@@ -106,7 +106,7 @@ def test_what_a_selection_was_made_from_stays_even_if_deleted(store: nait_store.
     store.profiles.build("math", source="pool@1")
     store.selections.save("best", store.select("pool@3", profile="math", top=3))
     store.sets.versions.log.delete("pool", 3)
-    store.profiles.registry._log.delete("math", 1)
+    store.profiles.registry.log.delete("math", 1)
     store.sets.versions.log.delete("pool", 1)
     report = collect(store)
     assert report.garbage == ()
@@ -121,7 +121,7 @@ def test_what_only_collected_profiles_and_selections_needed_goes_in_the_same_run
     store.profiles.build("math", source="pool@3")
     store.selections.save("best", store.select("pool@3", profile="math", top=3))
     store.selections._log.delete("best", 1)
-    store.profiles.registry._log.delete("math", 1)
+    store.profiles.registry.log.delete("math", 1)
     store.sets.versions.log.delete("pool", 3)
     report = collect(store)
     assert [item.path for item in report.garbage if item.kind == "version"] == [

@@ -154,7 +154,7 @@ def test_what_belongs_to_nothing_is_unknown(store: nait_store.Store) -> None:
 
 def test_versions_that_can_be_brought_back_are_named(store: nait_store.Store) -> None:
     store.sets.delete("pool", reason="a detour")
-    store.profiles.registry._log.delete("math", 2)
+    store.profiles.registry.log.delete("math", 2)
     assert lines(store) == {
         (None, ("math@1",), "0/0"),
         (None, ("math@2",), "0/0"),
@@ -276,7 +276,7 @@ def test_scores_of_versions_that_can_be_brought_back_stay(
     store: nait_store.Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.sets.delete("pool", reason="a detour")
-    store.profiles.registry._log.delete("math", 1)
+    store.profiles.registry.log.delete("math", 1)
     assert prune(store, monkeypatch).pruned == ()
 
 
