@@ -25,6 +25,7 @@ from nait_store.capture.token_budgets import AUTO, TRIAL_SAMPLE_TOKENS, BudgetMe
 from nait_store.capture.usage import CaptureUsage
 from nait_store.errors import IncompatibleError, InvalidInputError
 from nait_store.schemas.capture import (
+    MEASURED_FEATURES,
     CaptureEnvironment,
     CaptureIdentity,
     CaptureSettings,
@@ -98,8 +99,11 @@ class CaptureSession:
     """
 
     def __init__(self, loaded: LoadedModel, options: CaptureOptions, features: Sequence[Feature]) -> None:
-        if not features:
-            raise InvalidInputError("no feature to capture", next_step=f"name at least one of {', '.join(Feature)}")
+        if not features or not {*features} <= {*MEASURED_FEATURES}:
+            raise InvalidInputError(
+                f"a model does not give {', '.join(features) or 'no feature'}",
+                next_step=f"name at least one of {', '.join(MEASURED_FEATURES)}",
+            )
         _check_budget(options.token_budget)
         forget_peak(loaded.device)
         traits = position_traits(text_config(loaded.model))

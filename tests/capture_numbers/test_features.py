@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from nait_store.capture.session import CaptureSession
-from nait_store.schemas.capture import Feature, HookPoint
+from nait_store.schemas.capture import MEASURED_FEATURES, Feature, HookPoint
 from nait_store.testing.tiny_models import ARCHITECTURES, MAX_POSITIONS, SLIDING_WINDOW, tiny_model
 from nait_store.testing.token_samples import by_sample_id, random_samples
 
-FEATURES = tuple(Feature)
+FEATURES = MEASURED_FEATURES
 LENGTHS = (1, 2, 1, SLIDING_WINDOW, SLIDING_WINDOW + 1, 3 * SLIDING_WINDOW, 40, 5, MAX_POSITIONS, 11, 11, 33)
 TOLERANCE = 1e-5
 

@@ -17,7 +17,7 @@ from nait_store.capture.rendering import PreparedSample
 from nait_store.capture.session import CaptureSession
 from nait_store.capture.taps import TappedDecoder
 from nait_store.errors import InvalidInputError, NaitStoreError
-from nait_store.schemas.capture import Feature
+from nait_store.schemas.capture import MEASURED_FEATURES, Feature
 from nait_store.testing.token_samples import by_sample_id, random_samples, sample_of_tokens
 
 MEAN = (Feature.MEAN,)
@@ -202,7 +202,7 @@ def test_identity_depends_on_the_hook_but_not_on_features_or_budget(model_folder
     for options in ({}, {"token_budget": 7}, {"hook_path": "mlp.gate_proj"}):
         with CaptureSession.open(folder, features=MEAN, **options) as session:
             ids.append(session.identity.capture_id)
-    with CaptureSession.open(folder, features=tuple(Feature)) as session:
+    with CaptureSession.open(folder, features=MEASURED_FEATURES) as session:
         ids.append(session.identity.capture_id)
     assert ids[0] == ids[1] == ids[3] != ids[2]
 

@@ -53,8 +53,8 @@ def test_what_is_of_no_use_is_counted(cli: Cli, scored: nait_store.Store, store:
 
 
 def test_what_is_unknown_is_called_so(cli: Cli, scored: nait_store.Store) -> None:
-    scored.profiles.registry._log.delete("math", 1)
-    scored.profiles.registry._log.collect("math", 1)
+    scored.profiles.registry.log.delete("math", 1)
+    scored.profiles.registry.log.collect("math", 1)
     assert "pool@2   unknown  mean" in cli("cache", "list").out
 
 

@@ -17,7 +17,7 @@ from nait_store.progress import ProgressListener
 from nait_store.query.lazy_table import BATCH_ROWS, Batches, FirstError
 from nait_store.query.names import StatementNames
 from nait_store.query.stored_scores import StoredScores
-from nait_store.schemas.capture import Feature
+from nait_store.schemas.capture import MEASURED_FEATURES, Feature
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ def named_feature(text: str) -> Feature:
     try:
         return Feature(text)
     except ValueError as error:
-        raise InvalidInputError(f"{text!r} is not a feature", next_step=f"write one of {', '.join(Feature)}") from error
+        raise InvalidInputError(
+            f"{text!r} is not a feature", next_step=f"write one of {', '.join(MEASURED_FEATURES)}"
+        ) from error
 
 
 def chosen_feature(text: str | None, version: SetVersion) -> Feature:
