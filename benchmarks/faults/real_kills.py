@@ -26,7 +26,7 @@ N_SAMPLES = 96
 _ROWS = 16  # of a flush; the program's own policy would hold a tiny input in one segment
 _PROGRAM = (
     "import sys; from nait_store.ingest import probe, requests; probe.PROBE_SAMPLES = 16; "
-    f"requests.FlushPolicy.__init__.__defaults__ = (120.0, 1 << 30, {_ROWS}, 64 << 20); "
+    f"requests.FlushPolicy.__init__.__defaults__ = (120.0, 1 << 30, {_ROWS}, 64 << 20, 256 << 20); "
     "from nait_store.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
 _TIMEOUT_SECONDS = 300
@@ -59,7 +59,8 @@ def kill_program(folder: Path, n_kills: int, seed: int) -> Tally:
             else:
                 tally.at_random += 1
             safe = _examine(f"kill {tally.kills}", store, safe, tally)
-        _finish(store, source, model, safe, tally)
+        if not _finish(store, source, model, safe, tally):
+            break  # a program that cannot run to its end is never killed often enough
     return tally
 
 
@@ -96,8 +97,8 @@ def _examine(name: str, store: Path, safe: frozenset[str], tally: Tally) -> froz
     return now
 
 
-def _finish(store: Path, source: Path, model: Path, safe: frozenset[str], tally: Tally) -> None:
-    """Run the program to its end and look again."""
+def _finish(store: Path, source: Path, model: Path, safe: frozenset[str], tally: Tally) -> bool:
+    """Run the program to its end and look again; False where it failed."""
     done = subprocess.run(
         [*_command(store, source, model), "--json", "--quiet"],
         capture_output=True,
@@ -108,7 +109,7 @@ def _finish(store: Path, source: Path, model: Path, safe: frozenset[str], tally:
     )
     if done.returncode:
         tally.broken("unreadable", f"{store.name}, resumed: {done.stderr}")
-        return
+        return False
     seen = _look(str(store))
     if seen.errors:
         tally.broken("unreadable", f"{store.name}, resumed: {seen.errors}")
@@ -121,6 +122,7 @@ def _finish(store: Path, source: Path, model: Path, safe: frozenset[str], tally:
     n_captured = json.loads(done.stdout)["n_added"]
     if n_captured != n_missing:
         tally.broken("captured again", f"{store.name}: {n_captured} captured where {n_missing} were missing")
+    return True
 
 
 @dataclass(frozen=True)
