@@ -6,14 +6,12 @@ runs in a fresh process, as a user runs it, and in an open store; beside it, a p
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import nait_store
 from benchmarks.harness import Options, Report, interleave, ratio_of, run, workspace
+from benchmarks.startup import start
 from nait_store.refs import Kind
 from nait_store.schemas.profile import ProfileManifest
 from nait_store.storage import layout
@@ -41,7 +39,7 @@ def body(options: Options, report: Report) -> None:
             raise SystemExit("the search finds something else")
         report.table("What there is", ("profiles", "versions"), [[f"{n_profiles:,}", f"{n_profiles * VERSIONS:,}"]])
         fresh = {
-            "python -c 'import duckdb'": process("-c", "import duckdb"),
+            "python -c 'import duckdb'": lambda: start(["-c", "import duckdb"]),
             "profile list": command(url, "list"),
             "profile search chess": command(url, "search", "chess"),
             "profile search --all word-7": command(url, "search", "--all", "word-7"),
@@ -99,17 +97,7 @@ def expected(topic: str, word: int, n_profiles: int) -> set[str]:
 
 def command(url: str, *arguments: str) -> Callable[[], None]:
     """Run one of our commands in a fresh process."""
-    return process("-m", "nait_store.cli.main", "--store", url, "profile", *arguments)
-
-
-def process(*arguments: str) -> Callable[[], None]:
-    """Run a fresh interpreter to its end."""
-
-    def start() -> None:
-        root = Path(__file__).resolve().parents[1]
-        subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True, cwd=root)
-
-    return start
+    return lambda: start(["-m", "nait_store.cli.main", "--store", url, "profile", *arguments])
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from nait_store.activations.chunks import (
 )
 from nait_store.activations.encoding import encode_layers
 from nait_store.activations.sample_rows import samples_parquet
+from nait_store.activations.stored_blocks import BlockListener, StoredBlock
 from nait_store.activations.stored_values import encode, largest_magnitude, largest_scaled, overflow_of
 from nait_store.errors import ConflictError, InvalidInputError
 from nait_store.schemas.activation_set import FeatureArray, Projection, SegmentRecord
@@ -53,39 +54,6 @@ class RejectedSample:
     source_uri: str
     source_index: int
     reason: str
-
-
-@dataclass(frozen=True)
-class StoredBlock:
-    """One feature of a block of rows, all layers of it, as it was just written.
-
-    Attributes
-    ----------
-    feature
-        Which feature.
-    layers
-        Zero-based decoder layers of the L axis.
-    values
-        [L, n, J], numbers as they are stored; valid during the call that hands them over.
-    norms
-        [n, L] float32, ‖A_l‖ of what is stored.
-    scales
-        [n, L] float32 of int8 codes; None for other types.
-    """
-
-    feature: Feature
-    layers: tuple[int, ...]
-    values: NDArray[Any]
-    norms: NDArray[np.float32]
-    scales: NDArray[np.float32] | None
-
-
-class BlockListener(Protocol):
-    """Is shown what a segment holds while it is in memory."""
-
-    def block_written(self, block: StoredBlock) -> None:
-        """Look at the next block of rows of one feature; the blocks of a feature come in order."""
-        ...
 
 
 class SegmentWriter:

@@ -120,17 +120,13 @@ class Catalog:
         values
             Of its question marks.
         """
-        listing = list_store(self._location)
-        fresh = self._fresh_file(listing)
-        if fresh is not None:
-            with suppress(*_BROKEN), _attached(fresh) as connection:
+        path = self.path_for_reading()
+        if path is not None:
+            with suppress(*_BROKEN), _attached(path) as connection:
                 connection.execute("USE catalog").fetchall()
                 return _dicts(connection, query, values)
-        rows = self._read(listing)
-        self._build(listing, rows)
         with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as connection:
-            connection.execute(f"SET TimeZone = 'UTC'; {definition()}").fetchall()
-            _fill(connection, rows.tables)
+            self.load_into(connection)
             return _dicts(connection, query, values)
 
     def discard(self) -> None:

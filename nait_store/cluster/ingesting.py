@@ -153,7 +153,7 @@ class _ClusterJob(IngestJob):
 
     def _capture_all(self, outset: IngestOutset, life: contextlib.ExitStack) -> None:
         chunks = self._chunks(outset)
-        dtype = self._known_dtype(outset.version)
+        dtype = outset.known_dtype(self._request.dtype)
         if dtype is not None:
             self._open_journal(outset, dtype, life)
         while self._feed(outset, chunks) or len(self._ledger):
@@ -260,7 +260,7 @@ class _ClusterJob(IngestJob):
             for rejected in message.rejected:
                 if self._settle(worker, rejected.sample_id):
                     worker.n_unsettled -= 1
-                    self._reject_stored([rejected])
+                    self.rejects.add_unstored([rejected])
             self._n_tokens += message.n_tokens
             self._scores_lost = self._scores_lost or message.scores_lost
             if worker is self._prober and message.n_chunks:  # to its end; or there was nothing to measure in it

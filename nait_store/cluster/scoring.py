@@ -15,13 +15,13 @@ from typing import Any
 from nait_store.activations.reader import SegmentReader, read_segment_record
 from nait_store.activations.set_version import SetVersion
 from nait_store.cluster.ray_cluster import ProcessDiedError, RayCluster
-from nait_store.cluster.shared_store import SharedStore
+from nait_store.cluster.shared_store import SHARE_IT, SharedStore
 from nait_store.errors import StorageError
 from nait_store.progress import ProgressEvent, ProgressListener, ignore_progress
 from nait_store.schemas.activation_set import SegmentRef
-from nait_store.scoring.completion import ScoreWork, compute_scores, distinct_targets, missing_scores
+from nait_store.scoring.completion import ScoreWork, compute_scores, missing_scores
 from nait_store.scoring.sidecars import ScoreSidecars
-from nait_store.scoring.targets import ScoringTarget
+from nait_store.scoring.targets import ScoringTarget, distinct_targets
 from nait_store.storage.location import Location
 
 _SMALLEST_GROUP_BYTES, _LARGEST_GROUP_BYTES = 64 << 20, 4 << 30
@@ -117,7 +117,7 @@ def ensure_scores_on(
     if missing_scores(ScoreSidecars(location, in_memory=False), version.refs, distinct):
         raise StorageError(
             f"scores that the cluster computed are not to be seen at {location.url}",
-            next_step="use a store on S3, or a folder that every machine mounts at the same path",
+            next_step=SHARE_IT,
         )
     return ScoreWork(n_missing, n_all - n_missing, bytes_read, time.monotonic() - started)
 

@@ -12,6 +12,8 @@ from nait_store.storage import layout
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import package_version
 
+SHARE_IT = "use a store on S3, or a folder that every machine mounts at the same path"
+
 
 @dataclass(frozen=True)
 class SharedStore:
@@ -45,7 +47,7 @@ class SharedStore:
         if location.protocol == "memory":
             raise InvalidInputError(
                 f"{location.url} lives in the memory of this process: the workers of a cluster cannot reach it",
-                next_step="use a store on S3, or a folder that every machine mounts at the same path",
+                next_step=SHARE_IT,
             )
         return cls(location.url, _store_id(location), _release())
 
@@ -69,10 +71,10 @@ class SharedStore:
             found = _store_id(location)
         except NaitStoreError as error:
             raise NotFoundError(
-                f"the worker on {socket.gethostname()} cannot open {self.url}: {error.what}", next_step=_SHARE
+                f"the worker on {socket.gethostname()} cannot open {self.url}: {error.what}", next_step=SHARE_IT
             ) from error
         if found != self.store_id:
-            raise NotFoundError(f"{self.url} is another store on {socket.gethostname()} than here", next_step=_SHARE)
+            raise NotFoundError(f"{self.url} is another store on {socket.gethostname()} than here", next_step=SHARE_IT)
         return location
 
     def require_file(self, location: Location, path: str) -> None:
@@ -87,11 +89,8 @@ class SharedStore:
             raise NotFoundError(
                 f"{location.url_of(path)} was written a moment ago and is not there on {socket.gethostname()}: "
                 "the machines have copies of the store, not the store",
-                next_step=_SHARE,
+                next_step=SHARE_IT,
             )
-
-
-_SHARE = "use a store on S3, or a folder that every machine mounts at the same path"
 
 
 def _store_id(location: Location) -> str:

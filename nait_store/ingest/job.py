@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 from nait_store.activations.versions import ActivationSets, SetVersion, require_same_identity
-from nait_store.activations.writer import RejectedSample
 from nait_store.errors import IngestInterrupted, InvalidInputError
 from nait_store.ingest.adoption import (
     AbandonedIngest,
@@ -38,7 +37,7 @@ from nait_store.ingest.requests import (
     ignore_estimate,
 )
 from nait_store.ingest.sample_stream import SampleStream
-from nait_store.ingest.scored_profiles import ScoredProfiles, applicable_profiles, candidates_of, named_profiles
+from nait_store.ingest.scored_profiles import ScoredProfiles, candidates_of, chosen_profiles
 from nait_store.ingest.segment_sink import SegmentSink
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, check_name
@@ -200,7 +199,7 @@ class IngestJob:
                 self._stop(captured)
             if not held:
                 return self._commit(None, [], outset, captured.n_tokens)
-            journal = IngestJournal(self._location, self._plan(outset, self._dtype(held, outset.version)))
+            journal = IngestJournal(self._location, self._plan(outset, self._dtype(held, outset)))
             with contextlib.ExitStack() as life:
                 self._insist(lambda: life.enter_context(journal))
                 segments = self._write(journal, outset, held, captured)
@@ -260,16 +259,8 @@ class IngestJob:
         self._warnings += narrower_than(version, self._features, layers)
         return SampleStream(sources, self._request, held.known, held.covers, held.describe, self.rejects)
 
-    def _known_dtype(self, version: SetVersion | None) -> StoredDtype | None:
-        """What to store as, where that does not depend on the samples: as asked for, or as the set does."""
-        if self._request.dtype is not None:
-            return StoredDtype(self._request.dtype)
-        if version is not None and version.refs:
-            return version.segment(version.refs[-1]).record.arrays[0].dtype
-        return None
-
-    def _dtype(self, held: Sequence[Captured], version: SetVersion | None) -> StoredDtype:
-        known = self._known_dtype(version)
+    def _dtype(self, held: Sequence[Captured], outset: IngestOutset) -> StoredDtype:
+        known = outset.known_dtype(self._request.dtype)
         if known is not None:
             return known
         dtype, warning = choose_dtype(held, self._features)
@@ -317,7 +308,7 @@ class IngestJob:
             scores=scores,
             projections=self._projections,
         )
-        writer = BackgroundWriter(sink, self._reject_stored)
+        writer = BackgroundWriter(sink, self.rejects.add_unstored)
         try:
             try:
                 for batch in draining(held, () if self._stopping else captured):
@@ -342,12 +333,7 @@ class IngestJob:
     def _scored_profiles(self) -> ScoredProfiles:
         """What the samples are scored against; looked up when it is first needed."""
         if self._profiles is None:
-            names = self._request.score_with
-            candidates = self._candidates()
-            if names is None:
-                self._profiles = applicable_profiles(self._location, candidates)
-            else:
-                self._profiles = named_profiles(self._location, names, candidates)
+            self._profiles = chosen_profiles(self._location, self._request.score_with, self._candidates())
             self._warnings += self._profiles.warnings
         return self._profiles
 
@@ -356,10 +342,6 @@ class IngestJob:
         if self._projections:
             return tuple(one.profile for one in self._projections)
         return self._profiles.references if self._profiles is not None and self._scores_lost is None else ()
-
-    def _reject_stored(self, rejected: Sequence[RejectedSample]) -> None:
-        for sample in rejected:
-            self.rejects.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason)
 
     def _commit(
         self, journal: IngestJournal | None, segments: Sequence[SegmentRecord], outset: IngestOutset, n_tokens: int

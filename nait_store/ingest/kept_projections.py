@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.ingest.requests import IngestRequest
-from nait_store.ingest.scored_profiles import ScoredProfiles, applicable_profiles, named_profiles
+from nait_store.ingest.scored_profiles import ScoredProfiles, chosen_profiles, named_profiles
 from nait_store.registry.compatibility import Candidates
 from nait_store.schemas.activation_set import Projection, SetRecord
 from nait_store.schemas.capture import StoredDtype
@@ -85,10 +85,7 @@ def kept_projections(
 
 
 def _begun(location: Location, request: IngestRequest, candidates: Candidates) -> KeptProjections:
-    if request.score_with is None:
-        profiles = applicable_profiles(location, candidates)
-    else:
-        profiles = named_profiles(location, request.score_with, candidates)
+    profiles = chosen_profiles(location, request.score_with, candidates)
     if not profiles.targets:
         raise InvalidInputError(
             f"no profile to project the samples of set {request.set_name!r} on, so nothing of them would be kept",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from nait_store.activations.reader import SegmentReader
-from nait_store.activations.writer import StoredBlock
+from nait_store.activations.stored_blocks import StoredBlock
 from nait_store.errors import NaitStoreError
 from nait_store.ingest.scored_profiles import ScoredProfiles
 from nait_store.schemas.activation_set import SegmentRecord
@@ -58,7 +58,7 @@ class LiveScores:
         default_kernels()
 
     def block_written(self, block: StoredBlock) -> None:
-        """Score a block of the current segment; see :class:`~nait_store.activations.writer.BlockListener`."""
+        """Score a block of the current segment; see :class:`~nait_store.activations.stored_blocks.BlockListener`."""
         if self.warning is not None:
             return
         try:

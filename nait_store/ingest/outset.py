@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from nait_store.activations.set_version import SetVersion
 from nait_store.ingest.sample_stream import SampleStream
 from nait_store.schemas.activation_set import SetRecord, SourceFile
+from nait_store.schemas.capture import StoredDtype
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,11 @@ class IngestOutset:
     def expected_rows(self) -> int | None:
         """Samples that will probably be captured."""
         return None if self.n_records is None else max(1, self.n_records - self.stream.n_known)
+
+    def known_dtype(self, asked: StoredDtype | None) -> StoredDtype | None:
+        """What to store as, where that does not depend on the samples: as asked for, or as the set does."""
+        if asked is not None:
+            return StoredDtype(asked)
+        if self.version is not None and self.version.refs:
+            return self.version.segment(self.version.refs[-1]).record.arrays[0].dtype
+        return None

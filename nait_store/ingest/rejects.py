@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+from collections.abc import Iterable
 from typing import IO
 
+from nait_store.activations.writer import RejectedSample
 from nait_store.capture.rendering import UnpreparedSample
 from nait_store.capture.source_records import RejectedRecord, place, printable
 from nait_store.errors import InvalidInputError, StorageError
@@ -51,6 +53,11 @@ class RejectLog:
         """Note a sample that gives nothing to measure."""
         raw = printable(sample.sample.record_json)
         self.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason, raw=raw)
+
+    def add_unstored(self, samples: Iterable[RejectedSample]) -> None:
+        """Note samples whose activations cannot be stored."""
+        for sample in samples:
+            self.add_sample(sample.sample_id, sample.source_uri, sample.source_index, sample.reason)
 
     def add_sample(
         self, sample_id: str, source_uri: str, source_index: int, reason: str, *, raw: str = "", line: int | None = None

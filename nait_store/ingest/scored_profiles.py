@@ -62,6 +62,13 @@ def candidates_of(capture: CaptureSource, set_name: str, features: Sequence[Feat
     )
 
 
+def chosen_profiles(location: Location, names: Sequence[str] | None, candidates: Candidates) -> ScoredProfiles:
+    """Open those that somebody named; where nobody named any, those that apply."""
+    if names is None:
+        return applicable_profiles(location, candidates)
+    return named_profiles(location, names, candidates)
+
+
 def named_profiles(location: Location, names: Sequence[str], candidates: Candidates) -> ScoredProfiles:
     """Open the profiles that somebody named.
 
@@ -133,7 +140,7 @@ def _applicable(location: Location, candidates: Candidates, warnings: list[str])
             aliased = {label.version for label in labels.of(name) if label.kind is LabelKind.ALIAS}
             numbers = registry.numbers(name)
             for number in sorted(aliased.intersection(numbers) | set(numbers[-1:])):
-                profile = registry.open(f"{name}@{number}")
+                profile = registry.version(name, number)
                 if all(difference.severity != "refuse" for difference in differences(profile.record, candidates)):
                     yield profile
         except NaitStoreError as error:

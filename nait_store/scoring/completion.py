@@ -19,7 +19,7 @@ from nait_store.scoring.memory_sidecars import MemorySidecars, MemoryWriter
 from nait_store.scoring.scan import Pairs, scan
 from nait_store.scoring.sidecar_files import SidecarWriter
 from nait_store.scoring.sidecars import SCORE_COLUMNS, RecordedSegment, ScoreSidecars, check_columns
-from nait_store.scoring.targets import ScoringTarget
+from nait_store.scoring.targets import ScoringTarget, distinct_targets
 from nait_store.storage.location import Location
 
 logger = logging.getLogger(__name__)
@@ -136,11 +136,6 @@ def read_scores(
             copy.append(found.scores)
     copy.close()
     return here.read(key, columns)
-
-
-def distinct_targets(targets: Sequence[ScoringTarget]) -> list[ScoringTarget]:
-    """Leave out targets whose scores would be those of an earlier one."""
-    return list({target.identity: target for target in targets}.values())
 
 
 def missing_scores(

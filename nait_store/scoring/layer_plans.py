@@ -39,6 +39,13 @@ class SegmentScores:
         with np.errstate(over="ignore"):  # beyond float32: infinite in the column of single terms only
             return cls(terms.sum(axis=1), terms.astype(np.float32))
 
+    @classmethod
+    def joined(cls, parts: Sequence[SegmentScores]) -> SegmentScores:
+        """Of ranges that follow each other."""
+        return cls(
+            np.concatenate([part.scores for part in parts]), np.concatenate([part.projections for part in parts])
+        )
+
 
 @dataclass(frozen=True)
 class _Column:

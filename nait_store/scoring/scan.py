@@ -114,11 +114,7 @@ def score_segments(
         collected.append(found.scores)
         if found.ends_segment:
             del parts[id(found.target)]
-            whole = SegmentScores(
-                np.concatenate([part.scores for part in collected]),
-                np.concatenate([part.projections for part in collected]),
-            )
-            yield found.segment, found.target, whole
+            yield found.segment, found.target, SegmentScores.joined(collected)
 
 
 def thread_count(*, remote: bool = False) -> int:

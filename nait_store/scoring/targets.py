@@ -82,6 +82,11 @@ class ScoringTarget:
         return self.directions_sha256, self.feature.value, self.metric.value
 
 
+def distinct_targets(targets: Sequence[ScoringTarget]) -> list[ScoringTarget]:
+    """Leave out targets whose scores would be those of an earlier one."""
+    return list({target.identity: target for target in targets}.values())
+
+
 def directions_sha256(
     layers: Sequence[int], directions: NDArray[np.float32], offset: NDArray[np.float32] | None
 ) -> str:

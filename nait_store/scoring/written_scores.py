@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import numpy as np
-
-from nait_store.activations.writer import StoredBlock
+from nait_store.activations.stored_blocks import StoredBlock
 from nait_store.schemas.capture import Feature
 from nait_store.scoring.kernels import Kernels, default_kernels
 from nait_store.scoring.layer_plans import ScoringPlan, SegmentScores
-from nait_store.scoring.targets import ScoringTarget
+from nait_store.scoring.targets import ScoringTarget, distinct_targets
 
 
 def plan_features(targets: Sequence[ScoringTarget]) -> dict[Feature, ScoringPlan]:
     """Plan for each feature the targets that read it; of equal targets, one."""
     by_feature: dict[Feature, list[ScoringTarget]] = {}
-    for target in {target.identity: target for target in targets}.values():
+    for target in distinct_targets(targets):
         by_feature.setdefault(target.feature, []).append(target)
     return {feature: ScoringPlan.of(group) for feature, group in by_feature.items()}
 
@@ -45,7 +43,7 @@ class WrittenScores:
         self.size_bytes = 0
 
     def block_written(self, block: StoredBlock) -> None:
-        """See :class:`~nait_store.activations.writer.BlockListener`."""
+        """See :class:`~nait_store.activations.stored_blocks.BlockListener`."""
         plan = self._plans.get(block.feature)
         if plan is None:
             return
@@ -65,11 +63,4 @@ class WrittenScores:
         """Every target with the scores of all rows that were shown; each is let go of once it was yielded."""
         for plan in self._plans.values():
             for target in plan.targets:
-                parts = self._parts.pop(target.identity)
-                yield (
-                    target,
-                    SegmentScores(
-                        np.concatenate([part.scores for part in parts]),
-                        np.concatenate([part.projections for part in parts]),
-                    ),
-                )
+                yield target, SegmentScores.joined(self._parts.pop(target.identity))

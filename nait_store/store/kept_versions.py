@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from nait_store.errors import ConflictError, InvalidInputError, NotFoundError, did_you_mean
 from nait_store.refs import COMMANDS, Kind, Reference, parse_reference
-from nait_store.storage.labels import LabelKind
+from nait_store.storage.labels import Label, LabelKind
 
 if TYPE_CHECKING:
     from nait_store.schemas.history import LabelRecord
@@ -272,6 +272,11 @@ def label_summary(name: str, kind: LabelKind, label: str, moves: Sequence[LabelR
             for version, move in zip(versions, moves, strict=True)
         ),
     )
+
+
+def labels_on(number: int, labels: Sequence[Label], kind: LabelKind) -> tuple[str, ...]:
+    """Names of the labels of one kind that a version has, of all those of its item."""
+    return tuple(label.name for label in labels if label.version == number and label.kind is kind)
 
 
 def deletion_of(log: VersionLog[Any], name: str, number: int) -> Deletion | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NaitStoreError
-from nait_store.store.kept_versions import Deletion, deletion_of
+from nait_store.storage.labels import LabelKind
+from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
 
 if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile, ProfileRegistry
@@ -139,8 +139,8 @@ def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
                 message=manifest.message,
                 author=manifest.provenance.author,
                 created_at=manifest.provenance.created_at,
-                tags=tuple(one.name for one in labels if one.version == number and one.kind.value == "tag"),
-                aliases=tuple(one.name for one in labels if one.version == number and one.kind.value == "alias"),
+                tags=labels_on(number, labels, LabelKind.TAG),
+                aliases=labels_on(number, labels, LabelKind.ALIAS),
                 deleted=deletion_of(log, name, number) if number in listing.deleted else None,
             )
         )
@@ -160,7 +160,14 @@ def diff_profiles(store: Store, first: Profile, second: Profile, *, set_ref: str
         for layer in common:
             v, w = mine[one.layers.index(layer)], theirs[other.layers.index(layer)]
             cosines[layer] = float(v @ w / (np.linalg.norm(v) * np.linalg.norm(w)))
-    diff = ProfileDiff(
+    added, removed, n_kept, unknown = [], [], None, ""
+    try:
+        before, after = _in_domain_ids(store, first), _in_domain_ids(store, second)
+    except NaitStoreError as error:
+        unknown = error.what
+    else:
+        added, removed, n_kept = sorted(after - before), sorted(before - after), len(before & after)
+    return ProfileDiff(
         first=first.reference,
         second=second.reference,
         comparable=comparable,
@@ -168,29 +175,18 @@ def diff_profiles(store: Store, first: Profile, second: Profile, *, set_ref: str
         layers_added=tuple(layer for layer in other.layers if layer not in one.layers),
         layers_removed=tuple(layer for layer in one.layers if layer not in other.layers),
         settings={
-            name: (before, after)
-            for (name, before), (_, after) in zip(_settings(first), _settings(second), strict=True)
-            if before != after
+            name: (value, changed)
+            for (name, value), (_, changed) in zip(_settings(first), _settings(second), strict=True)
+            if value != changed
         },
-        n_added=None,
-        n_removed=None,
-        n_kept=None,
+        n_added=None if unknown else len(added),
+        n_removed=None if unknown else len(removed),
+        n_kept=n_kept,
+        added=tuple(added[:_FIRST]),
+        removed=tuple(removed[:_FIRST]),
+        unknown=unknown,
+        overlap=None if set_ref is None else _overlap(store, first, second, set_ref, top),
     )
-    try:
-        before, after = _in_domain_ids(store, first), _in_domain_ids(store, second)
-    except NaitStoreError as error:
-        diff = dataclasses.replace(diff, unknown=error.what)
-    else:
-        added, removed = sorted(after - before), sorted(before - after)
-        diff = dataclasses.replace(
-            diff,
-            n_added=len(added),
-            n_removed=len(removed),
-            n_kept=len(before & after),
-            added=tuple(added[:_FIRST]),
-            removed=tuple(removed[:_FIRST]),
-        )
-    return diff if set_ref is None else dataclasses.replace(diff, overlap=_overlap(store, first, second, set_ref, top))
 
 
 def _overlap(store: Store, first: Profile, second: Profile, set_ref: str, top: int | str) -> SelectionOverlap:

@@ -9,7 +9,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from nait_store.schemas.activation_set import Operation
-from nait_store.store.kept_versions import Deletion, deletion_of
+from nait_store.storage.labels import LabelKind
+from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
 
 if TYPE_CHECKING:
     from nait_store.activations.difference import SampleChange, SampleDifference
@@ -203,8 +204,8 @@ def history_of(sets: ActivationSets, name: str) -> list[VersionSummary]:
                 message=manifest.message,
                 author=manifest.provenance.author,
                 created_at=manifest.provenance.created_at,
-                tags=tuple(one.name for one in labels if one.version == number and one.kind.value == "tag"),
-                aliases=tuple(one.name for one in labels if one.version == number and one.kind.value == "alias"),
+                tags=labels_on(number, labels, LabelKind.TAG),
+                aliases=labels_on(number, labels, LabelKind.ALIAS),
                 deleted=deletion_of(log, name, number) if number in listing.deleted else None,
                 collected=collected,
             )

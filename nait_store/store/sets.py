@@ -65,8 +65,7 @@ class Sets(KeptVersions):
     def history(self, name: str) -> Sequence[VersionSummary]:
         """Versions of a set, oldest first, deleted ones included; NotFoundError for an unknown name."""
         parsed = parse_reference(name, Kind.SET)
-        if not self._log.listing(parsed.name).last:
-            self.versions.resolve(parsed)
+        self._require_used(parsed)
         return history_of(self.versions, parsed.name)
 
     def diff(self, first: Reference | str, second: Reference | str) -> SetDiff:
