@@ -110,9 +110,7 @@ class TorchKernels:
             if known is None:
                 n_vectors, n_neurons = packed.vectors.shape
                 n_strips = next(n for n in _STRIPS if n_neurons % n == 0)
-                there = torch.from_numpy(packed.vectors.copy()).to(
-                    self._device
-                )  # torch wants to write
+                there = torch.from_numpy(packed.vectors.copy()).to(self._device)  # torch wants to write
                 known = there.T.to(torch.float64).view(n_strips, -1, n_vectors).contiguous()
                 if self._device.type == "cuda":
                     torch.cuda.current_stream(self._device).synchronize()  # other calls have streams of their own
