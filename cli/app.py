@@ -19,6 +19,7 @@ from nait_store.cli import (
     gc,
     ingest,
     init,
+    lineage,
     profile,
     purge,
     repair,
@@ -44,6 +45,7 @@ _ORDER = (
     "sql",
     "select",
     "score",
+    "lineage",
     "attach",
     "verify",
     "repair",
@@ -85,6 +87,7 @@ app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("lineage")(lineage.lineage)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)

@@ -153,7 +153,7 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="Name of the profile.")],
 ) -> None:
-    """List the versions of a profile, every move of its aliases and tags, every text of the notes on it."""
+    """List the versions of a profile, and every change of aliases, tags and notes."""
     console: Console = context.obj
     profiles = open_store(console).profiles
     versions, moves, notes = profiles.history(name), profiles.labels(name), profiles.notes(name)

@@ -42,7 +42,7 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
 ) -> None:
-    """List the versions of a set and what made each, and every text of the notes on them."""
+    """List the versions of a set and what made each, and the texts of their notes."""
     console: Console = context.obj
     sets = open_store(console).sets
     versions, notes = sets.history(name), sets.notes(name)

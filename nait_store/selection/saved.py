@@ -159,10 +159,13 @@ class SavedSelections:
         """
         if isinstance(reference, str):
             reference = parse_reference(reference, Kind.SELECTION)
-        number = self._log.resolve(reference)
-        manifest = self._log.read(reference.name, number)
+        return self.version(reference.name, self._log.resolve(reference))
+
+    def version(self, name: str, number: int) -> SavedSelection:
+        """Open a version that gc has not taken, deleted or not; errors as for :meth:`open`."""
+        manifest = self._log.read(name, number)
         payload, record_sha256 = current_payload(self._location, manifest)
-        folder = layout.payload_folder(Kind.SELECTION, reference.name, payload)
+        folder = layout.payload_folder(Kind.SELECTION, name, payload)
         path = f"{folder}/{RECORD_FILE}"
         data = self._location.read_bytes(path)
         if sha256_bytes(data) != record_sha256:

@@ -535,7 +535,7 @@ def test_ids_of_one_line_each_are_taken_to_the_letter(cli: Any, strange: None, s
 
 
 @pytest.mark.parametrize(("group", "name"), [("profile", "math"), ("sets", "pool")])
-def test_a_note_is_written_shown_and_taken_away(cli: Cli, store: Path, group: str, name: str) -> None:
+def test_a_note_is_written_shown_and_taken_away(cli: Any, store: Path, group: str, name: str) -> None:
     assert cli(group, "describe", f"{name}@1", "good\nenough").out == f"{name}@1: good\\nenough\n"
     assert "good\\nenough" in cli(group, "show", f"{name}@1").out
     assert "good\\nenough  now" in cli(group, "history", name).out
@@ -546,7 +546,7 @@ def test_a_note_is_written_shown_and_taken_away(cli: Cli, store: Path, group: st
     assert "good\\nenough  before" in out
 
 
-def test_the_list_of_profiles_has_a_column_of_notes_only_where_there_are_any(cli: Cli, store: Path) -> None:
+def test_the_list_of_profiles_has_a_column_of_notes_only_where_there_are_any(cli: Any, store: Path) -> None:
     assert "note" not in cli("profile", "list").out.splitlines()[0]
     cli("profile", "describe", "math", "approved")
     lines = cli("profile", "list").out.splitlines()
@@ -554,7 +554,7 @@ def test_the_list_of_profiles_has_a_column_of_notes_only_where_there_are_any(cli
     assert [line.split()[0] for line in lines if line.endswith("approved")] == ["math@1"]
 
 
-def test_an_empty_note_where_there_is_none_is_refused(cli: Cli, store: Path) -> None:
+def test_an_empty_note_where_there_is_none_is_refused(cli: Any, store: Path) -> None:
     run = cli("profile", "describe", "math", "")
     assert (run.code, run.out) == (InvalidInputError.exit_code, "")
     assert "no note on profile math@1" in run.err
