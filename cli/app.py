@@ -23,6 +23,7 @@ from nait_store.cli import (
     profile,
     purge,
     repair,
+    reproduce,
     score,
     select,
     sets,
@@ -46,6 +47,7 @@ _ORDER = (
     "select",
     "score",
     "lineage",
+    "reproduce",
     "attach",
     "verify",
     "repair",
@@ -88,6 +90,7 @@ app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("lineage")(lineage.lineage)
+app.command("reproduce")(reproduce.reproduce)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)

@@ -97,6 +97,10 @@ class SavedSelections:
         self._log.resolve(Reference(Kind.SELECTION, check_name(name, Kind.SELECTION)))
         return [self._log.read(name, number) for number in self._log.numbers(name)]
 
+    def manifest(self, name: str, number: int) -> SelectionManifest:
+        """Read one version's document, deleted or not."""
+        return self._log.read(name, number)
+
     def save(
         self, name: str, selection: Selection, *, message: str = "", parameters: Mapping[str, Any] | None = None
     ) -> SavedSelection:
@@ -163,7 +167,7 @@ class SavedSelections:
 
     def version(self, name: str, number: int) -> SavedSelection:
         """Open a version that gc has not taken, deleted or not; errors as for :meth:`open`."""
-        manifest = self._log.read(name, number)
+        manifest = self.manifest(name, number)
         payload, record_sha256 = current_payload(self._location, manifest)
         folder = layout.payload_folder(Kind.SELECTION, name, payload)
         path = f"{folder}/{RECORD_FILE}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     from nait_store.store.facade import Store
     from nait_store.store.lineage.graph import Lineage
+    from nait_store.store.lineage.reproduction import Reproduction
 
 
 class Tracing:
@@ -41,3 +43,30 @@ class Tracing:
         from nait_store.store.lineage.tracing import trace
 
         return trace(cast("Store", self), reference, direction)
+
+    def reproduce(self, reference: str, *, moved: Mapping[str, str] | None = None) -> Reproduction:
+        """Find the commands that make a version again from its files; nothing is run yet.
+
+        Parameters
+        ----------
+        reference
+            As for :meth:`lineage`.
+        moved
+            Recorded path, URL or hub id of a file or model → where it is now.
+
+        Returns
+        -------
+        Reproduction
+            ``.script()`` gives the commands, ``.run()`` runs them in a new store and compares the outcome;
+            ``.steps.obstacles`` says what is not recorded, or not any more.
+
+        Raises
+        ------
+        NotFoundError, InvalidInputError
+            As for :meth:`lineage`.
+        """
+        from nait_store.store.lineage.planning import plan_reproduction
+        from nait_store.store.lineage.reproduction import Reproduction
+
+        store = cast("Store", self)
+        return Reproduction(plan_reproduction(store, reference, moved or {}), store)

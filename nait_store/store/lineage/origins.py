@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import Operation, SetManifest, SourceFile
-from nait_store.schemas.profile import ProfileManifest, SampleSource
+from nait_store.schemas.profile import ProfileManifest
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.versions import VersionLog, VersionNumbers
 from nait_store.store.lineage.graph import LineageNode, NodeKind, NodeState
@@ -185,10 +185,10 @@ class Origins:
 
     def _of_profile(self, version: Reference, outside: bool) -> Iterator[Origin]:
         record = self._store.profiles.registry.version(version.name, number_of(version)).record
-        yield Origin("built from", _set_of(record.source))
+        yield Origin("built from", record.source.reference)
         if record.background is not None:
-            yield Origin("built against", _set_of(record.background))
-        if outside and self.state(_set_of(record.source)) in (NodeState.COLLECTED, NodeState.MISSING):
+            yield Origin("built against", record.background.reference)
+        if outside and self.state(record.source.reference) in (NodeState.COLLECTED, NodeState.MISSING):
             # The set would have said it; where it is gone the profile still knows its model.
             model = model_node(record.identity, None)
             yield Origin("built with", thing=replace(model, name=record.model or model.name))
@@ -270,7 +270,3 @@ def model_node(identity: CaptureIdentity, environment: CaptureEnvironment | None
         what=what,
         digest=identity.model_fingerprint,
     )
-
-
-def _set_of(source: SampleSource) -> Reference:
-    return Reference(Kind.SET, source.set_name, version=source.version)
