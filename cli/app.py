@@ -19,9 +19,11 @@ from nait_store.cli import (
     gc,
     ingest,
     init,
+    lineage,
     profile,
     purge,
     repair,
+    reproduce,
     score,
     select,
     sets,
@@ -44,6 +46,8 @@ _ORDER = (
     "sql",
     "select",
     "score",
+    "lineage",
+    "reproduce",
     "attach",
     "verify",
     "repair",
@@ -85,6 +89,8 @@ app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("lineage")(lineage.lineage)
+app.command("reproduce")(reproduce.reproduce)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)

@@ -106,7 +106,7 @@ def search(
         typer.Argument(
             metavar="WORD...",
             show_default=False,
-            help="Each must be part of its name, card, message, recipe, model, set, author, aliases or tags.",
+            help="Each must be part of its name, card, message, note, recipe, model, set, author, aliases or tags.",
         ),
     ] = None,
     model: Annotated[
@@ -121,7 +121,7 @@ def search(
     every: Annotated[
         bool,
         typer.Option(
-            "--all", help="Every version, not only the latest ones and those with a label.", show_default=False
+            "--all", help="Every version, not only the latest and those with a label or note.", show_default=False
         ),
     ] = False,
 ) -> None:
@@ -142,9 +142,10 @@ def show(
     console: Console = context.obj
     store = open_store(console)
     profile = store.profiles.open(reference)
-    value = {"reference": profile.reference, "profile": profile.record}
+    note = store.profiles.note(profile.reference)
+    value = {"reference": profile.reference, "note": note, "profile": profile.record}
     console.warn(profile.record.warnings)
-    console.result(value, views.profile_details(profile))
+    console.result(value, views.profile_details(profile, note))
 
 
 @app.command("history")
@@ -152,11 +153,12 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="Name of the profile.")],
 ) -> None:
-    """List the versions of a profile, and every move of its aliases and tags."""
+    """List the versions of a profile, and every change of aliases, tags and notes."""
     console: Console = context.obj
     profiles = open_store(console).profiles
-    versions, moves = profiles.history(name), profiles.labels(name)
-    console.result({"versions": versions, "labels": moves}, history_views.profile_history(versions, moves))
+    versions, moves, notes = profiles.history(name), profiles.labels(name), profiles.notes(name)
+    value = {"versions": versions, "labels": moves, "notes": notes}
+    console.result(value, history_views.profile_history(versions, moves, notes))
 
 
 @app.command("diff")

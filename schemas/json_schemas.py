@@ -19,7 +19,7 @@ from nait_store.schemas.activation_set import (
     SetManifest,
     SetRecord,
 )
-from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord
+from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord, NoteRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
@@ -44,6 +44,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "version-deleted": DeletionRecord,
     "version-collected": CollectionRecord,
     "label": LabelRecord,
+    "note": NoteRecord,
     "score-key": ScoreKey,
     "score-sidecar": SidecarRecord,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from nait_store.refs import Kind, Reference
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid
 
@@ -62,6 +63,11 @@ class SampleSource(Record):
     n_samples: int = Field(ge=1)
     sample_ids_sha256: Sha256
     """Of the sorted sample ids, one a line: the input digest of a rebuild."""
+
+    @property
+    def reference(self) -> Reference:
+        """The set version."""
+        return Reference(Kind.SET, self.set_name, version=self.version)
 
     @property
     def in_words(self) -> str:

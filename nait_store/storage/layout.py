@@ -14,6 +14,7 @@ SCORES = "scores"
 
 VERSIONS = "versions"
 REDIRECTS = "redirects"
+NOTES = "notes"
 
 _NUMBERED = re.compile(r"([1-9][0-9]*)\.json\Z")
 _FOLDERS = {Kind.SET: "activations", Kind.PROFILE: "profiles", Kind.SELECTION: "selections"}
@@ -52,6 +53,12 @@ def collection_marker(kind: Kind, name: str, number: int) -> str:
 def labels_folder(kind: Kind, name: str, labels: str) -> str:
     """Folder of all the aliases, or all the tags, of one item; ``labels`` is ``aliases`` or ``tags``."""
     return f"{item_folder(kind, name)}/{labels}"
+
+
+def notes_folder(kind: Kind, name: str, version: int | None = None) -> str:
+    """Folder of what was ever noted about one version, or of the notes on all of an item's."""
+    folder = f"{item_folder(kind, name)}/{NOTES}"
+    return folder if version is None else f"{folder}/{version}"
 
 
 def redirects_folder(kind: Kind, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Checks that every kind of item shares: its numbered documents and markers, its aliases and tags, its payloads."""
+"""Checks that every kind of item shares: its documents and markers, aliases, tags, notes and payloads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nait_store.refs import Kind
-from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord
+from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord, NoteRecord
 from nait_store.schemas.record import Document, FileDigest
 from nait_store.storage import layout
 from nait_store.storage.labels import LABEL_FOLDERS
@@ -104,7 +104,7 @@ def _find_gaps(inspection: Inspection, kind: Kind, name: str, numbers: VersionNu
 
 
 def inspect_labels(inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers) -> None:
-    """Check an item's aliases and tags, and that they name versions that are there."""
+    """Check an item's aliases and tags, and that they name versions that are there; and the notes on versions."""
     for label_kind, folder in LABEL_FOLDERS.items():
         labels = layout.labels_folder(kind, name, folder)
         for label in inspection.names(labels):
@@ -124,6 +124,24 @@ def inspect_labels(inspection: Inspection, kind: Kind, name: str, numbers: Versi
                     inspection.error(f"{labels}/{label}/{number}.json", f"move {number} of the {label_kind} is missing")
             if latest is not None and latest.version is not None:
                 _check_target(inspection, found[max(found)], latest.version, numbers)
+    _inspect_notes(inspection, kind, name, numbers)
+
+
+def _inspect_notes(inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers) -> None:
+    """Check every text of every note; that gc took the version is no reason to forget what was said about it."""
+    versions = (f"{entry}.json" for entry in inspection.names(layout.notes_folder(kind, name)))
+    for version in layout.numbered(versions):
+        folder = layout.notes_folder(kind, name, version)
+        found = {f"{folder}/{n}.json": n for n in layout.numbered(inspection.names(folder))}
+        for path, record in inspection.documents(found, NoteRecord):
+            if record is not None and (record.version, record.number) != (version, found[path]):
+                inspection.error(path, f"it is text {record.number} about version {record.version}", "number")
+        last = max(found.values(), default=0)
+        for number in range(1, last):
+            if not inspection.exists(f"{folder}/{number}.json"):
+                inspection.error(f"{folder}/{number}.json", f"text {number} of the note is missing")
+        if last and version > numbers.last:
+            inspection.error(f"{folder}/{last}.json", f"it is about version {version}, which never was", "version")
 
 
 def _check_target(inspection: Inspection, path: str, version: int, numbers: VersionNumbers) -> None:

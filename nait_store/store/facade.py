@@ -14,6 +14,7 @@ from nait_store.storage import layout
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import new_ulid, now
 from nait_store.store.choosing import Choosing
+from nait_store.store.tracing import Tracing
 from nait_store.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 DEFAULT_URL = "./.nait-store"
 
 
-class Store(Choosing, Upkeep):
+class Store(Choosing, Tracing, Upkeep):
     """A store at one URL; made by :func:`nait_store.open`.
 
     Parameters

@@ -34,6 +34,8 @@ class ProfileVersion:
         As given by, and of, its writer.
     tags, aliases
         Labels on it now.
+    note
+        What is said about it now; empty for nothing.
     deleted
         Set where it was deleted; until gc takes it, it can be brought back.
     collected
@@ -49,6 +51,7 @@ class ProfileVersion:
     created_at: datetime | None = None
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    note: str = ""
     deleted: Deletion | None = None
     collected: bool = False
 
@@ -117,8 +120,8 @@ class ProfileDiff:
     overlap: SelectionOverlap | None = None
 
 
-def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
-    """Every number that a profile ever used, oldest first."""
+def versions_of(registry: ProfileRegistry, name: str, notes: Mapping[int, str]) -> list[ProfileVersion]:
+    """Every number that a profile ever used, oldest first, with the notes on them."""
     log = registry.log
     listing = log.listing(name)
     labels = log.labels.of(name)
@@ -126,7 +129,7 @@ def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
     for number in sorted({*listing.documents, *listing.deleted, *listing.collected}):
         reference = f"{name}@{number}"
         if number in listing.collected or number not in listing.documents:
-            found.append(ProfileVersion(reference, number, collected=True))
+            found.append(ProfileVersion(reference, number, note=notes.get(number, ""), collected=True))
             continue
         profile = registry.version(name, number)
         record, manifest = profile.record, profile.manifest
@@ -141,6 +144,7 @@ def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
                 created_at=manifest.provenance.created_at,
                 tags=labels_on(number, labels, LabelKind.TAG),
                 aliases=labels_on(number, labels, LabelKind.ALIAS),
+                note=notes.get(number, ""),
                 deleted=deletion_of(log, name, number) if number in listing.deleted else None,
             )
         )
