@@ -26,6 +26,7 @@ from nait_store.cli import (
     select,
     sets,
     sql,
+    transfer,
     verify,
 )
 from nait_store.cli.console import Console
@@ -44,6 +45,7 @@ _ORDER = (
     "sql",
     "select",
     "score",
+    "transfer-report",
     "attach",
     "verify",
     "repair",
@@ -85,6 +87,7 @@ app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("transfer-report")(transfer.transfer_report)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
