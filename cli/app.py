@@ -28,6 +28,7 @@ from nait_store.cli import (
     select,
     sets,
     sql,
+    transfer,
     verify,
 )
 from nait_store.cli.console import Console
@@ -48,6 +49,7 @@ _ORDER = (
     "score",
     "lineage",
     "reproduce",
+    "transfer-report",
     "attach",
     "verify",
     "repair",
@@ -91,6 +93,7 @@ app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
+app.command("transfer-report")(transfer.transfer_report)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)
