@@ -15,7 +15,7 @@ from nait_store.registry.cards.score_sums import Compared, ScoreSums, content_to
 from nait_store.registry.cards.subset_directions import SubsetDirections
 from nait_store.registry.in_domain import ChosenRows, choose_rows
 from nait_store.registry.payload import ProfileArrays
-from nait_store.schemas.profile import Recipe
+from nait_store.schemas.profile import Method, Recipe
 from nait_store.schemas.quality_card import CARD_REVISION, LayerQuality, QualityCard, RankedSample
 
 MOST_SAMPLES = 1024
@@ -34,13 +34,14 @@ class MeasuredProfile:
     recipe, layers, arrays
         How it is made, and what it consists of.
     contrast
-        The samples that a contrastive one leads away from; None for other methods.
+        The samples that a contrastive one leads away from; needed where ``arrays`` do not hold their mean, because
+        candidates are scored on another feature than the directions are made of.
     """
 
     recipe: Recipe
     layers: tuple[int, ...]
     arrays: ProfileArrays
-    contrast: ChosenRows | None
+    contrast: ChosenRows | None = None
 
 
 def measure_card(
@@ -122,8 +123,10 @@ def _contrast_mean(
 ) -> NDArray[np.float64] | None:
     """Mean [J] that a contrastive direction leads away from; where the profile holds it, not read again."""
     recipe = profile.recipe
-    if profile.contrast is None:
+    if recipe.method is not Method.CONTRASTIVE:
         return None
     if offset is not None and recipe.feature is recipe.profile_feature:
         return offset.astype(np.float64)
+    if profile.contrast is None:
+        raise ValueError("measuring this contrastive profile needs the samples that it leads away from")
     return profile.contrast.mean(recipe.profile_feature, layer)
