@@ -12,6 +12,8 @@ from nait_store.storage.labels import LabelKind
 from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
 
 if TYPE_CHECKING:
+    from nait_store.activations.versions import SetVersion
+    from nait_store.registry.in_domain import ChosenRows
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.store.facade import Store
 
@@ -166,7 +168,7 @@ def diff_profiles(store: Store, first: Profile, second: Profile, *, set_ref: str
             cosines[layer] = float(v @ w / (np.linalg.norm(v) * np.linalg.norm(w)))
     added, removed, n_kept, unknown = [], [], None, ""
     try:
-        before, after = _in_domain_ids(store, first), _in_domain_ids(store, second)
+        before, after = (set(in_domain_rows(store, one)[1].sample_ids()) for one in (first, second))
     except NaitStoreError as error:
         unknown = error.what
     else:
@@ -221,8 +223,14 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
         yield name.replace("_", " "), value
 
 
-def _in_domain_ids(store: Store, profile: Profile) -> set[str]:
-    """Ids of the samples that a profile was made from: what its recorded choice gives, if that is still the same."""
+def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRows]:
+    """Samples that a profile was made from: what its recorded choice gives, if that is still the same.
+
+    Raises
+    ------
+    NaitStoreError
+        The set is not here any more, or holds other samples.
+    """
     from nait_store.registry.in_domain import choose_rows
 
     source = profile.record.source
@@ -235,4 +243,4 @@ def _in_domain_ids(store: Store, profile: Profile) -> set[str]:
     chosen = choose_rows(version, subset=rows, limit=source.limit, seed=source.seed or 0)
     if chosen.sample_ids_sha256 != source.sample_ids_sha256:
         raise NaitStoreError(f"{version.reference} no longer holds all samples that {profile.reference} was made from")
-    return set(chosen.sample_ids())
+    return version, chosen
