@@ -21,10 +21,12 @@ from nait_store.cli import (
     init,
     profile,
     purge,
+    remote,
     repair,
     score,
     select,
     sets,
+    sharing,
     sql,
     verify,
 )
@@ -41,6 +43,9 @@ _ORDER = (
     "ingest",
     "sets",
     "profile",
+    "push",
+    "pull",
+    "remote",
     "sql",
     "select",
     "score",
@@ -82,6 +87,9 @@ sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
 app.add_typer(profile.app, name="profile")
+app.command("push")(sharing.push)
+app.command("pull")(sharing.pull)
+app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)

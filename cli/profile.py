@@ -142,7 +142,7 @@ def show(
     console: Console = context.obj
     store = open_store(console)
     profile = store.profiles.open(reference)
-    value = {"reference": profile.reference, "profile": profile.record}
+    value = {"reference": profile.reference, "origin": profile.manifest.origin, "profile": profile.record}
     console.warn(profile.record.warnings)
     console.result(value, views.profile_details(profile))
 
