@@ -45,6 +45,7 @@ _ORDER = (
     "profile",
     "push",
     "pull",
+    "sync",
     "remote",
     "sql",
     "select",
@@ -89,6 +90,7 @@ app.add_typer(sets.app, name="sets")
 app.add_typer(profile.app, name="profile")
 app.command("push")(sharing.push)
 app.command("pull")(sharing.pull)
+app.command("sync")(sharing.sync)
 app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)

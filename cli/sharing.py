@@ -1,4 +1,4 @@
-"""``nait-store push`` and ``pull``: profiles on their way from store to store."""
+"""``nait-store push``, ``pull`` and ``sync``: profiles on their way from store to store."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from nait_store.cli.quantities import count, size
 if TYPE_CHECKING:
     from nait_store.registry.sharing.adoption import Pulled
     from nait_store.registry.sharing.departure import Pushed
+    from nait_store.store.synchronisation import SyncReport
 
 RemoteArgument = Annotated[
     str | None,
@@ -84,6 +85,31 @@ def pull(
     console.summary(value, [*_pulled(pulled), console.hint(f"profile check {pulled.profile.reference} --set SET")])
 
 
+def sync(
+    context: typer.Context,
+    remote: RemoteArgument = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--profile", metavar="NAME", help="Bring over this one; repeatable.", show_default="all that is there"
+        ),
+    ] = None,
+    direction: Annotated[
+        Literal["both", "push", "pull"], typer.Option(help="Push what is missing there, pull what is missing here.")
+    ] = "both",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; change nothing.", show_default=False)
+    ] = False,
+) -> None:
+    """Bring the store and a registry to the same versions of profiles."""
+    console: Console = context.obj
+    report = open_store(console).remotes.sync(remote, names or (), direction=direction, dry_run=dry_run)
+    console.warn(report.notes)
+    console.result(report, list(_synced(report)))
+    if report.problems:
+        raise typer.Exit(report.problems[0].exit_code)
+
+
 def _pushed(pushed: Pushed) -> Iterator[str]:
     named = "" if pushed.published == pushed.reference else f" as {pushed.published}"
     moved = f"{count(pushed.moved.n_files, 'file')} sent, {size(pushed.moved.n_bytes)} of {size(pushed.size_bytes)}"
@@ -106,3 +132,20 @@ def _pulled(pulled: Pulled) -> Iterator[str]:
     moved = f"{count(pulled.moved.n_files, 'file')} fetched, {size(pulled.moved.n_bytes)} of {size(pulled.size_bytes)}"
     yield f"{reference} pulled from {pulled.url}{named}: {moved}"
     yield f"with it came: {_SAMPLES[pulled.policy.value]} its in-domain samples"
+
+
+def _synced(report: SyncReport) -> Iterator[str]:
+    would = "would be " if report.dry_run else ""
+    for done, references in (("pushed", report.pushed), ("pulled", report.pulled)):
+        if references:
+            yield f"{would}{done}: {', '.join(references)}"
+    if not (report.pushed or report.pulled or report.problems):
+        yield f"nothing is missing here, nor in {report.url}"
+    if report.n_bytes:
+        yield f"{size(report.n_bytes)} moved"
+    if report.left:
+        yield f"left, because they were deleted here: {', '.join(report.left)}"
+    for problem in report.problems:
+        yield f"not brought over: {problem.what}"
+        if problem.next_step:
+            yield f"  → {problem.next_step}"

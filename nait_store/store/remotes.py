@@ -21,9 +21,12 @@ if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile
     from nait_store.registry.sharing.adoption import Pulled
     from nait_store.registry.sharing.departure import Pushed
+    from nait_store.registry.sharing.shared_registry import WritableRegistry
     from nait_store.store.facade import Store
+    from nait_store.store.synchronisation import SyncReport
 
 ReferenceChoice = Literal["full", "hashes", "none"]
+Direction = Literal["both", "push", "pull"]
 
 
 @dataclass(frozen=True)
@@ -188,26 +191,13 @@ class Remotes:
         ReadOnlyError, StorageError
             The registry cannot be written.
         """
-        from nait_store.registry.sharing.departure import Departure
         from nait_store.registry.sharing.shared_registry import WritableRegistry
-        from nait_store.store.shared_reference import TravellingReference
 
         policy = None if reference_samples is None else _policy(reference_samples)
         profile = self._store.profiles.open(reference)
         if as_name is not None:
             check_name(as_name, Kind.PROFILE)
-        registry = WritableRegistry(self._locate(remote))
-        travelling = TravellingReference(self._store, profile, policy)
-        departure = Departure(
-            self._store.location,
-            profile,
-            registry,
-            travelling.make,
-            policy,
-            remember=lambda publication: self._remember(profile, registry.url, publication),
-        )
-        pushed = departure.push(anew=anew) if as_name is None else departure.push_as(as_name)
-        return dataclasses.replace(pushed, notes=tuple(travelling.notes))
+        return self._push(profile, WritableRegistry(self._locate(remote)), policy, as_name=as_name, anew=anew)
 
     def pull(self, reference: str, remote: str | None = None, *, as_name: str | None = None) -> Pulled:
         """Take a profile version from a shared registry; it is checked before it can be seen.
@@ -241,6 +231,57 @@ class Remotes:
         adoption = Adoption(self._store.location, shared, shared.open(parsed))
         return adoption.pull() if as_name is None else adoption.pull_as(as_name)
 
+    def sync(
+        self,
+        remote: str | None = None,
+        names: Sequence[str] = (),
+        *,
+        direction: Direction = "both",
+        dry_run: bool = False,
+    ) -> SyncReport:
+        """Push what a registry misses and pull what the store misses.
+
+        Parameters
+        ----------
+        remote
+            Name or URL of the registry.
+        names
+            Profiles; by default all that the registry has. A profile that was never pushed is not, unless it is named.
+        direction
+            ``push`` or ``pull`` for one way only.
+        dry_run
+            Whether to look only.
+
+        Returns
+        -------
+        SyncReport
+            Conflicts and what was refused are listed in it, and do not keep the rest back.
+
+        Raises
+        ------
+        NotFoundError
+            No such registry, or a name that neither side has.
+        FormatError
+            The registry's list of versions is damaged.
+        ReadOnlyError, StorageError
+            One of the two cannot be written.
+        """
+        from nait_store.registry.sharing.shared_registry import WritableRegistry
+        from nait_store.store.synchronisation import Synchronisation
+
+        if direction not in ("both", "push", "pull"):
+            raise InvalidInputError(f"{direction!r} is no direction", next_step="choose both, push or pull")
+        shared = WritableRegistry(self._locate(remote))
+        shared.check()
+        run = Synchronisation(
+            self._store.location,
+            self._store.profiles.registry,
+            shared,
+            lambda profile: self._push(profile, shared, None),
+            dry_run=dry_run,
+        )
+        return run.run(names, pushes=direction != "pull", pulls=direction != "push")
+
     def pushed_to(self, name: str, number: int) -> Sequence[PushRecord]:
         """Where a version was pushed to, or was about to be, by this store."""
         folder = layout.pushes_folder(name)
@@ -248,6 +289,30 @@ class Remotes:
         paths = [f"{folder}/{file}" for file in location.names(folder)]
         found = [PushRecord.from_json_bytes(location.read_bytes(path), location.url_of(path)) for path in paths]
         return [record for record in found if record.number == number]
+
+    def _push(
+        self,
+        profile: Profile,
+        registry: WritableRegistry,
+        policy: ReferencePolicy | None,
+        *,
+        as_name: str | None = None,
+        anew: bool = False,
+    ) -> Pushed:
+        from nait_store.registry.sharing.departure import Departure
+        from nait_store.store.shared_reference import TravellingReference
+
+        travelling = TravellingReference(self._store, profile, policy)
+        departure = Departure(
+            self._store.location,
+            profile,
+            registry,
+            travelling.make,
+            policy,
+            remember=lambda publication: self._remember(profile, registry.url, publication),
+        )
+        pushed = departure.push(anew=anew) if as_name is None else departure.push_as(as_name)
+        return dataclasses.replace(pushed, notes=tuple(travelling.notes))
 
     def _remember(self, profile: Profile, url: str, publication: Publication) -> None:
         """Note where a version goes, so that a purge can name the places that hold copies."""

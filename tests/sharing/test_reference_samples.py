@@ -118,3 +118,18 @@ def test_changed_reference_file_is_damage(teams: Teams) -> None:
     profile = teams.theirs.remotes.pull("math@2", teams.registry).profile
     teams.theirs.location.write_bytes(f"{profile.folder}/reference.json", b"{}")
     assert [finding.place for finding in teams.theirs.verify().errors] == ["reference samples"]
+
+
+def test_purge_names_the_registries_that_hold_copies(teams: Teams) -> None:
+    teams.ours.remotes.push("math@2", teams.registry, reference_samples="full")
+    teams.ours.remotes.push("math@1", teams.registry, as_name="sums")
+    teams.ours.profiles.delete("math@2")
+    report = teams.ours.purge("gsm8k", ids=expected(teams, "sample_id")[:1])
+    (told,) = (text for text in report.remains if "registries" in text)
+    assert f"sums@1 of {teams.registry} (--reference hashes)" in told
+    assert f"math@2 of {teams.registry} (--reference full)" in told
+
+
+def test_purge_says_nothing_of_registries_where_nothing_was_pushed(teams: Teams) -> None:
+    report = teams.ours.purge("gsm8k", ids=expected(teams, "sample_id")[:1])
+    assert not any("registries" in text for text in report.remains)
