@@ -22,11 +22,13 @@ from nait_store.cli import (
     lineage,
     profile,
     purge,
+    remote,
     repair,
     reproduce,
     score,
     select,
     sets,
+    sharing,
     sql,
     transfer,
     verify,
@@ -44,6 +46,10 @@ _ORDER = (
     "ingest",
     "sets",
     "profile",
+    "push",
+    "pull",
+    "sync",
+    "remote",
     "sql",
     "select",
     "score",
@@ -88,6 +94,10 @@ sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
 app.add_typer(profile.app, name="profile")
+app.command("push")(sharing.push)
+app.command("pull")(sharing.pull)
+app.command("sync")(sharing.sync)
+app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)

@@ -160,7 +160,13 @@ def show(
     profile = profiles.open(reference)
     note = profiles.note(profile.reference)
     found = profiles.card(reference, measure=False)
-    value = {"reference": profile.reference, "note": note, "profile": profile.record, **card_views.card_value(found)}
+    value = {
+        "reference": profile.reference,
+        "origin": profile.manifest.origin,
+        "note": note,
+        "profile": profile.record,
+        **card_views.card_value(found),
+    }
     console.warn(found.warnings)
     console.result(value, [*views.profile_details(profile, note), *card_views.card_details(found, console)])
 

@@ -219,6 +219,7 @@ def profile_details(profile: Profile, note: NoteSummary | None) -> Iterator[Bloc
             ("max length", f"{record.settings.max_length_tokens} tokens"),
             ("directions", record.directions_sha256[:16] + "…"),
             ("built", f"{record.provenance.created_at:%Y-%m-%d %H:%M:%S} UTC by {record.provenance.author}"),
+            ("pulled", None if profile.manifest.origin is None else f"from {profile.manifest.origin.in_words}"),
             ("card", record.card),
             ("note", f"{note.text} ({note.author}, {note.written_at:%Y-%m-%d})" if note else None),
         ]

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NaitStoreError
 from nait_store.storage.labels import LabelKind
+from nait_store.store.in_domain_rows import in_domain_rows
 from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
 
 if TYPE_CHECKING:
-    from nait_store.activations.versions import SetVersion
-    from nait_store.registry.in_domain import ChosenRows
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.store.facade import Store
 
@@ -221,26 +220,3 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "model", record.model
     for name, value in record.settings.model_dump(mode="json").items():
         yield name.replace("_", " "), value
-
-
-def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRows]:
-    """Samples that a profile was made from: what its recorded choice gives, if that is still the same.
-
-    Raises
-    ------
-    NaitStoreError
-        The set is not here any more, or holds other samples.
-    """
-    from nait_store.registry.in_domain import choose_rows
-
-    source = profile.record.source
-    version = store.sets.open(f"{source.set_name}@{source.version}")
-    rows = None
-    if source.where is not None:
-        from nait_store.query.rows import matching_rows
-
-        rows = matching_rows(store.session, version, source.where)
-    chosen = choose_rows(version, subset=rows, limit=source.limit, seed=source.seed or 0)
-    if chosen.sample_ids_sha256 != source.sample_ids_sha256:
-        raise NaitStoreError(f"{version.reference} no longer holds all samples that {profile.reference} was made from")
-    return version, chosen
