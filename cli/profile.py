@@ -127,7 +127,7 @@ def search(
         typer.Argument(
             metavar="WORD...",
             show_default=False,
-            help="Each must be part of its name, card, message, recipe, model, set, author, aliases or tags.",
+            help="Each must be part of its name, card, message, note, recipe, model, set, author, aliases or tags.",
         ),
     ] = None,
     model: Annotated[
@@ -142,7 +142,7 @@ def search(
     every: Annotated[
         bool,
         typer.Option(
-            "--all", help="Every version, not only the latest ones and those with a label.", show_default=False
+            "--all", help="Every version, not only the latest and those with a label or note.", show_default=False
         ),
     ] = False,
 ) -> None:
@@ -163,10 +163,17 @@ def show(
     console: Console = context.obj
     profiles = open_store(console).profiles
     profile = profiles.open(reference)
+    note = profiles.note(profile.reference)
     found = profiles.card(reference, measure=False)
-    value = {"reference": profile.reference, "profile": profile.record, **card_views.card_value(found)}
+    value = {
+        "reference": profile.reference,
+        "origin": profile.manifest.origin,
+        "note": note,
+        "profile": profile.record,
+        **card_views.card_value(found),
+    }
     console.warn(found.warnings)
-    console.result(value, [*views.profile_details(profile), *card_views.card_details(found, console)])
+    console.result(value, [*views.profile_details(profile, note), *card_views.card_details(found, console)])
 
 
 @app.command("history")
@@ -174,11 +181,12 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="Name of the profile.")],
 ) -> None:
-    """List the versions of a profile, and every move of its aliases and tags."""
+    """List the versions of a profile, and every change of aliases, tags and notes."""
     console: Console = context.obj
     profiles = open_store(console).profiles
-    versions, moves = profiles.history(name), profiles.labels(name)
-    console.result({"versions": versions, "labels": moves}, history_views.profile_history(versions, moves))
+    versions, moves, notes = profiles.history(name), profiles.labels(name), profiles.notes(name)
+    value = {"versions": versions, "labels": moves, "notes": notes}
+    console.result(value, history_views.profile_history(versions, moves, notes))
 
 
 @app.command("diff")

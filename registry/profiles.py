@@ -367,10 +367,13 @@ class ProfileRegistry:
             self._location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
 
     def _find(self, name: str, recipe_sha256: str) -> Profile | None:
-        """Newest version with this recipe on these inputs."""
+        """Newest version with this recipe on these inputs that was built here.
+
+        One that was pulled only claims to be: nobody here has seen its inputs.
+        """
         for number in reversed(self.numbers(name)):
             manifest = self.log.read(name, number)
-            if manifest.recipe_sha256 == recipe_sha256:
+            if manifest.recipe_sha256 == recipe_sha256 and manifest.origin is None:
                 return self._open(manifest)
         return None
 
@@ -387,7 +390,7 @@ class ProfileRegistry:
         if sha256_bytes(data) != manifest.record_sha256:
             raise CorruptChunkError(f"{url} differs from the SHA-256 in version {manifest.name}@{manifest.number}")
         record = ProfileRecord.from_json_bytes(data, url)
-        if record.name != manifest.name or record.recipe_sha256 != manifest.recipe_sha256:
+        if not manifest.is_of(record):
             raise FormatError(f"{url} belongs to another profile than {manifest.name}@{manifest.number}")
         if list(record.layers) != sorted(set(record.layers)) or not record.layers or record.layers[0] < 0:
             raise FormatError(f"{url}: its layers are not ascending, distinct and zero-based")

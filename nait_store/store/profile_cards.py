@@ -50,7 +50,7 @@ def measured_card(store: Store, profile: Profile, against: str | None) -> Profil
     from nait_store.registry.cards.score_sums import check_compared, choose_compared
     from nait_store.registry.in_domain import choose_rows
     from nait_store.registry.payload import ProfileArrays
-    from nait_store.store.profile_versions import in_domain_rows
+    from nait_store.store.in_domain_rows import in_domain_rows
 
     record = profile.record
     source, chosen = in_domain_rows(store, profile)
@@ -98,7 +98,7 @@ def write_page(card: ProfileCard, folder: str, *, pictures: bool, overwrite: boo
 
 
 def _with_samples(store: Store, profile: Profile, card: ProfileCard, quality: QualityCard) -> ProfileCard:
-    from nait_store.store.profile_versions import in_domain_rows
+    from nait_store.store.in_domain_rows import in_domain_rows
 
     if not quality.top:
         return card

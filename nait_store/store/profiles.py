@@ -62,8 +62,8 @@ class Profiles(KeptVersions):
         Parameters
         ----------
         text
-            Words; each must be part of the profile's name, card, message, recipe, model, source, author, or of one of
-            its aliases and tags.
+            Words; each must be part of the profile's name, card, message, note, recipe, model, source, author, or of
+            one of its aliases and tags.
         model
             Part of the model's path or hub id.
         source
@@ -71,7 +71,7 @@ class Profiles(KeptVersions):
         label
             Alias or tag that the version has.
         all_versions
-            Look at every version, not only at the latest of each profile and at those that have a label.
+            Look at every version, not only at the latest of each profile and at those with a label or note.
         """
         return list_profiles(
             self._store.catalog,
@@ -86,7 +86,7 @@ class Profiles(KeptVersions):
         """Versions of a profile, oldest first, deleted ones included; NotFoundError for an unknown name."""
         parsed = self._as_a_whole(name)
         self._require_used(parsed)
-        return versions_of(self.registry, parsed.name)
+        return versions_of(self.registry, parsed.name, self._note_texts(parsed.name))
 
     def diff(
         self,
