@@ -19,6 +19,7 @@ from nait_store.cli import (
     gc,
     ingest,
     init,
+    port,
     profile,
     purge,
     repair,
@@ -83,6 +84,8 @@ app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
+profile.app.command("port")(port.port)
+profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)

@@ -30,7 +30,7 @@ from nait_store.registry.payload import (
 )
 from nait_store.registry.quality import warnings_for
 from nait_store.schemas.capture import MEASURED_FEATURES, Feature
-from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
+from nait_store.schemas.profile import Metric, PortedFrom, ProfileManifest, ProfileRecord, Recipe
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
@@ -208,6 +208,7 @@ class ProfileRegistry:
         layers: Sequence[int] | None = None,
         message: str = "",
         card: str = "",
+        ported_from: PortedFrom | None = None,
         progress: ProgressListener = ignore_progress,
     ) -> tuple[Profile, bool]:
         """Build the next version of a profile, unless this very one exists.
@@ -232,6 +233,8 @@ class ProfileRegistry:
             Zero-based decoder layers; all that ``source`` stores if omitted.
         message, card
             For the history; free text about the profile.
+        ported_from
+            The profile of another model that this one repeats.
         progress
             Hears of every layer, stage ``"profile"``.
 
@@ -292,6 +295,7 @@ class ProfileRegistry:
                 parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
                 card=card,
                 parent=self.log.latest(name),
+                ported_from=ported_from,
                 provenance=current_provenance(),
             )
             data = record.to_json_bytes()
