@@ -19,13 +19,17 @@ from nait_store.cli import (
     gc,
     ingest,
     init,
+    lineage,
     port,
     profile,
     purge,
+    remote,
     repair,
+    reproduce,
     score,
     select,
     sets,
+    sharing,
     sql,
     transfer,
     verify,
@@ -43,9 +47,15 @@ _ORDER = (
     "ingest",
     "sets",
     "profile",
+    "push",
+    "pull",
+    "sync",
+    "remote",
     "sql",
     "select",
     "score",
+    "lineage",
+    "reproduce",
     "transfer-report",
     "attach",
     "verify",
@@ -87,9 +97,15 @@ app.add_typer(sets.app, name="sets")
 profile.app.command("port")(port.port)
 profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")
+app.command("push")(sharing.push)
+app.command("pull")(sharing.pull)
+app.command("sync")(sharing.sync)
+app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("lineage")(lineage.lineage)
+app.command("reproduce")(reproduce.reproduce)
 app.command("transfer-report")(transfer.transfer_report)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)

@@ -21,16 +21,18 @@ labelled AS (
     SELECT name, version, list(label ORDER BY label) FILTER (kind = 'alias') AS aliases,
         list(label ORDER BY label) FILTER (kind = 'tag') AS tags
     FROM labels GROUP BY ALL
-)
+),
+noted AS (SELECT name, version, note FROM notes WHERE kind = 'profile')
 SELECT reference, recipe, method, center, profile_feature, feature, metric, source, background, n_samples,
     len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id, len(warnings) AS n_warnings,
-    message, card, coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, epoch_us(created_at) AS written_us,
-    author
+    message, card, coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
+    epoch_us(profiles.created_at) AS written_us, profiles.author
 FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
+LEFT JOIN noted ON noted.name = profile AND noted.version = profiles.version
 """
 _CHOICES = ("method", "center", "profile_feature", "feature", "metric")
 _SEARCHED = (
-    "concat_ws(chr(10), reference, recipe, method, source, background, model, message, card, author, "
+    "concat_ws(chr(10), reference, recipe, method, source, background, model, message, card, note, author, "
     "array_to_string(aliases, chr(10)), array_to_string(tags, chr(10)))"
 )
 
@@ -63,6 +65,8 @@ class ProfileSummary:
         Of its author.
     aliases, tags
         On this version.
+    note
+        What is said about it now; empty for nothing.
     created_at, author
         When it was built, and by whom.
     """
@@ -83,6 +87,7 @@ class ProfileSummary:
     card: str
     aliases: tuple[str, ...]
     tags: tuple[str, ...]
+    note: str
     created_at: datetime
     author: str
 
@@ -118,7 +123,8 @@ def list_profiles(
         values.append(list(names))
     if not all_versions:
         searching = bool(words or model or source or label)
-        conditions.append("(is_latest OR labelled.version IS NOT NULL)" if searching else "is_latest")
+        told_of = "(is_latest OR labelled.version IS NOT NULL OR noted.version IS NOT NULL)"
+        conditions.append(told_of if searching else "is_latest")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     found = catalog.ask(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values)
     return [_summary(row) for row in found]

@@ -254,6 +254,28 @@ COMMENT ON COLUMN tags.reason IS 'Why it was put there, as its author said';
 COMMENT ON COLUMN tags.created_at IS 'When it was put there';
 COMMENT ON COLUMN tags.author IS 'Who put it there: user@host, or what NAIT_STORE_AUTHOR said';
 
+CREATE TABLE notes (
+    kind VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    version INTEGER NOT NULL,
+    reference VARCHAR NOT NULL,
+    note VARCHAR NOT NULL,
+    is_deleted BOOLEAN NOT NULL,
+    n_texts BIGINT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    author VARCHAR NOT NULL
+);
+COMMENT ON TABLE notes IS 'One row per note, what is said about a version now; notes that were taken away are left out';
+COMMENT ON COLUMN notes.kind IS 'set or profile';
+COMMENT ON COLUMN notes.name IS 'Name of the set or profile';
+COMMENT ON COLUMN notes.version IS 'Number of the version that it is about';
+COMMENT ON COLUMN notes.reference IS 'That version: math@3';
+COMMENT ON COLUMN notes.note IS 'The text';
+COMMENT ON COLUMN notes.is_deleted IS 'Whether that version was deleted';
+COMMENT ON COLUMN notes.n_texts IS 'How often it was written, changed or taken away so far';
+COMMENT ON COLUMN notes.created_at IS 'When this text was written';
+COMMENT ON COLUMN notes.author IS 'Who wrote it: user@host, or what NAIT_STORE_AUTHOR said';
+
 CREATE TABLE selections (
     selection VARCHAR NOT NULL,
     version INTEGER NOT NULL,
