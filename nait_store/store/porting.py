@@ -16,9 +16,14 @@ from nait_store.ingest.requests import ignore_estimate
 from nait_store.refs import Kind, check_name
 from nait_store.registry.in_domain import choose_rows
 from nait_store.schemas.capture import CaptureIdentity, Feature
-from nait_store.schemas.profile import PortedFrom
+from nait_store.schemas.profile import PortedFrom, SampleSource
 from nait_store.store.held_samples import RowChoice, choose_samples, equal_set, holding_set
-from nait_store.store.reference_samples import ReferenceFiles, ReferenceSamples, find_samples
+from nait_store.store.reference_samples import (
+    ReferenceFiles,
+    ReferenceSamples,
+    find_background_samples,
+    find_in_domain_samples,
+)
 
 if TYPE_CHECKING:
     from nait_store.ingest.capture_source import CaptureSource
@@ -127,10 +132,10 @@ class _Port:
             FieldMap.of(mapping) if mapping else None,
             options.get("id_field"),
         )
-        samples = find_samples(self._store, self._origin.reference, record.source, files)
+        samples = find_in_domain_samples(self._store, self._origin, files)
         self._require_enough(samples)
         background = self._background_samples(files)
-        set_name = options.get("set") or _joined(record.source.set_name, self._slug)
+        set_name = options.get("set") or self._set_name(record.source)
         request = self._request(samples, set_name, layers)
         session = capture or open_capture(
             self._model,
@@ -199,11 +204,18 @@ class _Port:
             )
         return None
 
+    def _set_name(self, source: SampleSource) -> str:
+        """``gsm8k-qwen`` from ``gsm8k``, and from ``gsm8k-llama`` where the profile is itself a sister on that."""
+        name = source.set_name
+        if self._record.ported_from is not None and self._record.model is not None:
+            name = name.removesuffix(f"-{_slug(self._record.model)}")
+        return _joined(name, self._slug)
+
     def _require_enough(self, samples: ReferenceSamples) -> None:
         if samples.n_missing and not self._options.get("allow_missing"):
             n = samples.source.n_samples
             raise InvalidInputError(
-                f"{n - samples.n_missing:,} of the {n:,} samples that {self._origin.reference} was made from are left "
+                f"{n - samples.n_missing:,} of the {n:,} samples that {self._origin.reference} was made from are "
                 f"in {', '.join(file.uri for file in samples.found_in)}",
                 next_step="name the files that the others come from (--reference-file FILE), or do without them: "
                 "--allow-missing",
@@ -219,7 +231,7 @@ class _Port:
             )
         if source is None or options.get("against") is not None or not options.get("capture_background"):
             return None
-        samples = find_samples(self._store, f"the background of {self._origin.reference}", source, files)
+        samples = find_background_samples(self._store, self._origin, files)
         self._require_enough(samples)
         return samples
 
@@ -256,9 +268,9 @@ class _Port:
 
     @property
     def _features(self) -> list[str]:
-        """What directions are made of and, of a background, candidates are centred by."""
+        """What directions are made of, and what the quality card scores the samples on."""
         recipe = self._record.recipe
-        wanted = [recipe.profile_feature, *([recipe.feature] if self._record.background is not None else [])]
+        wanted = [recipe.profile_feature, recipe.feature]
         return [feature.value for feature in dict.fromkeys(wanted)]
 
     def _require_another_capture(self, session: CaptureSource, name: str) -> None:
@@ -326,9 +338,7 @@ class _Port:
         if asked is not None:
             version = self._store.sets.open(asked)
         elif samples is not None:
-            version = self._captured(
-                self._request(samples, _joined(source.set_name, self._slug), session.layers), session
-            )
+            version = self._captured(self._request(samples, self._set_name(source), session.layers), session)
         else:
             raise InvalidInputError(
                 f"profile {self._origin.reference} is a contrast with {source.in_words}, and no set of {self._model} "

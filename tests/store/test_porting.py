@@ -122,7 +122,7 @@ def test_llama_to_qwen_to_gpt2_gives_what_is_built_there(
     )  # fmt: skip
     assert first.differences == ()
     second = store.profiles.port(first.profile, model=gpt2["model"], device="cpu")
-    assert second.profile == "math-tiny-gpt2@1"
+    assert (second.profile, second.set_ref) == ("math-tiny-gpt2@1", "maths-tiny-gpt2@1")
     assert store.profiles.open(second.profile).record.source.n_samples == N_MATHS
     assert_same(store.profiles.open(second.profile), directly_built(store, folder, gpt2))
     shutil.rmtree(folder / "store" / "activations" / "own")
@@ -307,7 +307,7 @@ def test_a_file_with_other_samples_is_refused(
 def test_purged_samples_are_missed_unless_allowed(store: nait_store.Store, folder: Path, qwen: dict[str, Any]) -> None:
     (gone,) = store.sql("SELECT sample_id FROM samples('maths') ORDER BY 1 LIMIT 1").fetchall()[0]
     store.purge("maths", ids=[gone])
-    with pytest.raises(InvalidInputError, match=r"23 of the 24 samples .* are left in set:maths@1") as caught:
+    with pytest.raises(InvalidInputError, match=r"23 of the 24 samples .* are in set:maths@1") as caught:
         store.profiles.port("math", **qwen)
     assert "--allow-missing" in str(caught.value)
     report = store.profiles.port("math", **qwen, allow_missing=True)
@@ -332,6 +332,54 @@ def test_another_set_of_that_name_is_not_mistaken_for_it(
     store.ingest(unlike, set="maths", model=str(models / "tiny-llama"), device="cpu", max_length=64)
     with pytest.raises(InvalidInputError, match="does not hold them"):
         store.profiles.port("math", **qwen, allow_missing=True)
+
+
+def pulled(store: nait_store.Store, folder: Path, policy: str, reference: str = "math") -> nait_store.Store:
+    """Another team's store, which has nothing but the profile."""
+    store.remotes.push(reference, str(folder / "registry"), reference_samples=policy)
+    other = nait_store.open(str(folder / "theirs"), create=True)
+    other.remotes.pull(reference, str(folder / "registry"))
+    return other
+
+
+def test_samples_that_came_with_a_pulled_profile_are_used(
+    store: nait_store.Store, folder: Path, qwen: dict[str, Any]
+) -> None:
+    other = pulled(store, folder, "full")
+    report = other.profiles.port("math", **qwen)
+    assert (report.n_samples, report.n_captured) == (N_MATHS, N_MATHS)
+    assert_same(other.profiles.open(report.profile), directly_built(store, folder, qwen))
+    assert other.verify().ok
+
+
+def test_hashes_that_came_with_a_pulled_profile_find_its_samples_among_others(
+    store: nait_store.Store, folder: Path, qwen: dict[str, Any]
+) -> None:
+    other = pulled(store, folder, "hashes")
+    with pytest.raises(InvalidInputError, match="hashes of them came with the profile"):
+        other.profiles.port("math", **qwen)
+    mixed = write(folder / "mixed.jsonl", [*records(5, "else"), *records(N_MATHS, "maths")])
+    report = other.profiles.port("math", **qwen, reference_files=[mixed])
+    assert (report.n_samples, report.n_missing) == (N_MATHS, 0)
+    assert_same(other.profiles.open(report.profile), directly_built(store, folder, qwen))
+
+
+def test_hashes_tell_which_samples_a_file_lacks(store: nait_store.Store, folder: Path, qwen: dict[str, Any]) -> None:
+    other = pulled(store, folder, "hashes")
+    most = write(folder / "most.jsonl", [*records(3, "else"), *records(N_MATHS, "maths")[2:]])
+    with pytest.raises(InvalidInputError, match=r"22 of the 24 samples that math@1 was made from are in .*most\.jsonl"):
+        other.profiles.port("math", **qwen, reference_files=[most])
+    report = other.profiles.port("math", **qwen, reference_files=[most], allow_missing=True)
+    assert (report.n_samples, report.n_missing) == (N_MATHS - 2, 2)
+
+
+def test_the_right_records_under_other_ids_are_told(
+    store: nait_store.Store, folder: Path, qwen: dict[str, Any]
+) -> None:
+    other = pulled(store, folder, "hashes")
+    with pytest.raises(InvalidInputError, match="under other sample ids") as caught:
+        other.profiles.port("math", **qwen, reference_files=[str(folder / "maths.jsonl")], id_field="question")
+    assert "--id-field" in str(caught.value)
 
 
 def test_the_own_model_is_refused(store: nait_store.Store, models: Path) -> None:
