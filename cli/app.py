@@ -11,6 +11,7 @@ import typer.core
 
 from nait_store.cli import (
     attach,
+    bundles,
     cache,
     compact,
     convert,
@@ -50,6 +51,8 @@ _ORDER = (
     "push",
     "pull",
     "sync",
+    "export-bundle",
+    "import-bundle",
     "remote",
     "sql",
     "select",
@@ -100,6 +103,8 @@ app.add_typer(profile.app, name="profile")
 app.command("push")(sharing.push)
 app.command("pull")(sharing.pull)
 app.command("sync")(sharing.sync)
+app.command("export-bundle")(bundles.export_bundle)
+app.command("import-bundle")(bundles.import_bundle)
 app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
