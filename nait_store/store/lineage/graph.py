@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 
 class NodeKind(StrEnum):
@@ -109,18 +110,27 @@ class Lineage:
 
     def node(self, node_id: str) -> LineageNode:
         """The node of this id; KeyError where there is none."""
-        for node in self.nodes:
-            if node.id == node_id:
-                return node
-        raise KeyError(node_id)
+        return self._by_id[node_id]
 
     def origins(self, node_id: str) -> tuple[LineageEdge, ...]:
         """Edges from all that a node was made from."""
-        return tuple(edge for edge in self.edges if edge.target == node_id)
+        return self._by_target.get(node_id, ())
 
     def products(self, node_id: str) -> tuple[LineageEdge, ...]:
         """Edges to all that was made from a node."""
-        return tuple(edge for edge in self.edges if edge.source == node_id)
+        return self._by_source.get(node_id, ())
+
+    @cached_property
+    def _by_id(self) -> dict[str, LineageNode]:
+        return {node.id: node for node in self.nodes}
+
+    @cached_property
+    def _by_target(self) -> dict[str, tuple[LineageEdge, ...]]:
+        return _grouped(self.edges, lambda edge: edge.target)
+
+    @cached_property
+    def _by_source(self) -> dict[str, tuple[LineageEdge, ...]]:
+        return _grouped(self.edges, lambda edge: edge.source)
 
     def mermaid(self) -> str:
         """Draw it as a Mermaid flowchart, which GitHub, GitLab and many notebooks show."""
@@ -165,13 +175,8 @@ def without_cycles(edges: Iterable[LineageEdge]) -> tuple[list[LineageEdge], lis
     return kept, left_out
 
 
-def from_origins_on(lineage: Lineage) -> Iterator[LineageNode]:
-    """The nodes, each after everything that it was made from; of several that could be next, the earlier one."""
-    waiting = {node.id: {edge.source for edge in lineage.origins(node.id)} for node in lineage.nodes}
-    nodes = {node.id: node for node in lineage.nodes}
-    while waiting:
-        ready = next(node_id for node_id, origins in waiting.items() if not origins)
-        del waiting[ready]
-        for origins in waiting.values():
-            origins.discard(ready)
-        yield nodes[ready]
+def _grouped(edges: Iterable[LineageEdge], key: Callable[[LineageEdge], str]) -> dict[str, tuple[LineageEdge, ...]]:
+    found: dict[str, list[LineageEdge]] = {}
+    for edge in edges:
+        found.setdefault(key(edge), []).append(edge)
+    return {name: tuple(some) for name, some in found.items()}
