@@ -22,12 +22,15 @@ from nait_store.cli import (
     lineage,
     profile,
     purge,
+    remote,
     repair,
     reproduce,
     score,
     select,
     sets,
+    sharing,
     sql,
+    transfer,
     verify,
 )
 from nait_store.cli.console import Console
@@ -43,11 +46,16 @@ _ORDER = (
     "ingest",
     "sets",
     "profile",
+    "push",
+    "pull",
+    "sync",
+    "remote",
     "sql",
     "select",
     "score",
     "lineage",
     "reproduce",
+    "transfer-report",
     "attach",
     "verify",
     "repair",
@@ -86,11 +94,16 @@ sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
 app.add_typer(profile.app, name="profile")
+app.command("push")(sharing.push)
+app.command("pull")(sharing.pull)
+app.command("sync")(sharing.sync)
+app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
+app.command("transfer-report")(transfer.transfer_report)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)

@@ -219,13 +219,11 @@ def profile_details(profile: Profile, note: NoteSummary | None) -> Iterator[Bloc
             ("max length", f"{record.settings.max_length_tokens} tokens"),
             ("directions", record.directions_sha256[:16] + "…"),
             ("built", f"{record.provenance.created_at:%Y-%m-%d %H:%M:%S} UTC by {record.provenance.author}"),
+            ("pulled", None if profile.manifest.origin is None else f"from {profile.manifest.origin.in_words}"),
             ("card", record.card),
             ("note", f"{note.text} ({note.author}, {note.written_at:%Y-%m-%d})" if note else None),
         ]
     )
-    rows = [(s.layer, s.explained_variance_ratio, s.sign_margin) for s in record.statistics]
-    yield ""
-    yield Table(("layer", "explained variance", "sign margin"), rows)
 
 
 def score_work(set_ref: str, profiles: Sequence[str], work: ScoreWork, console: Console) -> list[str]:
@@ -293,6 +291,7 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
 
 def selection_preview(store: Store, outcome: SelectOutcome, console: Console) -> Iterator[Block]:
     """First rows of a selection that was neither exported nor saved."""
+    from nait_store.schemas.samples import beginning
     from nait_store.selection.ranked_records import RankedRecords
 
     selection = outcome.selection
@@ -300,9 +299,7 @@ def selection_preview(store: Store, outcome: SelectOutcome, console: Console) ->
     shown = []
     with RankedRecords(store.location, store.sets.open(selection.set_ref), rows) as records:
         for ranked in records:
-            texts = " | ".join(str(v) for v in ranked.record.values() if isinstance(v, str) and v)
-            cut = texts if len(texts) <= _PREVIEW_CHARACTERS else texts[: _PREVIEW_CHARACTERS - 1] + "…"
-            shown.append((ranked.rank, ranked.sample_id, ranked.score, cut))
+            shown.append((ranked.rank, ranked.sample_id, ranked.score, beginning(ranked.record, _PREVIEW_CHARACTERS)))
     yield Table(("rank", "sample_id", "score", "record"), shown)
     if selection.n_selected > len(shown):
         yield f"… and {selection.n_selected - len(shown):,} more"

@@ -12,6 +12,9 @@ from nait_store.activations.versions import SetVersion
 from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
+from nait_store.registry.cards.measuring import MeasuredProfile, measure_card
+from nait_store.registry.cards.score_sums import check_compared, choose_compared
+from nait_store.registry.cards.stored import read_card, write_card
 from nait_store.registry.computation import (
     check_inputs,
     compute_directions,
@@ -28,9 +31,10 @@ from nait_store.registry.payload import (
     read_limited,
     write_arrays,
 )
-from nait_store.registry.quality import warnings_for
+from nait_store.registry.quality import card_warnings, warnings_for
 from nait_store.schemas.capture import MEASURED_FEATURES, Feature
 from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
+from nait_store.schemas.quality_card import QualityCard
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
@@ -97,6 +101,16 @@ class Profile:
     def offset(self) -> NDArray[np.float32] | None:
         """What candidates are centred on, [L, J] float32, read-only; None where they are not."""
         return self._arrays.offset
+
+    def quality_card(self) -> QualityCard | None:
+        """What the build measured of the profile beside the record's statistics; None where it left that out.
+
+        Raises
+        ------
+        CorruptChunkError, FormatError
+            The stored card is not what ``profile.json`` says.
+        """
+        return read_card(self._location, self.folder, self.record)
 
     def target(self, metric: Metric | None = None, feature: Feature | None = None) -> ScoringTarget:
         """What a set is scored against.
@@ -208,6 +222,8 @@ class ProfileRegistry:
         layers: Sequence[int] | None = None,
         message: str = "",
         card: str = "",
+        quality_card: bool = True,
+        card_against: SetVersion | None = None,
         progress: ProgressListener = ignore_progress,
     ) -> tuple[Profile, bool]:
         """Build the next version of a profile, unless this very one exists.
@@ -232,8 +248,13 @@ class ProfileRegistry:
             Zero-based decoder layers; all that ``source`` stores if omitted.
         message, card
             For the history; free text about the profile.
+        quality_card
+            Whether to measure the profile's quality card too.
+        card_against
+            What the card measures separation from; ``background`` if omitted, and nothing without that. No part of the
+            profile: naming another does not make another version.
         progress
-            Hears of every layer, stage ``"profile"``.
+            Hears of every layer, stage ``"profile"``, then ``"card"``.
 
         Returns
         -------
@@ -253,13 +274,22 @@ class ProfileRegistry:
         """
         check_name(name, Kind.PROFILE)
         chosen_layers = check_inputs(source, recipe, background, layers)
+        if card_against is not None:
+            check_compared(source, card_against, recipe, chosen_layers)
         chosen = choose_rows(source, subset=rows, limit=limit, seed=seed)
         against = None if background is None else choose_rows(background)
         recipe_sha256 = recipe_digest(source, recipe, chosen, against, chosen_layers)
         existing = self._find(name, recipe_sha256)
         if existing is not None:
             return existing, False
+        compared = choose_compared(chosen, card_against, background) if quality_card else None
         arrays, statistics = compute_directions(source, recipe, chosen, against, chosen_layers, progress)
+        warnings = warnings_for(recipe, statistics, chosen, source.reference)
+        measured = None
+        if quality_card:
+            made_of = MeasuredProfile(recipe, chosen_layers, arrays, contrast=against)
+            measured = measure_card(source, chosen, made_of, compared, progress)
+            warnings += card_warnings(measured, recipe)
         payload = new_ulid()
         folder = layout.payload_folder(Kind.PROFILE, name, payload)
         about = {
@@ -271,6 +301,8 @@ class ProfileRegistry:
         }
         try:
             files = write_arrays(self._location, folder, arrays, chosen_layers, about)
+            if measured is not None:
+                files += (write_card(self._location, folder, measured),)
             record = ProfileRecord(
                 name=name,
                 recipe=recipe,
@@ -287,7 +319,7 @@ class ProfileRegistry:
                 if background is None or against is None
                 else sample_source(background, against, where=None, limit=None, seed=0),
                 statistics=statistics,
-                warnings=warnings_for(recipe, statistics, chosen, source.reference),
+                warnings=warnings,
                 files=files,
                 parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
                 card=card,
@@ -335,10 +367,13 @@ class ProfileRegistry:
             self._location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
 
     def _find(self, name: str, recipe_sha256: str) -> Profile | None:
-        """Newest version with this recipe on these inputs."""
+        """Newest version with this recipe on these inputs that was built here.
+
+        One that was pulled only claims to be: nobody here has seen its inputs.
+        """
         for number in reversed(self.numbers(name)):
             manifest = self.log.read(name, number)
-            if manifest.recipe_sha256 == recipe_sha256:
+            if manifest.recipe_sha256 == recipe_sha256 and manifest.origin is None:
                 return self._open(manifest)
         return None
 
@@ -355,7 +390,7 @@ class ProfileRegistry:
         if sha256_bytes(data) != manifest.record_sha256:
             raise CorruptChunkError(f"{url} differs from the SHA-256 in version {manifest.name}@{manifest.number}")
         record = ProfileRecord.from_json_bytes(data, url)
-        if record.name != manifest.name or record.recipe_sha256 != manifest.recipe_sha256:
+        if not manifest.is_of(record):
             raise FormatError(f"{url} belongs to another profile than {manifest.name}@{manifest.number}")
         if list(record.layers) != sorted(set(record.layers)) or not record.layers or record.layers[0] < 0:
             raise FormatError(f"{url}: its layers are not ascending, distinct and zero-based")

@@ -24,6 +24,7 @@ from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
+from nait_store.schemas.sharing import Publication, PushRecord, ReferenceSamples, RegistryRecord, RemoteRecord
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 
 DOCUMENTS: dict[str, type[Record]] = {
@@ -45,6 +46,11 @@ DOCUMENTS: dict[str, type[Record]] = {
     "version-collected": CollectionRecord,
     "label": LabelRecord,
     "note": NoteRecord,
+    "registry": RegistryRecord,
+    "publication": Publication,
+    "reference-samples": ReferenceSamples,
+    "remote": RemoteRecord,
+    "push": PushRecord,
     "score-key": ScoreKey,
     "score-sidecar": SidecarRecord,
 }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from nait_store.refs import Kind, Reference
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid
+from nait_store.schemas.sharing import Origin
 
 
 class Metric(StrEnum):
@@ -132,4 +133,12 @@ class ProfileManifest(Document):
     record_sha256: Sha256
     recipe_sha256: Sha256
     message: str = ""
+    origin: Annotated[Origin | None, Field(exclude_if=lambda value: value is None)] = None
+    """Where it was pulled from; left out of versions that were built here."""
     provenance: Provenance
+    """Who built it, or pulled it."""
+
+    def is_of(self, record: ProfileRecord) -> bool:
+        """Whether a record belongs to this version; one that was pulled keeps the name that it was built under."""
+        same_name = self.origin is not None or record.name == self.name
+        return same_name and record.recipe_sha256 == self.recipe_sha256

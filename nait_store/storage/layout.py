@@ -1,4 +1,4 @@
-"""Where everything lies below a store's root; the only place that spells these paths (docs/format.md)."""
+"""Where everything lies in a store or a shared registry; the only place that spells these paths (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ STORE_RECORD = "store.json"
 CATALOG = "catalog.duckdb"
 CATALOG_RECORD = "catalog.duckdb.json"
 SCORES = "scores"
+
+REMOTES = "remotes"
+
+REGISTRY_RECORD = "registry.json"
+OBJECTS = "objects"
 
 VERSIONS = "versions"
 REDIRECTS = "redirects"
@@ -113,3 +118,18 @@ def score_sidecar(key: str) -> str:
 def score_record(key: str) -> str:
     """The document that says that a score sidecar is whole."""
     return f"{SCORES}/{key}.json"
+
+
+def remote_record(name: str) -> str:
+    """The document that says which shared registry a store calls ``name``."""
+    return f"{REMOTES}/{name}.json"
+
+
+def pushes_folder(name: str) -> str:
+    """Folder of the documents that say where versions of a profile were pushed to."""
+    return f"{item_folder(Kind.PROFILE, name)}/pushes"
+
+
+def registry_object(sha256: str) -> str:
+    """A file of any profile in a shared registry, under its digest."""
+    return f"{OBJECTS}/{sha256[:2]}/{sha256}"

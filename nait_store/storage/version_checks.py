@@ -52,6 +52,7 @@ def inspect_versions(
     record_type: type[D],
     problem_of: Callable[[int, D], str | None],
     keep: Callable[[D], D] = lambda document: document,
+    follows: Callable[[D], int | None] = lambda _: None,
 ) -> InspectedVersions[D]:
     """Check an item's version documents and markers, and that no number is missing.
 
@@ -67,6 +68,8 @@ def inspect_versions(
         Says what contradicts a document's name, None if nothing.
     keep
         What to keep of a document.
+    follows
+        Of a version that was pulled, the highest lower number that had been used when it came; None of others.
     """
     numbers = VersionNumbers.of(inspection.names(layout.versions_folder(kind, name)))
     documents: dict[int, D] = {}
@@ -86,17 +89,29 @@ def inspect_versions(
     for path, collection in inspection.documents(collected, CollectionRecord):
         if collection is not None and collection.number != collected[path]:
             inspection.error(path, f"it is about version {collection.number}", "number")
-    _find_gaps(inspection, kind, name, numbers)
+    before = {number: follows(document) for number, document in documents.items()}
+    _find_gaps(inspection, kind, name, numbers, before)
     return InspectedVersions(name, numbers, documents)
 
 
-def _find_gaps(inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers) -> None:
+def _find_gaps(
+    inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers, before: Mapping[int, int | None]
+) -> None:
     known = {*numbers.documents, *numbers.collected}
+    pulled = any(follows is not None for follows in before.values())
     for number in range(1, numbers.last + 1):
         path = layout.version_document(kind, name, number)
         if number in known or inspection.exists(path):
             continue
-        if not inspection.exists(layout.collection_marker(kind, name, number)):
+        if inspection.exists(layout.collection_marker(kind, name, number)):
+            continue
+        above = min((other for other in known if other > number), default=None)
+        follows = None if above is None else before.get(above)
+        if follows is not None and follows < number:
+            continue
+        if pulled and above in numbers.collected and above not in before:
+            inspection.info(path, f"version {number} is not here, and gc took the one that would say why")
+        else:
             inspection.error(path, f"version {number} is missing, and gc has not taken it")
     highest = layout.version_document(kind, name, numbers.last)
     if numbers.last and numbers.last in numbers.collected and not inspection.exists(highest):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from nait_store.store.attached_file import AttachReport
     from nait_store.store.options import IngestOptions
     from nait_store.store.profiles import Profiles
+    from nait_store.store.remotes import Remotes
     from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
 
@@ -109,6 +110,13 @@ class Store(Choosing, Tracing, Upkeep):
         from nait_store.store.profiles import Profiles
 
         return Profiles(self)
+
+    @cached_property
+    def remotes(self) -> Remotes:
+        """The registries that it shares profiles through."""
+        from nait_store.store.remotes import Remotes
+
+        return Remotes(self)
 
     @cached_property
     def selections(self) -> SavedSelections:

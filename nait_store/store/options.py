@@ -99,6 +99,10 @@ class BuildOptions(TypedDict, total=False):
     """Recorded with the version."""
     card: str
     """Free text kept in the profile."""
+    quality_card: bool
+    """Whether to measure the profile's quality card; it is by default."""
+    card_against: str | None
+    """Set that the card tells in-domain samples from; by default ``against``, and none without."""
 
 
 class SelectOptions(TypedDict, total=False):

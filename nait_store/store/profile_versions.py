@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NaitStoreError
 from nait_store.storage.labels import LabelKind
+from nait_store.store.in_domain_rows import in_domain_rows
 from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def diff_profiles(store: Store, first: Profile, second: Profile, *, set_ref: str
             cosines[layer] = float(v @ w / (np.linalg.norm(v) * np.linalg.norm(w)))
     added, removed, n_kept, unknown = [], [], None, ""
     try:
-        before, after = _in_domain_ids(store, first), _in_domain_ids(store, second)
+        before, after = (set(in_domain_rows(store, one)[1].sample_ids()) for one in (first, second))
     except NaitStoreError as error:
         unknown = error.what
     else:
@@ -219,20 +220,3 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "model", record.model
     for name, value in record.settings.model_dump(mode="json").items():
         yield name.replace("_", " "), value
-
-
-def _in_domain_ids(store: Store, profile: Profile) -> set[str]:
-    """Ids of the samples that a profile was made from: what its recorded choice gives, if that is still the same."""
-    from nait_store.registry.in_domain import choose_rows
-
-    source = profile.record.source
-    version = store.sets.open(f"{source.set_name}@{source.version}")
-    rows = None
-    if source.where is not None:
-        from nait_store.query.rows import matching_rows
-
-        rows = matching_rows(store.session, version, source.where)
-    chosen = choose_rows(version, subset=rows, limit=source.limit, seed=source.seed or 0)
-    if chosen.sample_ids_sha256 != source.sample_ids_sha256:
-        raise NaitStoreError(f"{version.reference} no longer holds all samples that {profile.reference} was made from")
-    return set(chosen.sample_ids())
