@@ -10,19 +10,21 @@ from functools import cached_property
 
 
 class NodeKind(StrEnum):
-    """What a node is: a version of something, or what versions are made from in the end."""
+    """What a node is: a version in this store, or what versions are made from in the end."""
 
     SET = "set"
     PROFILE = "profile"
     SELECTION = "selection"
     FILE = "file"
     MODEL = "model"
+    SHARED = "shared"
+    """A version in a registry that stores share."""
 
 
 class NodeState(StrEnum):
     """Whether a version is there: visible, deleted and still kept, taken by gc, or referred to and never there.
 
-    Files and models lie outside of the store; whether they are where they were nobody looks.
+    Files, models and what others publish lie outside of the store; whether they are where they were nobody looks.
     """
 
     PRESENT = "present"
@@ -40,7 +42,7 @@ class LineageNode:
     ----------
     id
         Unique in the graph, and the same in every graph of the store: ``set:pool@3``, ``profile:math@2``,
-        ``file:pool.jsonl#9f86d081884c``, ``model:2c26b46b68ff``.
+        ``file:pool.jsonl#9f86d081884c``, ``model:2c26b46b68ff``, ``shared:s3://team/registry#math@3``.
     kind
         What it is.
     name
@@ -50,8 +52,8 @@ class LineageNode:
     what
         What it is made of, in words; empty where that is not known.
     digest
-        SHA-256 of the file's bytes, fingerprint of the model, SHA-256 of a profile's directions or of the document of
-        a set's or selection's version. None where it is not recorded, or not any more.
+        SHA-256 of the file's bytes, of a profile's directions, of the document of a set's or selection's version, of
+        the record of a published version; fingerprint of the model. None where it is not recorded, or not any more.
     size_bytes, n_samples
         Of a file; of a set or selection, and of a profile's in-domain samples.
     author, created_at
