@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
+from nait_store.registry.cards.stored import read_card
 from nait_store.registry.payload import PROFILE_FILE, read_arrays, size_limit_bytes
 from nait_store.registry.sharing.reference_samples import (
     MAX_REFERENCE_BYTES,
@@ -144,14 +145,16 @@ def check_record(data: bytes, publication: Publication, where: str) -> ProfileRe
 
 
 def check_contents(publication: Publication, record: ProfileRecord, files: HeldFiles) -> None:
-    """Check the numbers, and the reference samples.
+    """Check the numbers, the quality card, and the reference samples.
 
     Raises
     ------
     CorruptChunkError, FormatError
-        As for :func:`~nait_store.registry.payload.read_arrays`; reference samples that are not what they should be.
+        As for :func:`~nait_store.registry.payload.read_arrays` and :func:`~nait_store.registry.cards.stored.read_card`;
+        reference samples that are not what they should be.
     """
     read_arrays(files, "", record)
+    read_card(files, "", record)
     if publication.reference.file is not None:
         where = files.url_of(REFERENCE_FILE)
         check_reference(
