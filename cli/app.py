@@ -21,6 +21,7 @@ from nait_store.cli import (
     ingest,
     init,
     lineage,
+    port,
     profile,
     purge,
     remote,
@@ -98,6 +99,8 @@ app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
+profile.app.command("port")(port.port)
+profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")
 app.command("push")(sharing.push)
 app.command("pull")(sharing.pull)
