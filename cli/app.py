@@ -33,6 +33,7 @@ from nait_store.cli import (
     sharing,
     sql,
     transfer,
+    trust,
     verify,
 )
 from nait_store.cli.console import Console
@@ -54,6 +55,7 @@ _ORDER = (
     "export-bundle",
     "import-bundle",
     "remote",
+    "trust",
     "sql",
     "select",
     "score",
@@ -106,6 +108,7 @@ app.command("sync")(sharing.sync)
 app.command("export-bundle")(bundles.export_bundle)
 app.command("import-bundle")(bundles.import_bundle)
 app.add_typer(remote.app, name="remote")
+app.add_typer(trust.app, name="trust")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
