@@ -11,9 +11,11 @@ from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Method, ProfileRecord, Recipe
 from nait_store.schemas.selection import SelectionRecord
 from nait_store.store.lineage.ingest_records import RecordedIngest
+from nait_store.store.lineage.origins import sample_sources
 
 _KNOWN_RECIPE = frozenset(("name", "method", "center", "profile_feature", "feature", "metric"))
-"""Choices of a recipe that :func:`build_arguments` spells."""
+_KNOWN_METHODS = frozenset(("pca", "mean", "contrastive"))
+"""Choices of a recipe that :func:`build_arguments` spells, and methods that need no more than these."""
 
 
 def ingest_arguments(
@@ -78,7 +80,8 @@ def ingest_arguments(
 
 def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference, Reference]) -> tuple[str, ...]:
     """Spell the building of a profile; ``here`` has the sets that it was made from."""
-    recipe, source, background = record.recipe, record.source, record.background
+    recipe, sources = record.recipe, sample_sources(record)
+    source, background = sources["built from"], sources.get("built against")
     center = ("--center" if recipe.center else "--no-center",) if recipe.method is Method.PCA else ()
     layers = record.parameters.get("layers")
     return (
@@ -99,6 +102,8 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
         *_option("--seed", source.seed if source.limit is not None else None),
         *_option("--message", message or None),
         *_option("--card", record.card or None),
+        # It is measured of the profile and is no part of it; whoever wants it leaves this out.
+        "--no-quality-card",
     )
 
 
@@ -122,12 +127,12 @@ def select_arguments(
 
 def unspelled_choices(recipe: Recipe) -> list[str]:
     """Choices of a recipe that are recorded and that no option above spells."""
-    defaults = {name: field.default for name, field in type(recipe).model_fields.items()}
-    return [
+    found = [
         name
-        for name in type(recipe).model_fields
-        if name not in _KNOWN_RECIPE and getattr(recipe, name) != defaults[name]
+        for name, field in type(recipe).model_fields.items()
+        if name not in _KNOWN_RECIPE and getattr(recipe, name) != field.default
     ]
+    return found if recipe.method.value in _KNOWN_METHODS else ["method", *found]
 
 
 def _option(name: str, value: object, *, unless: str | None = None) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import Operation, SetManifest, SourceFile
-from nait_store.schemas.profile import ProfileManifest
+from nait_store.schemas.profile import ProfileManifest, ProfileRecord, SampleSource
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.versions import VersionLog, VersionNumbers
 from nait_store.store.lineage.graph import LineageNode, NodeKind, NodeState
@@ -194,11 +194,14 @@ class Origins:
             yield Origin("pulled from", thing=shared_node(pulled_from, profile.manifest.record_sha256))
             yield Origin("built with", thing=model)
             return
-        yield Origin("built from", record.source.reference)
-        if record.background is not None:
-            yield Origin("built against", record.background.reference)
-        if outside and self.state(record.source.reference) in (NodeState.COLLECTED, NodeState.MISSING):
-            # The set would have said it; where it is gone the profile still knows its model.
+        sources = sample_sources(record)
+        for relation, source in sources.items():
+            yield Origin(relation, source.reference)
+        if not sources:
+            self._gap(f"{version.qualified} was made from something that this release does not follow")
+        gone = (NodeState.COLLECTED, NodeState.MISSING)
+        if outside and all(self.state(source.reference) in gone for source in sources.values()):
+            # The sets would have said it; where they are gone the profile still knows its model.
             yield Origin("built with", thing=model)
 
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
@@ -220,9 +223,10 @@ class Origins:
             return replace(bare, **made)
         if isinstance(manifest, ProfileManifest):
             profile = self._store.profiles.registry.version(version.name, number).record
-            what = f"{profile.recipe.in_words}; {profile.source.in_words}"
+            sources = list(sample_sources(profile).values())
+            what = "; ".join([profile.recipe.in_words, *(source.in_words for source in sources[:1])])
             what += " there" if manifest.origin is not None else ""
-            digest, n_samples = profile.directions_sha256, profile.source.n_samples
+            digest, n_samples = profile.directions_sha256, sources[0].n_samples if sources else None
             return replace(bare, what=what, digest=digest, n_samples=n_samples, **made)
         chosen = self._store.selections.version(version.name, number).record
         what = f"{chosen.top} of {chosen.n_candidates:,} candidates, {chosen.strategy}"
@@ -243,6 +247,12 @@ class Origins:
 
     def _gap(self, text: str) -> None:
         self.gaps[text] = None
+
+
+def sample_sources(record: ProfileRecord) -> dict[str, SampleSource]:
+    """The samples that a profile was built from, in-domain ones first: what they were to it → which they are."""
+    found = {"built from": record.source, "built against": record.background}
+    return {relation: source for relation, source in found.items() if source is not None}
 
 
 def number_of(version: Reference) -> int:

@@ -17,7 +17,7 @@ from nait_store.store.lineage.commands import (
 )
 from nait_store.store.lineage.graph import Lineage, NodeKind
 from nait_store.store.lineage.ingest_records import RecordedIngest, recorded_ingest
-from nait_store.store.lineage.origins import number_of
+from nait_store.store.lineage.origins import number_of, sample_sources
 from nait_store.store.lineage.steps import Counterpart, Input, Step, Steps, can_be_lines
 from nait_store.store.lineage.tracing import find_version, trace
 
@@ -191,11 +191,14 @@ class _Planner:
             published = f"{pulled_from.name}@{pulled_from.number}"
             self._make(version, ("pull", "--as", version.name, "--", published, self._located(pulled_from.url)))
             return
-        for name in unspelled_choices(record.recipe):
-            self._object(f"{version.qualified} records a choice, {name!r}, that no option of a build spells")
-        for source in (record.source, record.background):
-            if source is not None:
-                self._known(source.reference)
+        unspelled = unspelled_choices(record.recipe)
+        if unspelled:
+            self._object(
+                f"{version.qualified} records choices that no option of a build spells: {', '.join(unspelled)}"
+            )
+            return
+        for source in sample_sources(record).values():
+            self._known(source.reference)
         self._make(version, build_arguments(record, message, self._here))
 
     def _add_selection(self, version: Reference) -> None:
