@@ -19,12 +19,18 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
     Raises
     ------
     NotFoundError
-        The set version is gone, or the choice gives other samples than it did; of a pulled profile, also where nothing
-        tells that the set here is the same.
+        The set version is gone, or the choice gives other samples than it did; or the profile was pulled, and its
+        choice is a condition that somebody else has written, which is shown, never run, or nothing tells that the set
+        here is the same.
     """
     from nait_store.registry.in_domain import choose_rows
 
     source = profile.record.source
+    if profile.manifest.origin is not None and source.where is not None:
+        raise NotFoundError(
+            f"{profile.reference} was pulled, and its samples are those of {source.set_name}@{source.version} elsewhere"
+            f" for which {source.where!r} holds"
+        )
     version = store.sets.open(f"{source.set_name}@{source.version}")
     rows = None
     if source.where is not None:
