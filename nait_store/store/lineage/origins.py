@@ -18,7 +18,7 @@ from nait_store.schemas.profile import ProfileManifest, ProfileRecord, SampleSou
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.versions import VersionLog, VersionNumbers
 from nait_store.store.lineage.graph import LineageNode, NodeKind, NodeState
-from nait_store.store.lineage.ingest_records import ingests_of, recorded_ingest
+from nait_store.store.lineage.ingest_records import ingests_of, read_plan, recorded_ingest, sets_read
 from nait_store.store.set_history import in_words
 
 if TYPE_CHECKING:
@@ -137,12 +137,16 @@ class Origins:
         for one in record.projections if record is not None else ():
             yield Origin("keeps projections on", parse_reference(one.profile, Kind.PROFILE))
         if manifest is None:
-            ingest_ids = ingests_of(self._location, version.name, number) if outside else []
+            ingest_ids = ingests_of(self._location, version.name, number)
         else:
             yield from self._before(version, manifest)
             ingest_ids = list(manifest.ingest_ids)
-        for ingest_id in ingest_ids if outside else ():
-            yield from self._ingested(version, ingest_id, record.identity if record is not None else None)
+        for ingest_id in ingest_ids:
+            plan = read_plan(self._location, version.name, ingest_id)
+            for read in sets_read(plan) if plan is not None else ():
+                yield Origin("samples of, captured again", read)
+            if outside:
+                yield from self._ingested(version, ingest_id, record.identity if record is not None else None)
         if manifest is not None and outside and self._lost_its_beginning(version.name, manifest):
             yield from self._seen_in_segments(version)
 
@@ -159,8 +163,10 @@ class Origins:
         ingest = recorded_ingest(self._location, version.name, ingest_id)
         if ingest is None:
             self._gap(f"from which files ingest {ingest_id} of {version.qualified} read is not recorded any more")
+        read = {one.qualified for one in sets_read(ingest.plan)} if ingest is not None else set()
         for source in ingest.plan.sources if ingest is not None else ():
-            yield Origin("ingested", thing=file_node(source))
+            if source.uri not in read:
+                yield Origin("ingested", thing=file_node(source))
         measured = ingest.plan.identity or identity if ingest is not None else identity
         if measured is not None:
             environment = ingest.segment.environment if ingest is not None and ingest.segment is not None else None
@@ -197,6 +203,9 @@ class Origins:
         sources = sample_sources(record)
         for relation, source in sources.items():
             yield Origin(relation, source.reference)
+        if record.ported_from is not None:
+            ported_from = record.ported_from
+            yield Origin("ported from", Reference(Kind.PROFILE, ported_from.name, version=ported_from.version))
         if not sources:
             self._gap(f"{version.qualified} was made from something that this release does not follow")
         gone = (NodeState.COLLECTED, NodeState.MISSING)
