@@ -27,6 +27,7 @@ from nait_store.cli import (
     reproduce,
     score,
     select,
+    selection,
     sets,
     sharing,
     sql,
@@ -52,6 +53,7 @@ _ORDER = (
     "remote",
     "sql",
     "select",
+    "selection",
     "score",
     "lineage",
     "reproduce",
@@ -101,6 +103,7 @@ app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.add_typer(selection.app, name="selection")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer-report")(transfer.transfer_report)
