@@ -33,7 +33,7 @@ from nait_store.registry.payload import (
 )
 from nait_store.registry.quality import card_warnings, warnings_for
 from nait_store.schemas.capture import MEASURED_FEATURES, Feature
-from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
+from nait_store.schemas.profile import Metric, PortedFrom, ProfileManifest, ProfileRecord, Recipe
 from nait_store.schemas.quality_card import QualityCard
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
@@ -222,6 +222,7 @@ class ProfileRegistry:
         layers: Sequence[int] | None = None,
         message: str = "",
         card: str = "",
+        ported_from: PortedFrom | None = None,
         quality_card: bool = True,
         card_against: SetVersion | None = None,
         progress: ProgressListener = ignore_progress,
@@ -248,6 +249,8 @@ class ProfileRegistry:
             Zero-based decoder layers; all that ``source`` stores if omitted.
         message, card
             For the history; free text about the profile.
+        ported_from
+            The profile of another model that this one repeats.
         quality_card
             Whether to measure the profile's quality card too.
         card_against
@@ -324,6 +327,7 @@ class ProfileRegistry:
                 parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
                 card=card,
                 parent=self.log.latest(name),
+                ported_from=ported_from,
                 provenance=current_provenance(),
             )
             data = record.to_json_bytes()

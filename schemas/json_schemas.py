@@ -21,6 +21,7 @@ from nait_store.schemas.activation_set import (
 )
 from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord, NoteRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
+from nait_store.schemas.quality_card import QualityCard
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
@@ -39,6 +40,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "ingest-outcome": IngestOutcome,
     "profile": ProfileRecord,
     "profile-version": ProfileManifest,
+    "quality-card": QualityCard,
     "selection": SelectionRecord,
     "selection-version": SelectionManifest,
     "selection-redirect": SelectionRedirect,
