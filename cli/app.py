@@ -29,6 +29,7 @@ from nait_store.cli import (
     reproduce,
     score,
     select,
+    selection,
     sets,
     sharing,
     sql,
@@ -58,6 +59,7 @@ _ORDER = (
     "trust",
     "sql",
     "select",
+    "selection",
     "score",
     "lineage",
     "reproduce",
@@ -112,6 +114,7 @@ app.add_typer(trust.app, name="trust")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.add_typer(selection.app, name="selection")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer-report")(transfer.transfer_report)

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from nait_store.ingest.requests import EstimateListener, IngestReport
     from nait_store.query.sandbox.limits import SandboxLimits
     from nait_store.query.session import QueryResult, QuerySession, StatementPlan
-    from nait_store.selection.saved import SavedSelections
     from nait_store.store.attached_file import AttachReport
     from nait_store.store.options import IngestOptions
     from nait_store.store.profiles import Profiles
     from nait_store.store.remotes import Remotes
     from nait_store.store.score_cache import ScoreCache
+    from nait_store.store.selections import Selections
     from nait_store.store.sets import Sets
     from nait_store.store.trust import Trust
 
@@ -127,11 +127,11 @@ class Store(Choosing, Tracing, Upkeep):
         return Trust(self)
 
     @cached_property
-    def selections(self) -> SavedSelections:
+    def selections(self) -> Selections:
         """Its saved selections."""
-        from nait_store.selection.saved import SavedSelections
+        from nait_store.store.selections import Selections
 
-        return SavedSelections(self.location)
+        return Selections(self)
 
     @cached_property
     def catalog(self) -> Catalog:

@@ -20,7 +20,7 @@ from nait_store.errors import AlreadyExistsError, InvalidInputError, NaitStoreEr
 from nait_store.schemas.record import document_bytes
 from nait_store.store.lineage.reproduction import run_in_a_process
 from nait_store.testing.fake_capture import FakeCapture
-from nait_store.testing.stores import fake_identity
+from nait_store.testing.stores import ENVIRONMENT, fake_identity
 
 SAME = re.compile(r"was made again: \d+ comparisons, all the same\n")
 
@@ -75,8 +75,12 @@ def made(cli: Any, folder: Path, made_once: Path, monkeypatch: pytest.MonkeyPatc
 def becomes(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """From here on every model is this one."""
 
-    def open_capture(_model: str, request: Any, _options: Any) -> FakeCapture:
-        return FakeCapture(n_model_layers=3, n_neurons=8, features=request.features, **changes)
+    def open_capture(model: str, request: Any, _options: Any, **_: Any) -> FakeCapture:
+        if "other" in model:  # one of another shape
+            environment = ENVIRONMENT.model_copy(update={"model_source": model})
+            identity = fake_identity(model)
+            return FakeCapture(4, 6, features=request.features, identity=identity, environment=environment)
+        return FakeCapture(3, 8, features=request.features, **changes)
 
     monkeypatch.setattr("nait_store.store.ingesting.open_capture", open_capture)
 
@@ -177,6 +181,25 @@ def test_a_set_of_projections_is_made_again(made: Any, folder: Path) -> None:
     assert made("ingest", "c.jsonl", *arguments).code == 0
     run = made("reproduce", "slim", "--run")
     assert run.code == 0, run.out + run.err
+
+
+def test_a_ported_profile_comes_from_its_sister_and_is_ported_again(made: Any) -> None:
+    assert made("profile", "port", "math@1", "--model", "./other", "--layers", "1-3").code == 0
+    found = nait_store.open().lineage("math-other", "up")
+    relations = {(edge.source, edge.relation) for edge in found.origins("profile:math-other@1")}
+    assert relations == {("set:maths-other@1", "built from"), ("profile:math@1", "ported from")}
+    again = found.origins("set:maths-other@1")
+    assert ("set:maths@1", "samples of, captured again") in {(edge.source, edge.relation) for edge in again}
+    assert {Path(node.name).name for node in found.nodes if node.kind == "file"} == {"maths.jsonl"}
+    down = nait_store.open().lineage("maths", "down")
+    assert "set:maths-other@1" in {edge.target for edge in down.products("set:maths@1")}
+    run = made("reproduce", "math-other", "--run", "--in", "again", "--json")
+    assert run.code == 0, run.out + run.err
+    assert {"set:maths@1", "profile:math@1", "set:maths-other@1", "profile:math-other@1"} <= {
+        check["subject"] for check in run.json["report"]["checks"]
+    }
+    # the samples alone are nobody's to make: they come with the profile
+    assert made("reproduce", "maths-other", "--run").code == InvalidInputError.exit_code
 
 
 def test_a_changed_file_is_told_before_anything_is_run(made: Any, folder: Path) -> None:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import Operation, SetManifest, SourceFile
-from nait_store.schemas.profile import ProfileManifest
+from nait_store.schemas.profile import ProfileManifest, ProfileRecord, SampleSource
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.versions import VersionLog, VersionNumbers
 from nait_store.store.lineage.graph import LineageNode, NodeKind, NodeState
-from nait_store.store.lineage.ingest_records import ingests_of, recorded_ingest
+from nait_store.store.lineage.ingest_records import ingests_of, read_plan, recorded_ingest, sets_read
 from nait_store.store.set_history import in_words
 
 if TYPE_CHECKING:
@@ -137,12 +137,16 @@ class Origins:
         for one in record.projections if record is not None else ():
             yield Origin("keeps projections on", parse_reference(one.profile, Kind.PROFILE))
         if manifest is None:
-            ingest_ids = ingests_of(self._location, version.name, number) if outside else []
+            ingest_ids = ingests_of(self._location, version.name, number)
         else:
             yield from self._before(version, manifest)
             ingest_ids = list(manifest.ingest_ids)
-        for ingest_id in ingest_ids if outside else ():
-            yield from self._ingested(version, ingest_id, record.identity if record is not None else None)
+        for ingest_id in ingest_ids:
+            plan = read_plan(self._location, version.name, ingest_id)
+            for read in sets_read(plan) if plan is not None else ():
+                yield Origin("samples of, captured again", read)
+            if outside:
+                yield from self._ingested(version, ingest_id, record.identity if record is not None else None)
         if manifest is not None and outside and self._lost_its_beginning(version.name, manifest):
             yield from self._seen_in_segments(version)
 
@@ -159,8 +163,10 @@ class Origins:
         ingest = recorded_ingest(self._location, version.name, ingest_id)
         if ingest is None:
             self._gap(f"from which files ingest {ingest_id} of {version.qualified} read is not recorded any more")
+        read = {one.qualified for one in sets_read(ingest.plan)} if ingest is not None else set()
         for source in ingest.plan.sources if ingest is not None else ():
-            yield Origin("ingested", thing=file_node(source))
+            if source.uri not in read:
+                yield Origin("ingested", thing=file_node(source))
         measured = ingest.plan.identity or identity if ingest is not None else identity
         if measured is not None:
             environment = ingest.segment.environment if ingest is not None and ingest.segment is not None else None
@@ -194,11 +200,17 @@ class Origins:
             yield Origin("pulled from", thing=shared_node(pulled_from, profile.manifest.record_sha256))
             yield Origin("built with", thing=model)
             return
-        yield Origin("built from", record.source.reference)
-        if record.background is not None:
-            yield Origin("built against", record.background.reference)
-        if outside and self.state(record.source.reference) in (NodeState.COLLECTED, NodeState.MISSING):
-            # The set would have said it; where it is gone the profile still knows its model.
+        sources = sample_sources(record)
+        for relation, source in sources.items():
+            yield Origin(relation, source.reference)
+        if record.ported_from is not None:
+            ported_from = record.ported_from
+            yield Origin("ported from", Reference(Kind.PROFILE, ported_from.name, version=ported_from.version))
+        if not sources:
+            self._gap(f"{version.qualified} was made from something that this release does not follow")
+        gone = (NodeState.COLLECTED, NodeState.MISSING)
+        if outside and all(self.state(source.reference) in gone for source in sources.values()):
+            # The sets would have said it; where they are gone the profile still knows its model.
             yield Origin("built with", thing=model)
 
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
@@ -220,9 +232,10 @@ class Origins:
             return replace(bare, **made)
         if isinstance(manifest, ProfileManifest):
             profile = self._store.profiles.registry.version(version.name, number).record
-            what = f"{profile.recipe.in_words}; {profile.source.in_words}"
+            sources = list(sample_sources(profile).values())
+            what = "; ".join([profile.recipe.in_words, *(source.in_words for source in sources[:1])])
             what += " there" if manifest.origin is not None else ""
-            digest, n_samples = profile.directions_sha256, profile.source.n_samples
+            digest, n_samples = profile.directions_sha256, sources[0].n_samples if sources else None
             return replace(bare, what=what, digest=digest, n_samples=n_samples, **made)
         chosen = self._store.selections.version(version.name, number).record
         what = f"{chosen.top} of {chosen.n_candidates:,} candidates, {chosen.strategy}"
@@ -243,6 +256,12 @@ class Origins:
 
     def _gap(self, text: str) -> None:
         self.gaps[text] = None
+
+
+def sample_sources(record: ProfileRecord) -> dict[str, SampleSource]:
+    """The samples that a profile was built from, in-domain ones first: what they were to it → which they are."""
+    found = {"built from": record.source, "built against": record.background}
+    return {relation: source for relation, source in found.items() if source is not None}
 
 
 def number_of(version: Reference) -> int:
