@@ -20,6 +20,8 @@ from nait_store.cli import (
     ingest,
     init,
     profile,
+    profile_combine,
+    profile_files,
     purge,
     repair,
     score,
@@ -81,6 +83,9 @@ app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
+profile.app.command("combine")(profile_combine.combine)
+profile.app.command("export")(profile_files.export)
+profile.app.command("import")(profile_files.import_)
 app.add_typer(profile.app, name="profile")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)

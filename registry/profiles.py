@@ -31,11 +31,13 @@ from nait_store.registry.payload import (
 from nait_store.registry.quality import warnings_for
 from nait_store.schemas.capture import MEASURED_FEATURES, Feature
 from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
+from nait_store.schemas.store_record import ORIGINS_FEATURE
 from nait_store.scoring.targets import ScoringTarget
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
+from nait_store.storage.store_features import announce_feature
 from nait_store.storage.versions import VersionLog, VersionNumbers
 
 __all__ = ["Profile", "ProfileRegistry", "RowSubset"]
@@ -148,12 +150,14 @@ class ProfileRegistry:
 
     Attributes
     ----------
+    location
+        As given.
     log
         The versions' documents.
     """
 
     def __init__(self, location: Location) -> None:
-        self._location = location
+        self.location = location
         self.log = VersionLog(location, Kind.PROFILE, ProfileManifest)
 
     def names(self) -> list[str]:
@@ -256,52 +260,76 @@ class ProfileRegistry:
         chosen = choose_rows(source, subset=rows, limit=limit, seed=seed)
         against = None if background is None else choose_rows(background)
         recipe_sha256 = recipe_digest(source, recipe, chosen, against, chosen_layers)
-        existing = self._find(name, recipe_sha256)
+        existing = self.find(name, recipe_sha256)
         if existing is not None:
             return existing, False
         arrays, statistics = compute_directions(source, recipe, chosen, against, chosen_layers, progress)
-        payload = new_ulid()
+        record = ProfileRecord(
+            name=name,
+            recipe=recipe,
+            recipe_sha256=recipe_sha256,
+            capture_id=source.record.capture_id,
+            identity=source.record.identity,
+            settings=chosen.settings[0],
+            layers=chosen_layers,
+            n_neurons=source.record.n_neurons,
+            has_offset=arrays.offset is not None,
+            directions_sha256=arrays.digest(chosen_layers),
+            source=sample_source(source, chosen, where=where, limit=limit, seed=seed),
+            background=None
+            if background is None or against is None
+            else sample_source(background, against, where=None, limit=None, seed=0),
+            statistics=statistics,
+            warnings=warnings_for(recipe, statistics, chosen, source.reference),
+            files=(),
+            parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
+            card=card,
+            parent=self.log.latest(name),
+            provenance=current_provenance(),
+        )
+        return self.add(record, arrays, message)
+
+    def add(self, record: ProfileRecord, arrays: ProfileArrays, message: str = "") -> tuple[Profile, bool]:
+        """Commit the next version of a profile, unless one of its versions is made of the same.
+
+        Parameters
+        ----------
+        record
+            Of the version; ``files`` is filled in here.
+        arrays
+            Its numbers, of the digest that the record says.
+        message
+            For the history.
+
+        Returns
+        -------
+        profile
+            The version.
+        created
+            False where a version with the record's ``recipe_sha256`` is there: nothing was kept.
+        """
+        name, payload = record.name, new_ulid()
         folder = layout.payload_folder(Kind.PROFILE, name, payload)
         about = {
             "nait_store_profile": name,
-            "capture_id": source.record.capture_id,
-            "hook_point": source.record.identity.hook_point.value,
-            "feature": recipe.feature.value,
-            "metric": recipe.metric.value,
+            "capture_id": record.capture_id,
+            "hook_point": record.identity.hook_point.value,
+            "feature": record.recipe.feature.value,
+            "metric": record.recipe.metric.value,
         }
+        if record.source is None:
+            announce_feature(self.location, ORIGINS_FEATURE)
         try:
-            files = write_arrays(self._location, folder, arrays, chosen_layers, about)
-            record = ProfileRecord(
-                name=name,
-                recipe=recipe,
-                recipe_sha256=recipe_sha256,
-                capture_id=source.record.capture_id,
-                identity=source.record.identity,
-                settings=chosen.settings[0],
-                layers=chosen_layers,
-                n_neurons=source.record.n_neurons,
-                has_offset=arrays.offset is not None,
-                directions_sha256=arrays.digest(chosen_layers),
-                source=sample_source(source, chosen, where=where, limit=limit, seed=seed),
-                background=None
-                if background is None or against is None
-                else sample_source(background, against, where=None, limit=None, seed=0),
-                statistics=statistics,
-                warnings=warnings_for(recipe, statistics, chosen, source.reference),
-                files=files,
-                parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
-                card=card,
-                parent=self.log.latest(name),
-                provenance=current_provenance(),
-            )
+            files = write_arrays(self.location, folder, arrays, record.layers, about)
+            record = record.model_copy(update={"files": files})
             data = record.to_json_bytes()
-            self._location.create_bytes(f"{folder}/{PROFILE_FILE}", data)
+            self.location.create_bytes(f"{folder}/{PROFILE_FILE}", data)
             profile = self._commit(record, payload, sha256_bytes(data), message)
         except BaseException:
             self._discard(name, payload)
             raise
-        if profile.manifest.payload != payload:  # somebody committed the same build meanwhile
-            self._location.delete(folder)
+        if profile.manifest.payload != payload:  # somebody committed the same meanwhile
+            self.location.delete(folder)
             return profile, False
         return profile, True
 
@@ -310,7 +338,7 @@ class ProfileRegistry:
 
         def propose(numbers: VersionNumbers) -> ProfileManifest | None:
             nonlocal found
-            found = self._find(record.name, record.recipe_sha256)
+            found = self.find(record.name, record.recipe_sha256)
             if found is not None:
                 return None
             return ProfileManifest(
@@ -325,17 +353,17 @@ class ProfileRegistry:
 
         manifest = self.log.commit_next(record.name, propose)
         if manifest is not None:
-            return Profile(self._location, manifest, record)
+            return Profile(self.location, manifest, record)
         assert found is not None
         return found
 
     def _discard(self, name: str, payload: str) -> None:
         """Delete a payload that no version refers to: an interrupt may come right after the commit."""
         if all(manifest.payload != payload for manifest in self.manifests(name)):
-            self._location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
+            self.location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
 
-    def _find(self, name: str, recipe_sha256: str) -> Profile | None:
-        """Newest version with this recipe on these inputs."""
+    def find(self, name: str, recipe_sha256: str) -> Profile | None:
+        """Newest version with this recipe on these inputs; None where there is none."""
         for number in reversed(self.numbers(name)):
             manifest = self.log.read(name, number)
             if manifest.recipe_sha256 == recipe_sha256:
@@ -345,9 +373,9 @@ class ProfileRegistry:
     def _open(self, manifest: ProfileManifest) -> Profile:
         folder = layout.payload_folder(Kind.PROFILE, manifest.name, manifest.payload)
         path = f"{folder}/{PROFILE_FILE}"
-        url = self._location.url_of(path)
+        url = self.location.url_of(path)
         try:
-            data = read_limited(self._location, path, MAX_RECORD_BYTES)
+            data = read_limited(self.location, path, MAX_RECORD_BYTES)
         except NotFoundError as error:
             raise CorruptChunkError(
                 f"{url} is missing", next_step="run 'nait-store verify' to see what else is damaged"
@@ -359,4 +387,4 @@ class ProfileRegistry:
             raise FormatError(f"{url} belongs to another profile than {manifest.name}@{manifest.number}")
         if list(record.layers) != sorted(set(record.layers)) or not record.layers or record.layers[0] < 0:
             raise FormatError(f"{url}: its layers are not ascending, distinct and zero-based")
-        return Profile(self._location, manifest, record)
+        return Profile(self.location, manifest, record)

@@ -101,6 +101,41 @@ class BuildOptions(TypedDict, total=False):
     """Free text kept in the profile."""
 
 
+class ImportOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.import_`."""
+
+    like: str | None
+    """Set or profile that was captured as the directions were, ``pool`` or ``profile:math@2``; needed where the file
+    does not say."""
+    layers: Sequence[int] | None
+    """Zero-based decoder layers of the rows of an array [L, J], in their order, where the file does not say."""
+    feature: str | None
+    """Feature that candidates are scored on; as the file says, else ``mean``."""
+    metric: str | None
+    """``dot`` or ``cosine``; as the file says, else ``cosine``."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile; as the file says, if it does."""
+
+
+class CombineOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.combine`."""
+
+    without: Sequence[str]
+    """Profiles that the sum is made orthogonal to in every layer."""
+    offset: str | None
+    """Profile whose background's mean candidates are centred on, or ``none``; needed where the parts differ in it."""
+    feature: str | None
+    """Feature that candidates are scored on; needed where the parts differ in it."""
+    metric: str | None
+    """``dot`` or ``cosine``; needed where the parts differ in it."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile."""
+
+
 class SelectOptions(TypedDict, total=False):
     """Options of :meth:`nait_store.store.facade.Store.select`."""
 

@@ -22,14 +22,14 @@ labelled AS (
         list(label ORDER BY label) FILTER (kind = 'tag') AS tags
     FROM labels GROUP BY ALL
 )
-SELECT reference, recipe, method, center, profile_feature, feature, metric, source, background, n_samples,
+SELECT reference, recipe, method, center, profile_feature, feature, metric, origin, source, background, n_samples,
     len(layers) AS n_layers, n_neurons, model, hook_point, capture_id, len(warnings) AS n_warnings, message, card,
     coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, epoch_us(created_at) AS written_us, author
 FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
 """
 _CHOICES = ("method", "center", "profile_feature", "feature", "metric")
 _SEARCHED = (
-    "concat_ws(chr(10), reference, recipe, method, source, background, model, message, card, author, "
+    "concat_ws(chr(10), reference, recipe, method, coalesce(source, origin), background, model, message, card, author, "
     "array_to_string(aliases, chr(10)), array_to_string(tags, chr(10)))"
 )
 
@@ -44,10 +44,12 @@ class ProfileSummary:
         ``math@3``.
     recipe
         What it is made of, and how candidates meet it.
+    origin
+        What it was made from, in words: samples, a file, or other profiles.
     source, background
-        Set versions of the in-domain samples and of the background; None where there is no background.
+        Set versions of the in-domain samples and of the background; None where there are none.
     n_samples
-        In-domain samples.
+        In-domain samples; None where it was imported or combined.
     n_layers, n_neurons
         L and J of its directions.
     model
@@ -66,9 +68,10 @@ class ProfileSummary:
 
     reference: str
     recipe: Recipe
-    source: str
+    origin: str
+    source: str | None
     background: str | None
-    n_samples: int
+    n_samples: int | None
     n_layers: int
     n_neurons: int
     model: str | None

@@ -134,7 +134,7 @@ def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
             ProfileVersion(
                 reference=reference,
                 number=number,
-                what=f"{record.recipe.in_words}; {record.source.in_words}",
+                what=f"{record.recipe.in_words}; {record.origin}",
                 parent=record.parent,
                 message=manifest.message,
                 author=manifest.provenance.author,
@@ -208,7 +208,7 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "made of", recipe.profile_feature.value
     yield "candidates'", recipe.feature.value
     yield "metric", recipe.metric.value
-    yield "from", record.source.in_words
+    yield "from", record.origin
     yield "against", None if record.background is None else record.background.in_words
     yield "neurons", record.n_neurons
     yield "capture", record.capture_id
@@ -222,6 +222,8 @@ def _in_domain_ids(store: Store, profile: Profile) -> set[str]:
     from nait_store.registry.in_domain import choose_rows
 
     source = profile.record.source
+    if source is None:
+        raise NaitStoreError(f"{profile.reference} was made from {profile.record.origin}")
     version = store.sets.open(f"{source.set_name}@{source.version}")
     rows = None
     if source.where is not None:

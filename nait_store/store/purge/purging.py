@@ -205,14 +205,19 @@ def _profiles_built_from(store: Store, names: Sequence[str]) -> list[str]:
             held[key] = _has_purged(sets, sets.log.read(*key))
         return held[key]
 
-    found = []
+    found: dict[str, None] = {}
+    combined: dict[str, set[str]] = {}
     for name in store.profiles.names():
         for number in store.profiles.registry.numbers(name):
-            record = store.profiles.open(f"{name}@{number}").record
+            reference = f"{name}@{number}"
+            record = store.profiles.open(reference).record
+            combined[reference] = {part.reference for part in record.parts or ()}
             with contextlib.suppress(NotFoundError):  # the version was collected
                 if held_purged(record.source) or held_purged(record.background):
-                    found.append(f"profile:{name}@{number}")
-    return found
+                    found[reference] = None
+    while touched := [one for one, parts in combined.items() if one not in found and not parts.isdisjoint(found)]:
+        found.update(dict.fromkeys(touched))
+    return [f"{Kind.PROFILE}:{reference}" for reference in found]
 
 
 def _has_purged(sets: ActivationSets, manifest: SetManifest) -> bool:
