@@ -222,10 +222,10 @@ def profile_details(profile: Profile) -> Iterator[Block]:
             ("card", record.card),
         ]
     )
-    rows = [(s.layer, s.explained_variance_ratio, s.sign_margin) for s in record.statistics]
+    rows = [(s.layer, s.explained_variance_ratio, s.eigenvalue_gap, s.sign_margin) for s in record.statistics]
     if rows:
         yield ""
-        yield Table(("layer", "explained variance", "sign margin"), rows)
+        yield Table(("layer", "explained variance", "eigenvalue gap", "sign margin"), rows)
 
 
 def score_work(set_ref: str, profiles: Sequence[str], work: ScoreWork, console: Console) -> list[str]:

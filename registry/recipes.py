@@ -44,6 +44,7 @@ def choose_recipe(
     *,
     method: Method | str | None = None,
     center: bool | None = None,
+    component: int | None = None,
     profile_feature: Feature | str | None = None,
     feature: Feature | str | None = None,
     metric: Metric | str | None = None,
@@ -58,6 +59,8 @@ def choose_recipe(
         ``pca``, ``mean`` or ``contrastive`` (which needs a background set at build time).
     center
         Whether PCA removes the mean first; only for ``pca``.
+    component
+        Which principal component, from 1; only for ``pca``.
     profile_feature
         What the direction is made of.
     feature
@@ -75,7 +78,7 @@ def choose_recipe(
     NotFoundError
         Unknown recipe.
     InvalidInputError
-        Unknown choice, or a centring choice where nothing is centred.
+        Unknown choice, or a choice of centring or component where there is neither.
     """
     base = RECIPES.get(name)
     if base is None:
@@ -86,6 +89,13 @@ def choose_recipe(
             f"centring is a choice of method 'pca', not of {chosen_method.value!r}",
             next_step="leave out --center/--no-center, or use --method pca",
         )
+    if component is not None and chosen_method is not Method.PCA:
+        raise InvalidInputError(
+            f"method {chosen_method.value!r} has no components to choose from",
+            next_step="leave out --component, or use --method pca",
+        )
+    if component is not None and component < 1:
+        raise InvalidInputError(f"there is no component {component}", next_step="count components from 1")
     own = base.profile_feature if profile_feature is None else choose_feature(profile_feature)
     if feature is not None:
         scored = choose_feature(feature)
@@ -95,6 +105,7 @@ def choose_recipe(
         name=CUSTOM,
         method=chosen_method,
         center=chosen_method is Method.PCA and (base.center if center is None else center),
+        component=component or 1,
         profile_feature=own,
         feature=scored,
         metric=base.metric if metric is None else choose_metric(metric),

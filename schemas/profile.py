@@ -16,6 +16,10 @@ def _is_absent(value: Any) -> bool:
     return value is None
 
 
+def _is_first(value: Any) -> bool:
+    return bool(value == 1)
+
+
 _LATER = Field(exclude_if=_is_absent)
 """Of fields that came later: records without them keep the bytes, and so the digests, that they had."""
 
@@ -55,6 +59,8 @@ class Recipe(Record):
     method: Method
     center: bool
     """Whether PCA removes the mean first (arXiv 2603.13201, Eq. 3, does)."""
+    component: Annotated[int, Field(ge=1, exclude_if=_is_first)] = 1
+    """Which principal component PCA takes, from 1; left out where it is the first, as before there were others."""
     profile_feature: Feature
     feature: Feature
     metric: Metric
@@ -66,7 +72,8 @@ class Recipe(Record):
         if self.method not in BUILT_METHODS:
             return f"{self.name}: {scored}"
         centred = ("centred " if self.center else "uncentred ") if self.method is Method.PCA else ""
-        return f"{self.name}: {centred}{self.method.value} of {self.profile_feature.value}, {scored}"
+        which = f" component {self.component}" if self.component > 1 else ""
+        return f"{self.name}: {centred}{self.method.value}{which} of {self.profile_feature.value}, {scored}"
 
 
 class SampleSource(Record):
@@ -98,6 +105,9 @@ class LayerStatistics(Record):
     """Share of the (centred or raw) variance on the component; None where the method has no components."""
     sign_margin: float
     """|mean · v| over the standard deviation of the projections: near 0, the sign is a coin toss."""
+    eigenvalue_gap: Annotated[float | None, _LATER] = None
+    """Distance of the component's variance to that of the nearest other, over its own: near 0, which one was found is
+    chance. None where the method has no components, and in records of releases that did not measure it."""
 
 
 class ImportedFile(Record):

@@ -171,6 +171,7 @@ class CatalogRows:
             "recipe": record.recipe.name,
             "method": record.recipe.method.value,
             "center": record.recipe.center,
+            "component": record.recipe.component if record.recipe.method is Method.PCA else None,
             "profile_feature": record.recipe.profile_feature.value,
             "feature": record.recipe.feature.value,
             "metric": record.recipe.metric.value,
@@ -202,6 +203,7 @@ class CatalogRows:
                 "reference": f"{name}@{number}",
                 "layer": s.layer,
                 "explained_variance_ratio": s.explained_variance_ratio,
+                "eigenvalue_gap": s.eigenvalue_gap,
                 "sign_margin": s.sign_margin,
             }
             for s in record.statistics

@@ -81,6 +81,8 @@ class BuildOptions(TypedDict, total=False):
     """``pca``, ``mean`` or ``contrastive``."""
     center: bool | None
     """Whether PCA removes the mean first."""
+    component: int | None
+    """Which principal component, from 1; the first by default."""
     profile_feature: str | None
     """Feature that the direction is made of."""
     feature: str | None

@@ -22,8 +22,9 @@ labelled AS (
         list(label ORDER BY label) FILTER (kind = 'tag') AS tags
     FROM labels GROUP BY ALL
 )
-SELECT reference, recipe, method, center, profile_feature, feature, metric, origin, source, background, n_samples,
-    len(layers) AS n_layers, n_neurons, model, hook_point, capture_id, len(warnings) AS n_warnings, message, card,
+SELECT reference, recipe, method, center, component, profile_feature, feature, metric, origin,
+    source, background, n_samples, len(layers) AS n_layers, n_neurons, model, hook_point, capture_id,
+    len(warnings) AS n_warnings, message, card,
     coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, epoch_us(created_at) AS written_us, author
 FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
 """
@@ -121,7 +122,8 @@ def list_profiles(
 
 def _summary(row: dict[str, Any]) -> ProfileSummary:
     written = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row.pop("written_us"))
-    recipe = Recipe(name=row.pop("recipe"), **{name: row.pop(name) for name in _CHOICES})
+    choices = {name: row.pop(name) for name in _CHOICES}
+    recipe = Recipe(name=row.pop("recipe"), component=row.pop("component") or 1, **choices)
     return ProfileSummary(
         recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
     )

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NaitStoreError
+from nait_store.schemas.profile import Method
 from nait_store.storage.labels import LabelKind
 from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
 
@@ -205,6 +206,7 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "recipe", recipe.name
     yield "method", recipe.method.value
     yield "centred", recipe.center
+    yield "component", recipe.component if recipe.method is Method.PCA else None
     yield "made of", recipe.profile_feature.value
     yield "candidates'", recipe.feature.value
     yield "metric", recipe.metric.value

@@ -182,6 +182,7 @@ class Profiles(KeptVersions):
             # A background means contrast: asking for it twice would be pedantic.
             method="contrastive" if against is not None and method is None else method,
             center=options.get("center"),
+            component=options.get("component"),
             profile_feature=options.get("profile_feature") or feature,
             feature=feature,
             metric=options.get("metric"),

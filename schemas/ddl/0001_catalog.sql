@@ -130,6 +130,7 @@ CREATE TABLE profiles (
     recipe VARCHAR NOT NULL,
     method VARCHAR NOT NULL,
     center BOOLEAN NOT NULL,
+    component INTEGER,
     profile_feature VARCHAR NOT NULL,
     feature VARCHAR NOT NULL,
     metric VARCHAR NOT NULL,
@@ -161,8 +162,9 @@ COMMENT ON COLUMN profiles.version IS 'Number, from 1; numbers are never used ag
 COMMENT ON COLUMN profiles.reference IS 'What to call it in a query or on the command line: math@2';
 COMMENT ON COLUMN profiles.is_latest IS 'Whether it is the latest, which the bare name means';
 COMMENT ON COLUMN profiles.recipe IS 'Name of the choices below: default, nait-paper, or custom for any others; imported and combined where there are none';
-COMMENT ON COLUMN profiles.method IS 'What a direction is: pca (first principal component), mean, contrastive (mean minus the background''s mean), imported (read from a file) or combined (a weighted sum of other profiles'' directions)';
+COMMENT ON COLUMN profiles.method IS 'What a direction is: pca (a principal component), mean, contrastive (mean minus the background''s mean), imported (read from a file) or combined (a weighted sum of other profiles'' directions)';
 COMMENT ON COLUMN profiles.center IS 'Whether PCA removed the mean first; false for other methods';
+COMMENT ON COLUMN profiles.component IS 'Which principal component, from 1; NULL for other methods than pca';
 COMMENT ON COLUMN profiles.profile_feature IS 'Feature that the directions are made of: mean, drift or last';
 COMMENT ON COLUMN profiles.feature IS 'Feature that candidates are scored on: mean, drift or last';
 COMMENT ON COLUMN profiles.metric IS 'How a sample''s vector meets a direction: dot (their product) or cosine (that over the vector''s length)';
@@ -194,6 +196,7 @@ CREATE TABLE profile_layers (
     reference VARCHAR NOT NULL,
     layer INTEGER NOT NULL,
     explained_variance_ratio DOUBLE,
+    eigenvalue_gap DOUBLE,
     sign_margin DOUBLE NOT NULL
 );
 COMMENT ON TABLE profile_layers IS 'One row per layer of every profile version that was built from samples, with statistics of its direction';
@@ -202,6 +205,7 @@ COMMENT ON COLUMN profile_layers.version IS 'Number of the profile''s version';
 COMMENT ON COLUMN profile_layers.reference IS 'What to call it in a query or on the command line: math@2';
 COMMENT ON COLUMN profile_layers.layer IS 'Decoder layer, from 0';
 COMMENT ON COLUMN profile_layers.explained_variance_ratio IS 'Share (0 to 1) of the in-domain samples'' variance that lies along the direction, of their mean square where PCA was not centred; NULL where the method has no components';
+COMMENT ON COLUMN profile_layers.eigenvalue_gap IS 'How far (0 to 1) the variance along the direction is from that along the nearest other component, as a share of its own: near 0, which of the two was found is chance; NULL where the method has no components';
 COMMENT ON COLUMN profile_layers.sign_margin IS 'How sure the direction''s sign is: |mean · direction| over the standard deviation of sample · direction, of the in-domain samples (their mean minus the background''s for contrastive); near 0 it is a coin toss; at most 1000000';
 
 CREATE TABLE aliases (
