@@ -66,7 +66,8 @@ bench: $(PEERS)
 	$(BIN)/python -m benchmarks.run_all $(ONLY) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DATA),--data "$(DATA)") $(if $(MODEL),--model "$(MODEL)")
 
 FAULTS := "kills --backend local --points 340 --real-model 10" "kills --backend s3 --points 200" \
-	"appends --backend local" "appends --backend s3" no_space compaction purges "flips --files 100" catalog many_versions
+	"appends --backend local" "appends --backend s3" no_space compaction purges sharing \
+	"sharing --backend s3" "flips --files 100" catalog many_versions
 
 # Every promise about faults; each module prints its table, and make stops where one is broken.
 faults: $(INSTALLED)

@@ -1,10 +1,11 @@
-"""Ingest of a Llama-2-7B-shaped model: tokens a second, the share of the matmul rate, and the time for 52,002 samples.
+"""Ingest of a Llama-2-7B-shaped model: beside the bare forward pass, the usual script and the matmul rate.
 
 The model has random bfloat16 weights, so that nothing has to be downloaded, and is made in place: what is measured is
 all of an ingest but loading. Its samples have the lengths of instruction data: of ``--data`` if given, else drawn from
 a bundled histogram of 6,000 Alpaca, code and maths records under the Alpaca prompt. ``mlp`` means of every layer go to
 disk. *Matmul rate* is the best that plain products of two bfloat16 matrices reach in the same round: those of a layer
 on a full batch, and square ones. *Achieved* counts the products with the decoder's weights, not those in attention.
+*Bare forward* and *the usual script* are those of benchmarks/ingest.py, with other copies of the model.
 
 On a CUDA device the model has its full size; elsewhere it is scaled down, which ``--scale`` overrides, and the figures
 then show that the script runs. arXiv 2603.13201 reports 1.32 hours for 52,002 Alpaca samples on an A800.
@@ -22,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Options, Report, Timing, interleave, ratio_of, run, workspace
-from benchmarks.ingest import ingest_into, pool_file
+from benchmarks.harness import Options, Report, Timing, interleave, ratio, ratio_of, run, workspace
+from benchmarks.ingest import bare_forward, ingest_into, laid_out, pool_file, synchronize, usual_script
 
 _HIDDEN, _INTERMEDIATE, _LAYERS, _HEADS, _VOCABULARY = 4096, 11008, 32, 32, 32000
 _CPU_SCALE, _TOY_SCALE = 16, 128
@@ -96,7 +97,7 @@ def body(options: Options, report: Report) -> None:
     with workspace(options, needed_bytes) as folder:
         data = _write_records(folder / "data.jsonl", lengths)
         with _open_session(shape, folder / "model", "cuda:0" if on_gpu else "cpu", given.token_budget) as session:
-            _measure(options, report, shape, session, data, folder / "store")
+            _measure(options, report, shape, session, data, folder)
 
 
 def sample_lengths(n_samples: int, data: Path | None) -> list[int]:
@@ -128,19 +129,10 @@ def _write_records(path: Path, lengths: list[int]) -> Path:
     return path
 
 
-def _open_session(shape: Shape, folder: Path, device: str, token_budget: str | None) -> Any:
-    """Make the model where it runs, and a session over it.
-
-    The fingerprint is that of a folder with the configuration and one small tensor: hashing 13 GB belongs to loading.
-    """
+def _make_model(shape: Shape, device: str) -> Any:
+    """Make a model with random weights where it runs."""
     import torch
-    from safetensors.torch import save_file
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from nait_store.capture.models import LoadedModel
-    from nait_store.capture.session import CaptureOptions, CaptureSession
-    from nait_store.schemas.capture import Feature
-    from nait_store.testing.tiny_tokenizers import tiny_tokenizer
 
     n_heads = max(1, min(_HEADS, shape.hidden // 8))
     config = AutoConfig.for_model(
@@ -156,9 +148,25 @@ def _open_session(shape: Shape, folder: Path, device: str, token_budget: str | N
     )
     with torch.device(device):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval().requires_grad_(False)
+        return AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).eval().requires_grad_(False)
+
+
+def _open_session(shape: Shape, folder: Path, device: str, token_budget: str | None) -> Any:
+    """Make a model, and a session over it.
+
+    The fingerprint is that of a folder with the configuration and one small tensor: hashing 13 GB belongs to loading.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    from nait_store.capture.models import LoadedModel
+    from nait_store.capture.session import CaptureOptions, CaptureSession
+    from nait_store.schemas.capture import Feature
+    from nait_store.testing.tiny_tokenizers import tiny_tokenizer
+
+    model = _make_model(shape, device)
     folder.mkdir(parents=True)
-    config.save_pretrained(folder)
+    model.config.save_pretrained(folder)
     save_file({"placeholder": torch.zeros(1)}, folder / "model.safetensors")
     loaded = LoadedModel(
         model=model,
@@ -173,20 +181,27 @@ def _open_session(shape: Shape, folder: Path, device: str, token_budget: str | N
         devices=device,
         max_positions=4096,
         revision=None,
-        vocabulary_size=config.vocab_size,
+        vocabulary_size=model.config.vocab_size,
     )
     budget = int(token_budget) if token_budget and token_budget != "auto" else token_budget
     options = CaptureOptions(str(folder), template="plain", device=device, token_budget=budget)
     return CaptureSession(loaded, options, [Feature.MEAN])
 
 
-def _measure(options: Options, report: Report, shape: Shape, session: Any, data: Path, store: Path) -> None:
+def _measure(options: Options, report: Report, shape: Shape, session: Any, data: Path, folder: Path) -> None:
+    from nait_store.testing.tiny_tokenizers import tiny_tokenizer
+
+    store = folder / "store"
     batch_tokens = session.usage.token_budget
     products = matmuls(shape, session.device, batch_tokens)
     seen: list[Any] = []
     cases: dict[str, Callable[[], object]] = {
         **{name: product for name, (product, _) in products.items()},
+        "bare forward": bare_forward(_make_model(shape, session.device), session, laid_out(session, data)),
         "ingest": lambda: seen.append(ingest_into(session, data, store)),
+        "the usual script": usual_script(
+            _make_model(shape, session.device), tiny_tokenizer(), data, folder / "script.pt", _MAX_TOKENS
+        ),
     }
     timings = interleave(cases, options.rounds, before=lambda _name: shutil.rmtree(store, ignore_errors=True))
     n_tokens, n_samples = seen[-1].n_tokens, seen[-1].n_added
@@ -213,6 +228,11 @@ def _measure(options: Options, report: Report, shape: Shape, session: Any, data:
         rows,
         f"Ingest: median of {options.rounds} rounds, {_spread(timings['ingest'])} s.",
     )
+    report.timings(
+        "The same samples", {name: timings[name] for name in cases if name not in products}, reference="bare forward"
+    )
+    report.limit("ingest / bare forward", "≤", 1.10, ratio(timings["ingest"], timings["bare forward"]))
+    report.limit("the usual script / ingest", "≥", 5, ratio(timings["the usual script"], timings["ingest"]))
     if shape.scale == 1:
         report.limit("achieved / matmul rate", "≥", 0.5, ratio_of(achieved, best))
         report.limit("projected hours / the paper's", "≤", 1.0, hours / _PAPER_HOURS)
@@ -245,24 +265,17 @@ def matmuls(shape: Shape, device: str, batch_tokens: int) -> dict[str, tuple[Cal
             for weight in (around, around, around, around, up, up):
                 torch.mm(hidden, weight)
             torch.mm(wide, down)
-        _synchronize(device)
+        synchronize(device)
 
     def squares() -> None:
         for _ in range(n_squares):
             torch.mm(square, square)
-        _synchronize(device)
+        synchronize(device)
 
     return {
         "a layer's products": (layers, float(batch_tokens * shape.flops_per_token)),
         f"{side:,} × {side:,}": (squares, float(n_squares * 2 * side**3)),
     }
-
-
-def _synchronize(device: str) -> None:
-    import torch
-
-    if device.startswith("cuda"):
-        torch.cuda.synchronize(device)
 
 
 def _name(device: str) -> str:

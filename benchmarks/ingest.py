@@ -22,6 +22,7 @@ from benchmarks.harness import Options, Report, Timing, interleave, ratio, ratio
 
 _MODULE = "benchmarks.ingest"
 _BATCH = 8
+_TEXT_KEYS = ("text", "instruction", "input", "output")
 _TOY_SAMPLES = 64
 _BYTES = 4 << 30
 
@@ -88,23 +89,16 @@ def _write_records(path: Path, records: Iterator[dict[str, Any]]) -> None:
 
 def _time(options: Options, report: Report, folder: Path, model: str, data: Path) -> None:
     import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from nait_store.capture.models import load_model
     from nait_store.capture.session import CaptureSession
     from nait_store.schemas.capture import Feature
 
     session = CaptureSession.open(model, features=[Feature.MEAN], device=options.extra.device)
     device = session.device
     on_gpu = device.startswith("cuda")
-    batches = _laid_out(session, data)
-    decoder = _bare_decoder(model, session)
-
-    def bare() -> None:
-        with torch.inference_mode():
-            for arguments in batches:
-                decoder(**arguments, use_cache=False)
-        if on_gpu:
-            torch.cuda.synchronize(device)
-
+    batches = laid_out(session, data)
     store = folder / "store"
 
     def whole() -> None:
@@ -114,12 +108,17 @@ def _time(options: Options, report: Report, folder: Path, model: str, data: Path
         for _ in session.capture(_prepared(session, data)):
             pass
 
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+    usual = AutoModelForCausalLM.from_pretrained(model).eval().to(device)
     processor_seconds: dict[str, list[float]] = {}
     cases = {
-        "bare forward": bare,
+        "bare forward": bare_forward(load_model(model, device=device).model, session, batches),
         "capture": captured,
         "ingest": whole,
-        "the usual script": _script(model, data, folder / "script.pt", session.settings.max_length_tokens, device),
+        "the usual script": usual_script(
+            usual, tokenizer, data, folder / "script.pt", session.settings.max_length_tokens
+        ),
     }
     timings = interleave(
         {name: _metered(name, case, processor_seconds) for name, case in cases.items()},
@@ -156,19 +155,40 @@ def _metered(name: str, case: Callable[[], object], processor_seconds: dict[str,
     return run_case
 
 
-def _bare_decoder(model: str, session: Any) -> Any:
-    """Load the model once more, without hooks, and set it up for the session's layout."""
+def bare_forward(model: Any, session: Any, batches: list[dict[str, Any]]) -> Callable[[], None]:
+    """Return what runs a model's decoder alone, without hooks, on batches that :func:`laid_out` gave.
+
+    Parameters
+    ----------
+    model
+        Another copy of the session's; it is set up for the session's layout.
+    """
+    import torch
+
+    from nait_store.capture.attention import FLASH_ATTENTION, PACKED_ATTENTION
     from nait_store.capture.hook_points import find_decoder
     from nait_store.capture.layouts import ON_ONE_ROW, Layout
-    from nait_store.capture.models import load_model
 
-    bare = load_model(model, device=session.device).model
     layout = Layout(session.environment.batch_layout)
     if layout in ON_ONE_ROW:
-        from nait_store.capture.attention import FLASH_ATTENTION, PACKED_ATTENTION
+        model.set_attn_implementation(FLASH_ATTENTION if layout is Layout.FLASH else PACKED_ATTENTION)
+    decoder = find_decoder(model)
 
-        bare.set_attn_implementation(FLASH_ATTENTION if layout is Layout.FLASH else PACKED_ATTENTION)
-    return find_decoder(bare)
+    def bare() -> None:
+        with torch.inference_mode():
+            for arguments in batches:
+                decoder(**arguments, use_cache=False)
+        synchronize(session.device)
+
+    return bare
+
+
+def synchronize(device: str) -> None:
+    """Wait for what a CUDA device has been told to do."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 def _prepared(session: Any, data: Path) -> list[Any]:
@@ -179,11 +199,11 @@ def _prepared(session: Any, data: Path) -> list[Any]:
     return session.renderer.prepare([make_sample(record, field_map=None, id_field=None) for record in records])
 
 
-def _laid_out(session: Any, data: Path) -> list[dict[str, Any]]:
+def laid_out(session: Any, data: Path) -> list[dict[str, Any]]:
     """Arguments of the forward passes that a capture of the file makes."""
     from nait_store.capture.layouts import Layout, lay_out
 
-    laid_out = []
+    batches = []
     for batch in session.capture(_prepared(session, data)):
         inputs = lay_out(
             Layout(session.environment.batch_layout),
@@ -191,8 +211,8 @@ def _laid_out(session: Any, data: Path) -> list[dict[str, Any]]:
             pad_token_id=0,
             device=session.device,
         )
-        laid_out.append(inputs.arguments)
-    return laid_out
+        batches.append(inputs.arguments)
+    return batches
 
 
 def ingest_into(session: Any, data: Path, store: Path) -> Any:
@@ -206,20 +226,15 @@ def ingest_into(session: Any, data: Path, store: Path) -> Any:
     return ingest(Location(str(store)), session, request)
 
 
-def _script(model_source: str, data: Path, target: Path, max_length: int, device: str) -> Callable[[], None]:
-    """The script everyone writes; returned as a function that runs it with the model loaded."""
+def usual_script(model: Any, tokenizer: Any, data: Path, target: Path, max_length: int) -> Callable[[], None]:
+    """Return the script everyone writes, with the model loaded."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(model_source)
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-    model = AutoModelForCausalLM.from_pretrained(model_source).eval().to(device)
 
     def script() -> None:
         texts = []
         for line in data.open(encoding="utf-8"):
             record = json.loads(line)
-            texts.append("\n".join(filter(None, (record.get(key) for key in ("instruction", "input", "output")))))
+            texts.append("\n".join(filter(None, (record.get(key) for key in _TEXT_KEYS))))
         features = []
         with torch.no_grad():
             for start in range(0, len(texts), _BATCH):
@@ -230,7 +245,7 @@ def _script(model_source: str, data: Path, target: Path, max_length: int, device
                     max_length=max_length,
                     return_tensors="pt",
                     return_token_type_ids=False,
-                ).to(device)
+                ).to(model.device)
                 output = model(**encoded, output_hidden_states=True)
                 hidden = torch.stack(output.hidden_states[1:], 1)  # [B, L, T, H]
                 mask = encoded["attention_mask"][:, None, :, None]

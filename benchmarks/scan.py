@@ -24,7 +24,7 @@ from nait_store.activations.writer import SegmentWriter
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.schemas.profile import Metric
 from nait_store.scoring.completion import ensure_scores
-from nait_store.scoring.kernels import default_kernels
+from nait_store.scoring.kernels import Kernels, default_kernels
 from nait_store.scoring.packed_vectors import PackedVectors, pack
 from nait_store.scoring.scan import scan, thread_count
 from nait_store.scoring.targets import ScoringTarget
@@ -167,11 +167,13 @@ def score_store(url: str, n_profiles: int) -> int:
     return ensure_scores(location, version, random_targets(n_profiles, size)).n_computed
 
 
-def scan_to_memory(version: SetVersion, targets: list[ScoringTarget]) -> NDArray[np.float64]:
-    """Scores of a set of one segment, [n, P], kept nowhere."""
+def scan_to_memory(
+    version: SetVersion, targets: list[ScoringTarget], kernels: Kernels | None = None
+) -> NDArray[np.float64]:
+    """Scores of a set of one segment, [n, P], kept nowhere; on the cores unless kernels are given."""
     out = np.empty((version.n_samples, len(targets)))
     position = {id(target): p for p, target in enumerate(targets)}
-    for found in scan([(segment, targets) for segment in version.segments]):
+    for found in scan([(segment, targets) for segment in version.segments], kernels=kernels):
         out[found.rows, position[id(found.target)]] = found.scores.scores
     return out
 

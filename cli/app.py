@@ -19,15 +19,20 @@ from nait_store.cli import (
     gc,
     ingest,
     init,
+    lineage,
     profile,
     profile_combine,
     profile_files,
     purge,
+    remote,
     repair,
+    reproduce,
     score,
     select,
     sets,
+    sharing,
     sql,
+    transfer,
     verify,
 )
 from nait_store.cli.console import Console
@@ -43,9 +48,16 @@ _ORDER = (
     "ingest",
     "sets",
     "profile",
+    "push",
+    "pull",
+    "sync",
+    "remote",
     "sql",
     "select",
     "score",
+    "lineage",
+    "reproduce",
+    "transfer-report",
     "attach",
     "verify",
     "repair",
@@ -87,9 +99,16 @@ profile.app.command("combine")(profile_combine.combine)
 profile.app.command("export")(profile_files.export)
 profile.app.command("import")(profile_files.import_)
 app.add_typer(profile.app, name="profile")
+app.command("push")(sharing.push)
+app.command("pull")(sharing.pull)
+app.command("sync")(sharing.sync)
+app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("lineage")(lineage.lineage)
+app.command("reproduce")(reproduce.reproduce)
+app.command("transfer-report")(transfer.transfer_report)
 app.command("attach")(attach.attach)
 app.command("verify")(verify.verify)
 app.command("gc")(gc.gc)

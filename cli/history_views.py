@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from nait_store.store.kept_versions import DeletedVersions, Deletion, LabelSummary
     from nait_store.store.profile_versions import ProfileDiff, ProfileVersion
     from nait_store.store.set_history import DeletedSamples, RestoredVersion, SetDiff, VersionSummary
+    from nait_store.store.version_notes import NoteSummary
 
 _SHOWN_IDS = 3
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
-def set_history(versions: Sequence[VersionSummary]) -> Iterator[Block]:
-    """One line a version; columns that would be empty are left out."""
+def set_history(versions: Sequence[VersionSummary], notes: Sequence[NoteSummary]) -> Iterator[Block]:
+    """One line a version, without columns that would be empty; then one line a text of a note."""
     rows = [
         {
             "version": one.reference,
@@ -34,6 +35,7 @@ def set_history(versions: Sequence[VersionSummary]) -> Iterator[Block]:
             "by": one.operation,
             "what": one.what,
             "labels": _labels(one),
+            "note": one.note,
             "time (UTC)": None if one.created_at is None else f"{one.created_at:{_TIME}}",
             "author": one.author,
             "message": one.message,
@@ -42,12 +44,15 @@ def set_history(versions: Sequence[VersionSummary]) -> Iterator[Block]:
         for one in versions
         if not one.collected
     ]
-    yield from _filled(rows, optional=("what", "labels", "deleted"))
+    yield from _filled(rows, optional=("what", "labels", "note", "deleted"))
     yield from _collected(versions)
+    yield from note_texts(notes)
 
 
-def profile_history(versions: Sequence[ProfileVersion], moves: Sequence[LabelSummary]) -> Iterator[Block]:
-    """One line a version, then one line a move of an alias or tag."""
+def profile_history(
+    versions: Sequence[ProfileVersion], moves: Sequence[LabelSummary], notes: Sequence[NoteSummary]
+) -> Iterator[Block]:
+    """One line a version, then one line a move of an alias or tag, then one line a text of a note."""
     rows = [
         {
             "version": one.reference,
@@ -66,6 +71,7 @@ def profile_history(versions: Sequence[ProfileVersion], moves: Sequence[LabelSum
     if moves:
         yield ""
         yield label_moves(moves)
+    yield from note_texts(notes)
 
 
 def profile_diff(diff: ProfileDiff) -> Iterator[Block]:
@@ -237,6 +243,25 @@ def label_moves(summaries: Sequence[LabelSummary]) -> Table:
                 (one.label, one.kind, move.version or "", state, f"{move.moved_at:{_TIME}}", move.author, move.reason)
             )
     return Table(("label", "kind", "version", "state", "time (UTC)", "author", "reason"), rows)
+
+
+def note(summary: NoteSummary) -> list[str]:
+    """What a note says now."""
+    if not summary.text:
+        return [f"the note on {summary.reference} was taken away"]
+    return [f"{summary.reference}: {cell(summary.text)}"]
+
+
+def note_texts(notes: Sequence[NoteSummary]) -> Iterator[Block]:
+    """One line a text, the present one of each note first; nothing where there never was one."""
+    rows = []
+    for one in notes:
+        for place, text in enumerate(reversed(one.texts)):
+            state = ("now" if text.text else "taken away") if place == 0 else ("before" if text.text else "away")
+            rows.append((one.reference, text.text, state, f"{text.written_at:{_TIME}}", text.author))
+    if rows:
+        yield ""
+        yield Table(("version", "note", "state", "time (UTC)", "author"), rows)
 
 
 def _deletion(deleted: Deletion | None) -> str:

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from nait_store.cli import history_views, views
+from nait_store.cli import card_views, history_views, views
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store, parse_layers
+from nait_store.cli.profile_card import card_page
 from nait_store.cli.version_commands import add_version_commands
 from nait_store.errors import IncompatibleError
 from nait_store.refs import Kind, check_name
@@ -71,6 +72,17 @@ def build(
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw.")] = 0,
     message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
     card: Annotated[str, typer.Option(metavar="TEXT", help="Free text kept in the profile.", show_default=False)] = "",
+    card_against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Set that the quality card tells the in-domain samples from.",
+            show_default="of --against",
+        ),
+    ] = None,
+    quality_card: Annotated[
+        bool, typer.Option("--quality-card/--no-quality-card", help="Whether to measure the profile's quality card.")
+    ] = True,
 ) -> None:
     """Compute one direction per layer from an in-domain set."""
     console: Console = context.obj
@@ -89,10 +101,14 @@ def build(
         seed=seed,
         message=message,
         card=card,
+        card_against=card_against,
+        quality_card=quality_card,
     )
     with console.progress() as progress:
         profile, created = open_store(console, progress).profiles.build(name, source=source, **options)
     console.warn(profile.record.warnings)
+    if card_against is not None and not created:
+        console.warn([card_views.not_measured(profile.reference, card_against)])
     value = {"reference": profile.reference, "created": created, "profile": profile.record}
     console.summary(value, views.built_profile(profile, created, console))
 
@@ -113,7 +129,7 @@ def search(
         typer.Argument(
             metavar="WORD...",
             show_default=False,
-            help="Each must be part of its name, card, message, recipe, model, set, author, aliases or tags.",
+            help="Each must be part of its name, card, message, note, recipe, model, set, author, aliases or tags.",
         ),
     ] = None,
     model: Annotated[
@@ -128,7 +144,7 @@ def search(
     every: Annotated[
         bool,
         typer.Option(
-            "--all", help="Every version, not only the latest ones and those with a label.", show_default=False
+            "--all", help="Every version, not only the latest and those with a label or note.", show_default=False
         ),
     ] = False,
 ) -> None:
@@ -145,13 +161,21 @@ def show(
     context: typer.Context,
     reference: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="math, or math@2.")],
 ) -> None:
-    """Describe a profile: recipe, where it comes from, statistics per layer, warnings."""
+    """Describe a profile: recipe, where it comes from, how far to trust it, warnings."""
     console: Console = context.obj
-    store = open_store(console)
-    profile = store.profiles.open(reference)
-    value = {"reference": profile.reference, "profile": profile.record}
-    console.warn(profile.record.warnings)
-    console.result(value, views.profile_details(profile))
+    profiles = open_store(console).profiles
+    profile = profiles.open(reference)
+    note = profiles.note(profile.reference)
+    found = profiles.card(reference, measure=False)
+    value = {
+        "reference": profile.reference,
+        "origin": profile.manifest.origin,
+        "note": note,
+        "profile": profile.record,
+        **card_views.card_value(found),
+    }
+    console.warn(found.warnings)
+    console.result(value, [*views.profile_details(profile, note), *card_views.card_details(found, console)])
 
 
 @app.command("history")
@@ -159,11 +183,12 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="PROFILE", show_default=False, help="Name of the profile.")],
 ) -> None:
-    """List the versions of a profile, and every move of its aliases and tags."""
+    """List the versions of a profile, and every change of aliases, tags and notes."""
     console: Console = context.obj
     profiles = open_store(console).profiles
-    versions, moves = profiles.history(name), profiles.labels(name)
-    console.result({"versions": versions, "labels": moves}, history_views.profile_history(versions, moves))
+    versions, moves, notes = profiles.history(name), profiles.labels(name), profiles.notes(name)
+    value = {"versions": versions, "labels": moves, "notes": notes}
+    console.result(value, history_views.profile_history(versions, moves, notes))
 
 
 @app.command("diff")
@@ -228,5 +253,6 @@ def remove_alias(
     console.summary(summary, history_views.label(summary))
 
 
+app.command("card")(card_page)
 app.add_typer(aliases, name="alias")
 add_version_commands(app, Kind.PROFILE, "math")

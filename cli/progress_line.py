@@ -15,6 +15,8 @@ _UNITS = {
     "capture": "samples",
     "score": "rows",
     "read": "rows",
+    "profile": "layers",
+    "card": "layers",
     "verify": "files",
     "compact": "rows",
     "convert": "rows",

@@ -42,10 +42,11 @@ def history(
     context: typer.Context,
     name: Annotated[str, typer.Argument(metavar="SET", show_default=False, help="Name of the set.")],
 ) -> None:
-    """List the versions of a set and what made each."""
+    """List the versions of a set and what made each, and the texts of their notes."""
     console: Console = context.obj
-    versions = open_store(console).sets.history(name)
-    console.result(versions, history_views.set_history(versions))
+    sets = open_store(console).sets
+    versions, notes = sets.history(name), sets.notes(name)
+    console.result(versions, history_views.set_history(versions, notes))
 
 
 @app.command("diff")

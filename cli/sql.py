@@ -76,7 +76,7 @@ def sql(
     neuron('SET', LAYER, INDEX), activation('SET', LAYER), top_neurons('SET', 'ID'), similar('SET', 'ID'),
     profile_similarity(). "DESCRIBE FROM samples('pool')" lists the columns of one.
 
-    Views: activation_sets, versions, segments, profiles, profile_layers, aliases, tags, selections, all_samples,
+    Views: activation_sets, versions, segments, profiles, profile_layers, aliases, tags, notes, selections, all_samples,
     selected_samples. "DESCRIBE profiles" lists the columns of one.
     """
     console: Console = context.obj

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-_MARKUP = frozenset("\\`*|<&[]~")
+from nait_store.markdown import escaped, one_line, table_of
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,7 @@ def cell(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, float):
         return f"{value:.6g}"
-    text = value if isinstance(value, str) else str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return one_line(value if isinstance(value, str) else str(value))
 
 
 def print_table(table: Table) -> None:
@@ -69,29 +66,11 @@ def plain_table(table: Table) -> str:
 
 def markdown_table(table: Table) -> str:
     """Draw a table of GitHub's Markdown that shows values as they are: what would be markup is escaped, lines kept."""
-    right = _numeric_columns(table)
-    cells = [[_markdown(value) for value in row] for row in (table.columns, *table.rows)]
-    widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(table.columns))]
-    rows = [
-        [text.rjust(w) if i in right else text.ljust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))]
-        for row in cells
+    columns, *rows = [
+        [escaped(value) if isinstance(value, str) else cell(value) for value in row]
+        for row in (table.columns, *table.rows)
     ]
-    rows.insert(1, ["-" * (w - 1) + ":" if i in right else "-" * w for i, w in enumerate(widths)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _markdown(value: Any) -> str:
-    if not isinstance(value, str):
-        return cell(value)
-    lines = (cell(line) for line in value.splitlines())
-    return "<br>".join("".join(_escaped(line, i) for i in range(len(line))) for line in lines)
-
-
-def _escaped(line: str, i: int) -> str:
-    """One character; an underscore within a word is no markup and stays as it is."""
-    c = line[i]
-    within = c == "_" and line[i - 1 : i].isalnum() and line[i + 1 : i + 2].isalnum()
-    return f"\\{c}" if c in _MARKUP or (c == "_" and not within) else c
+    return table_of(columns, rows, _numeric_columns(table))
 
 
 def _numeric_columns(table: Table) -> set[int]:

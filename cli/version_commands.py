@@ -1,4 +1,4 @@
-"""Commands that sets and profiles share: delete, undelete, tag, untag, tags."""
+"""Commands that sets and profiles share: describe, delete, undelete, tag, untag, tags."""
 
 # Without "from __future__ import annotations": typer would look for the words below among the globals.
 
@@ -35,6 +35,23 @@ def add_version_commands(app: typer.Typer, kind: Kind, example: str) -> None:
     def versions(console: Console) -> "KeptVersions":
         store = open_store(console)
         return store.sets if kind is Kind.SET else store.profiles
+
+    @app.command("describe", help="Say something about a version, in the place of what was said before.")
+    def describe(
+        context: typer.Context,
+        reference: Annotated[
+            str,
+            typer.Argument(
+                metavar="VERSION", show_default=False, help=f"{example}@3, or {example}: its latest version."
+            ),
+        ],
+        text: Annotated[
+            str, typer.Argument(metavar="TEXT", show_default=False, help="What to say; '' takes the note away.")
+        ],
+    ) -> None:
+        console: Console = context.obj
+        summary = versions(console).describe(reference, text)
+        console.summary(summary, history_views.note(summary))
 
     @app.command("delete", help=f"Hide a version, or a whole {noun}, until gc takes it.")
     def delete(

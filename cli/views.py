@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from nait_store.store.integrity import VerifyReport
     from nait_store.store.inventory import SetDetails, SetSummary
     from nait_store.store.profile_listing import ProfileSummary
+    from nait_store.store.version_notes import NoteSummary
 
 Block = str | Table
 _PREVIEW_ROWS = 5
@@ -130,6 +131,7 @@ def set_details(details: SetDetails) -> Iterator[Block]:
             ("fields", ", ".join(f"{name} {kind}" for name, kind in details.fields.items()) or "none"),
             ("committed", f"{summary.created_at:%Y-%m-%d %H:%M:%S} UTC by {details.author}"),
             ("message", details.message),
+            ("note", details.note),
         ]
     )
 
@@ -139,7 +141,7 @@ def built_profile(profile: Profile, created: bool, console: Console) -> list[str
     record = profile.record
     source = record.source
     if created:
-        made_from = record.origin
+        made_from = record.made_from
         if source is not None:
             made_from = f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version}"
         first = (
@@ -160,22 +162,25 @@ def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "
         yield hint
         return
     labelled = any(profile.aliases or profile.tags for profile in profiles)
+    noted = any(profile.note for profile in profiles)
     rows = [
         (
             profile.reference,
             *([", ".join([*profile.aliases, *profile.tags])] if labelled else []),
-            profile.source or profile.origin,
+            profile.source or profile.made_from,
             profile.n_samples,
             profile.recipe.in_words,
             profile.model,
             profile.n_layers,
             profile.n_warnings,
             f"{profile.created_at:%Y-%m-%d %H:%M:%S}",
+            *([profile.note] if noted else []),
         )
         for profile in profiles
     ]
-    labels = ["labels"] if labelled else []
-    yield Table(("profile", *labels, "from", "samples", "recipe", "model", "layers", "warnings", "built (UTC)"), rows)
+    labels, notes = ["labels"] if labelled else [], ["note"] if noted else []
+    columns = ("profile", *labels, "from", "samples", "recipe", "model", "layers", "warnings", "built (UTC)", *notes)
+    yield Table(columns, rows)
 
 
 def compatibility(report: CompatibilityReport) -> Iterator[Block]:
@@ -200,7 +205,7 @@ def compatibility(report: CompatibilityReport) -> Iterator[Block]:
     yield f"the same: {', '.join(report.same)}"
 
 
-def profile_details(profile: Profile) -> Iterator[Block]:
+def profile_details(profile: Profile, note: NoteSummary | None) -> Iterator[Block]:
     """Everything about one version of a profile."""
     record = profile.record
     source, background = record.source, record.background
@@ -208,7 +213,7 @@ def profile_details(profile: Profile) -> Iterator[Block]:
         [
             ("profile", profile.reference),
             ("recipe", record.recipe.in_words),
-            ("from", record.origin if source is None else _sample_source(source)),
+            ("from", record.made_from if source is None else _sample_source(source)),
             ("which was", None if record.imported is None else record.imported.told),
             ("against", _sample_source(background) if background is not None else None),
             ("layers", f"{numbers(record.layers)} ({len(record.layers)}), {record.n_neurons:,} neurons each"),
@@ -219,13 +224,11 @@ def profile_details(profile: Profile) -> Iterator[Block]:
             ("max length", f"{record.settings.max_length_tokens} tokens"),
             ("directions", record.directions_sha256[:16] + "…"),
             ("built", f"{record.provenance.created_at:%Y-%m-%d %H:%M:%S} UTC by {record.provenance.author}"),
+            ("pulled", None if profile.manifest.origin is None else f"from {profile.manifest.origin.in_words}"),
             ("card", record.card),
+            ("note", f"{note.text} ({note.author}, {note.written_at:%Y-%m-%d})" if note else None),
         ]
     )
-    rows = [(s.layer, s.explained_variance_ratio, s.eigenvalue_gap, s.sign_margin) for s in record.statistics]
-    if rows:
-        yield ""
-        yield Table(("layer", "explained variance", "eigenvalue gap", "sign margin"), rows)
 
 
 def score_work(set_ref: str, profiles: Sequence[str], work: ScoreWork, console: Console) -> list[str]:
@@ -293,6 +296,7 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
 
 def selection_preview(store: Store, outcome: SelectOutcome, console: Console) -> Iterator[Block]:
     """First rows of a selection that was neither exported nor saved."""
+    from nait_store.schemas.samples import beginning
     from nait_store.selection.ranked_records import RankedRecords
 
     selection = outcome.selection
@@ -300,9 +304,7 @@ def selection_preview(store: Store, outcome: SelectOutcome, console: Console) ->
     shown = []
     with RankedRecords(store.location, store.sets.open(selection.set_ref), rows) as records:
         for ranked in records:
-            texts = " | ".join(str(v) for v in ranked.record.values() if isinstance(v, str) and v)
-            cut = texts if len(texts) <= _PREVIEW_CHARACTERS else texts[: _PREVIEW_CHARACTERS - 1] + "…"
-            shown.append((ranked.rank, ranked.sample_id, ranked.score, cut))
+            shown.append((ranked.rank, ranked.sample_id, ranked.score, beginning(ranked.record, _PREVIEW_CHARACTERS)))
     yield Table(("rank", "sample_id", "score", "record"), shown)
     if selection.n_selected > len(shown):
         yield f"… and {selection.n_selected - len(shown):,} more"

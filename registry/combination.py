@@ -20,7 +20,6 @@ from nait_store.registry.recipes import choose_feature, choose_metric
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Method, Metric, ProfilePart, ProfileRecord, Recipe
 from nait_store.schemas.record import json_digest
-from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.provenance import current_provenance
 
 NOTHING_LEFT = 1e-4
@@ -92,7 +91,7 @@ def combine_profiles(
     without
         What the sum is made orthogonal to.
     offset
-        The profile whose offset candidates are centred on, where the parts have different ones.
+        The one of the parts whose offset candidates are centred on, where they have different ones.
     no_offset
         Whether candidates are not centred, though parts have an offset.
     feature, metric
@@ -135,9 +134,9 @@ def combine_profiles(
             "recipe": recipe.model_dump(mode="json", exclude={"name"}),
             "capture_id": first.capture_id,
             # in an order of their own: a sum does not depend on that of the options
-            "sum": sorted([part.profile.record.directions_sha256, float(part.weight)] for part in parts),
-            "without": sorted(profile.record.directions_sha256 for profile in without),
-            "offset": None if centre is None else sha256_bytes(centre.rows.tobytes()),
+            "sum": sorted([_digest(part.profile), float(part.weight)] for part in parts),
+            "without": sorted(_digest(profile) for profile in without),
+            "offset": None if centre is None else _digest(centre.profile) if offset is not None else "of all",
             "layers": list(layers),
         }
     )
@@ -261,6 +260,11 @@ def _offset(
 ) -> _Centre | None:
     """The one offset that all parts have, or that of the chosen profile."""
     if chosen is not None:
+        if chosen.reference not in {profile.reference for profile in added}:
+            raise InvalidInputError(
+                f"{chosen.reference} is not among the profiles that are added up",
+                next_step=f"name one of {_references(added)}, or none, with --offset",
+            )
         found = _centre_of(chosen, layers)
         if found is None:
             raise InvalidInputError(
@@ -348,6 +352,11 @@ def _part(profile: Profile, weight: float | None) -> ProfilePart:
         directions_sha256=profile.record.directions_sha256,
         weight=weight,
     )
+
+
+def _digest(profile: Profile) -> str:
+    """What a profile is made of, the same wherever it is made; of a pulled one, which only claims that, what it is."""
+    return profile.record.recipe_sha256 if profile.manifest.origin is None else profile.record.directions_sha256
 
 
 def _references(profiles: Sequence[Profile]) -> str:

@@ -102,7 +102,7 @@ class Candidates:
             version.features,
             version.layers,
             tuple(segment.record.settings for segment in version.segments),
-            _model_of(version),
+            version.model_label,
             version.segments[0].record.environment.model_options if version.segments else "--model MODEL",
             version.record.projections,
         )
@@ -201,7 +201,7 @@ def require_same_capture(source: SetVersion, background: SetVersion) -> None:
         Naming each differing field and both values.
     """
     found = _identity_differences(
-        source.record.identity, background.record.identity, (_model_of(source), _model_of(background))
+        source.record.identity, background.record.identity, (source.model_label, background.model_label)
     )
     if found:
         raise IncompatibleError(
@@ -308,10 +308,6 @@ def _settings_differences(profile: ProfileRecord, candidates: Candidates) -> Ite
         theirs = {getattr(settings, field) for settings in candidates.settings}
         if theirs != {mine}:
             yield Difference(field, str(mine), ", ".join(sorted(map(str, theirs))), "warn", advice)
-
-
-def _model_of(version: SetVersion) -> str | None:
-    return version.segments[0].record.environment.model_label if version.segments else None
 
 
 def _shown(field: str, value: Any) -> str:

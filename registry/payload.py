@@ -8,6 +8,7 @@ and the numbers must be finite and of the recorded digest. No codec runs and not
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,14 +20,16 @@ from nait_store.errors import CorruptChunkError, FormatError
 from nait_store.schemas.profile import ProfileRecord
 from nait_store.schemas.record import FileDigest
 from nait_store.scoring.targets import directions_sha256
-from nait_store.storage.digests import check_file, write_payload_file
+from nait_store.storage.digests import check_size, write_payload_file
 from nait_store.storage.location import Location
+from nait_store.storage.readable_files import ReadableFiles
 
 DIRECTIONS_FOLDER = "directions.zarr"
 PROFILE_FILE = "profile.json"
 MAX_RECORD_BYTES = 16 << 20
 MAX_ARRAY_BYTES = 1 << 30
 _MAX_METADATA_BYTES = 1 << 16
+_FILES = re.compile(r"profile\.json|directions\.zarr/(zarr\.json|(directions|offset)/(zarr\.json|c/0/0))")
 _CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
 
 
@@ -82,7 +85,7 @@ def write_arrays(
     )
 
 
-def read_arrays(location: Location, folder: str, record: ProfileRecord) -> ProfileArrays:
+def read_arrays(location: ReadableFiles, folder: str, record: ProfileRecord) -> ProfileArrays:
     """Read and check ``directions.zarr``.
 
     Parameters
@@ -114,7 +117,22 @@ def read_arrays(location: Location, folder: str, record: ProfileRecord) -> Profi
     return arrays
 
 
-def read_limited(location: Location, path: str, limit_bytes: int) -> bytes:
+def size_limit_bytes(path: str) -> int | None:
+    """Largest size that a file of a payload may have; None for a file that no payload has.
+
+    Parameters
+    ----------
+    path
+        Relative to the payload's folder.
+    """
+    if _FILES.fullmatch(path) is None:
+        return None
+    if path == PROFILE_FILE:
+        return MAX_RECORD_BYTES
+    return MAX_ARRAY_BYTES if path.endswith("/c/0/0") else _MAX_METADATA_BYTES
+
+
+def read_limited(location: ReadableFiles, path: str, limit_bytes: int) -> bytes:
     """Read a file that must not be larger than ``limit_bytes``.
 
     Raises
@@ -131,7 +149,7 @@ def read_limited(location: Location, path: str, limit_bytes: int) -> bytes:
 
 
 def _read_array(
-    location: Location, folder: str, name: str, shape: tuple[int, int], known: dict[str, FileDigest]
+    location: ReadableFiles, folder: str, name: str, shape: tuple[int, int], known: dict[str, FileDigest]
 ) -> NDArray[np.float32]:
     expected_bytes = 4 * shape[0] * shape[1]
     where = f"{location.url_of(folder)}/{DIRECTIONS_FOLDER}/{name}"
@@ -141,7 +159,7 @@ def _read_array(
     for path in paths.values():
         if path not in known:
             raise FormatError(f"{location.url_of(folder)}/{PROFILE_FILE} does not list the file {path}")
-        check_file(location, folder, known[path], hashed=False)
+        check_size(location, folder, known[path])
     metadata = read_limited(location, f"{folder}/{paths['zarr.json']}", _MAX_METADATA_BYTES)
     _check_metadata(metadata, shape, f"{where}/zarr.json")
     data = read_limited(location, f"{folder}/{paths['c/0/0']}", expected_bytes)

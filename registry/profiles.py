@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, InvalidInputError, NotFoundError
+from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
+from nait_store.registry.cards.measuring import MeasuredProfile, measure_card
+from nait_store.registry.cards.score_sums import check_compared, choose_compared
+from nait_store.registry.cards.stored import write_card
 from nait_store.registry.computation import (
     check_inputs,
     compute_directions,
@@ -24,15 +23,14 @@ from nait_store.registry.payload import (
     MAX_RECORD_BYTES,
     PROFILE_FILE,
     ProfileArrays,
-    read_arrays,
     read_limited,
     write_arrays,
 )
-from nait_store.registry.quality import warnings_for
-from nait_store.schemas.capture import MEASURED_FEATURES, Feature
-from nait_store.schemas.profile import Metric, ProfileManifest, ProfileRecord, Recipe
-from nait_store.schemas.store_record import ORIGINS_FEATURE
-from nait_store.scoring.targets import ScoringTarget
+from nait_store.registry.profile import Profile
+from nait_store.registry.quality import card_warnings, warnings_for
+from nait_store.schemas.profile import ProfileManifest, ProfileRecord, Recipe
+from nait_store.schemas.quality_card import QualityCard
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
@@ -41,103 +39,6 @@ from nait_store.storage.store_features import announce_feature
 from nait_store.storage.versions import VersionLog, VersionNumbers
 
 __all__ = ["Profile", "ProfileRegistry", "RowSubset"]
-
-
-class Profile:
-    """One immutable profile version; opened by :meth:`ProfileRegistry.open`.
-
-    Attributes
-    ----------
-    record
-        ``profile.json``: recipe, provenance, statistics, warnings.
-    manifest
-        The version's document.
-    """
-
-    def __init__(self, location: Location, manifest: ProfileManifest, record: ProfileRecord) -> None:
-        self.record = record
-        self.manifest = manifest
-        self._location = location
-
-    def __repr__(self) -> str:
-        return f"Profile({self.reference!r}, recipe={self.record.recipe.name!r})"
-
-    @property
-    def name(self) -> str:
-        """Name of the profile."""
-        return self.manifest.name
-
-    @property
-    def number(self) -> int:
-        """Version number, from 1."""
-        return self.manifest.number
-
-    @property
-    def reference(self) -> str:
-        """Resolved reference, ``math@2``."""
-        return f"{self.name}@{self.number}"
-
-    @property
-    def folder(self) -> str:
-        """The payload's folder below the store's root."""
-        return layout.payload_folder(Kind.PROFILE, self.name, self.manifest.payload)
-
-    def directions(self) -> NDArray[np.float32]:
-        """v, unit vectors of the record's layers: [L, J] float32, read-only.
-
-        Raises
-        ------
-        CorruptChunkError, FormatError
-            The stored arrays are not what ``profile.json`` says.
-        """
-        return self._arrays.directions
-
-    def read_directions(self) -> NDArray[np.float32]:
-        """As :meth:`directions`, but read anew and not kept: for going through more profiles than memory holds."""
-        return read_arrays(self._location, self.folder, self.record).directions
-
-    def offset(self) -> NDArray[np.float32] | None:
-        """What candidates are centred on, [L, J] float32, read-only; None where they are not."""
-        return self._arrays.offset
-
-    def target(self, metric: Metric | None = None, feature: Feature | None = None) -> ScoringTarget:
-        """What a set is scored against.
-
-        Parameters
-        ----------
-        metric, feature
-            Instead of the recipe's own.
-
-        Raises
-        ------
-        InvalidInputError
-            A feature that no model gives.
-        IncompatibleError
-            Another feature than that whose background mean candidates are centred on.
-        """
-        recipe = self.record.recipe
-        if feature is not None and feature not in MEASURED_FEATURES:
-            raise InvalidInputError(
-                f"{feature.value} are no feature that a profile reads",
-                next_step="leave the feature out: a set that keeps projections has those of its profiles",
-            )
-        if self.record.has_offset and feature not in (None, recipe.feature):
-            raise IncompatibleError(
-                f"profile {self.reference} centres candidates on the background's mean of {recipe.feature.value}, "
-                f"which says nothing about {feature}",
-                next_step=f"leave the feature out, or build a profile with --feature {feature}",
-            )
-        return ScoringTarget(
-            directions=self._arrays.directions,
-            offset=self._arrays.offset,
-            layers=self.record.layers,
-            feature=recipe.feature if feature is None else feature,
-            metric=recipe.metric if metric is None else metric,
-        )
-
-    @cached_property
-    def _arrays(self) -> ProfileArrays:
-        return read_arrays(self._location, self.folder, self.record)
 
 
 class ProfileRegistry:
@@ -212,6 +113,8 @@ class ProfileRegistry:
         layers: Sequence[int] | None = None,
         message: str = "",
         card: str = "",
+        quality_card: bool = True,
+        card_against: SetVersion | None = None,
         progress: ProgressListener = ignore_progress,
     ) -> tuple[Profile, bool]:
         """Build the next version of a profile, unless this very one exists.
@@ -236,8 +139,13 @@ class ProfileRegistry:
             Zero-based decoder layers; all that ``source`` stores if omitted.
         message, card
             For the history; free text about the profile.
+        quality_card
+            Whether to measure the profile's quality card too.
+        card_against
+            What the card measures separation from; ``background`` if omitted, and nothing without that. No part of the
+            profile: naming another does not make another version.
         progress
-            Hears of every layer, stage ``"profile"``.
+            Hears of every layer, stage ``"profile"``, then ``"card"``.
 
         Returns
         -------
@@ -257,13 +165,22 @@ class ProfileRegistry:
         """
         check_name(name, Kind.PROFILE)
         chosen_layers = check_inputs(source, recipe, background, layers)
+        if card_against is not None:
+            check_compared(source, card_against, recipe, chosen_layers)
         chosen = choose_rows(source, subset=rows, limit=limit, seed=seed)
         against = None if background is None else choose_rows(background)
         recipe_sha256 = recipe_digest(source, recipe, chosen, against, chosen_layers)
         existing = self.find(name, recipe_sha256)
         if existing is not None:
             return existing, False
+        compared = choose_compared(chosen, card_against, background) if quality_card else None
         arrays, statistics = compute_directions(source, recipe, chosen, against, chosen_layers, progress)
+        warnings = warnings_for(recipe, statistics, chosen, source.reference)
+        measured = None
+        if quality_card:
+            made_of = MeasuredProfile(recipe, chosen_layers, arrays, contrast=against)
+            measured = measure_card(source, chosen, made_of, compared, progress)
+            warnings += card_warnings(measured, recipe)
         record = ProfileRecord(
             name=name,
             recipe=recipe,
@@ -280,16 +197,18 @@ class ProfileRegistry:
             if background is None or against is None
             else sample_source(background, against, where=None, limit=None, seed=0),
             statistics=statistics,
-            warnings=warnings_for(recipe, statistics, chosen, source.reference),
+            warnings=warnings,
             files=(),
             parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
             card=card,
             parent=self.log.latest(name),
             provenance=current_provenance(),
         )
-        return self.add(record, arrays, message)
+        return self.add(record, arrays, message, measured)
 
-    def add(self, record: ProfileRecord, arrays: ProfileArrays, message: str = "") -> tuple[Profile, bool]:
+    def add(
+        self, record: ProfileRecord, arrays: ProfileArrays, message: str = "", quality: QualityCard | None = None
+    ) -> tuple[Profile, bool]:
         """Commit the next version of a profile, unless one of its versions is made of the same.
 
         Parameters
@@ -300,6 +219,8 @@ class ProfileRegistry:
             Its numbers, of the digest that the record says.
         message
             For the history.
+        quality
+            What was measured of it beside the record's statistics, if anything was.
 
         Returns
         -------
@@ -318,9 +239,11 @@ class ProfileRegistry:
             "metric": record.recipe.metric.value,
         }
         if record.source is None:
-            announce_feature(self.location, ORIGINS_FEATURE)
+            announce_feature(self.location, SOURCELESS_FEATURE)
         try:
             files = write_arrays(self.location, folder, arrays, record.layers, about)
+            if quality is not None:
+                files += (write_card(self.location, folder, quality),)
             record = record.model_copy(update={"files": files})
             data = record.to_json_bytes()
             self.location.create_bytes(f"{folder}/{PROFILE_FILE}", data)
@@ -363,10 +286,13 @@ class ProfileRegistry:
             self.location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
 
     def find(self, name: str, recipe_sha256: str) -> Profile | None:
-        """Newest version with this recipe on these inputs; None where there is none."""
+        """Newest version with this recipe on these inputs that was made here; None where there is none.
+
+        One that was pulled only claims to be: nobody here has seen its inputs.
+        """
         for number in reversed(self.numbers(name)):
             manifest = self.log.read(name, number)
-            if manifest.recipe_sha256 == recipe_sha256:
+            if manifest.recipe_sha256 == recipe_sha256 and manifest.origin is None:
                 return self._open(manifest)
         return None
 
@@ -383,7 +309,7 @@ class ProfileRegistry:
         if sha256_bytes(data) != manifest.record_sha256:
             raise CorruptChunkError(f"{url} differs from the SHA-256 in version {manifest.name}@{manifest.number}")
         record = ProfileRecord.from_json_bytes(data, url)
-        if record.name != manifest.name or record.recipe_sha256 != manifest.recipe_sha256:
+        if not manifest.is_of(record):
             raise FormatError(f"{url} belongs to another profile than {manifest.name}@{manifest.number}")
         if list(record.layers) != sorted(set(record.layers)) or not record.layers or record.layers[0] < 0:
             raise FormatError(f"{url}: its layers are not ascending, distinct and zero-based")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nait_store.registry.in_domain import ChosenRows
-from nait_store.schemas.profile import LayerStatistics, Method, Recipe
+from nait_store.schemas.profile import LayerStatistics, Method, Metric, Recipe
+from nait_store.schemas.quality_card import QualityCard
 
 FEW_SAMPLES = 16
 """The paper finds 16 to 64 in-domain samples sufficient on most tasks, and tries no fewer."""
@@ -24,6 +25,15 @@ SMALL_EIGENVALUE_GAP = 0.05
 
 SMALL_SIGN_MARGIN = 0.25
 """At 0.25 standard deviations 40 % of the in-domain samples themselves lie on the negative side."""
+
+SMALL_HALVES_COSINE = 0.7
+"""Two halves of the samples share less than half of their directions' squared length: the rest is who was drawn."""
+
+SMALL_AUC = 0.7
+"""Of ten in-domain samples beside one of another kind each, three or more come second."""
+
+LARGE_LENGTH_CORRELATION = 0.5
+"""A quarter of the ranking is known from the number of tokens alone."""
 
 
 def warnings_for(
@@ -89,6 +99,46 @@ def warnings_for(
         found.append(
             f"the samples of {reference} were captured with {len(chosen.settings)} different settings (maximum "
             "length, truncation or compute dtype); compatibility is checked against one of them"
+        )
+    return tuple(found)
+
+
+def card_warnings(card: QualityCard, recipe: Recipe) -> tuple[str, ...]:
+    """Say what a user should know of what the card of a profile measured: one sentence each, most often none."""
+    found = []
+    unstable = [
+        layer for layer in card.layers if layer.halves_cosine is not None and layer.halves_cosine < SMALL_HALVES_COSINE
+    ]
+    if unstable:
+        lowest = min(layer.halves_cosine or 0.0 for layer in unstable)
+        found.append(
+            f"the direction depends on which samples were drawn in "
+            f"{_layers([layer.layer for layer in unstable], len(card.layers))}: two halves of them disagree (cosine "
+            f"below {SMALL_HALVES_COSINE}, lowest {lowest:.2f}); add in-domain samples, or build with --recipe default "
+            "or --method mean"
+        )
+    separation = card.separation
+    if separation is not None and separation.auc < SMALL_AUC:
+        against = f"{separation.against.set_name}@{separation.against.version}"
+        if separation.auc < 0.5:
+            result = "it ranks in-domain samples below the others: high scores mean the opposite of in-domain"
+        else:
+            result = "it hardly tells in-domain samples from the others"
+        found.append(
+            f"{result} (area under the curve {separation.auc:.2f} against {against}, 0.5 is chance); try another "
+            "recipe, or --method contrastive --against SET"
+        )
+    correlation, where = card.length_correlation, "the in-domain samples"
+    if separation is not None:
+        correlation = separation.length_correlation
+        where = f"{separation.against.set_name}@{separation.against.version}"
+    if correlation is not None and abs(correlation) >= LARGE_LENGTH_CORRELATION:
+        kind = "long" if correlation > 0 else "short"
+        found.append(
+            f"scores follow length: high ones go to {kind} samples of {where} (rank correlation {correlation:+.2f} "
+            "with content tokens); "
+            + ("try --metric cosine, or " if recipe.metric is Metric.DOT else "")
+            + "compare like with like: select with a --where on n_content_tokens"
         )
     return tuple(found)
 

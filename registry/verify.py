@@ -6,6 +6,7 @@ from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind
 from nait_store.registry.payload import DIRECTIONS_FOLDER, PROFILE_FILE, read_arrays
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
+from nait_store.schemas.sharing import PushRecord
 from nait_store.storage import layout
 from nait_store.storage.verify import Inspection
 from nait_store.storage.version_checks import inspect_labels, inspect_payloads, inspect_versions
@@ -35,7 +36,10 @@ class ProfileInspection:
             same = (manifest.number, manifest.name) == (number, name)
             return None if same else "the document names another profile or version"
 
-        versions = inspect_versions(self._inspection, Kind.PROFILE, name, ProfileManifest, problem_of)
+        def follows(manifest: ProfileManifest) -> int | None:
+            return None if manifest.origin is None else manifest.origin.follows
+
+        versions = inspect_versions(self._inspection, Kind.PROFILE, name, ProfileManifest, problem_of, follows=follows)
         inspect_labels(self._inspection, Kind.PROFILE, name, versions.numbers)
         self._records = inspect_payloads(
             self._inspection,
@@ -47,10 +51,23 @@ class ProfileInspection:
             places=lambda record: lambda path: _place(record, path),
         )
         for manifest in versions.kept.values():
+            self._expect_reference(manifest)
             record = self._records.get(manifest.payload)
-            if record is not None and (record.name, record.recipe_sha256) != (name, manifest.recipe_sha256):
+            if record is not None and not manifest.is_of(record):
                 path = f"{layout.payload_folder(Kind.PROFILE, name, manifest.payload)}/{PROFILE_FILE}"
                 self._inspection.error(path, f"it belongs to another profile than {name}@{manifest.number}")
+
+        pushes = layout.pushes_folder(name)
+        for path, push in self._inspection.documents(self._inspection.below(pushes), PushRecord):
+            if push is not None and not versions.knows(push.number):
+                self._inspection.error(path, f"it is about version {push.number}, which never was", "number")
+
+    def _expect_reference(self, manifest: ProfileManifest) -> None:
+        """Expect the file of the reference samples that came with a pulled version; its record does not list it."""
+        file = None if manifest.origin is None else manifest.origin.reference.file
+        if file is not None:
+            path = f"{layout.payload_folder(Kind.PROFILE, self._name, manifest.payload)}/{file.path}"
+            self._inspection.expect(path, file.sha256, file.size_bytes, place="reference samples")
 
     def contents(self) -> None:
         """Check the numbers of files that are what was written; nothing under ``quick``."""

@@ -190,6 +190,21 @@ class SetManifest(Document):
     provenance: Provenance
 
 
+class IngestChoices(Record):
+    """Which records of its sources an ingest takes, and under which ids."""
+
+    field_map: dict[str, str] = Field(default_factory=dict)
+    """Canonical field → the records' field that stands for it; empty where the layout was detected."""
+    id_field: str | None = None
+    """Field that holds the sample id; None: a hash of the content."""
+    on_error: str = "stop"
+    """``stop`` at a record that cannot be used, or ``skip`` it."""
+    limit: int | None = None
+    """The first so many usable, distinct samples."""
+    n_only: int | None = None
+    """How many ids a repair named to be captured, and no others; the ids themselves are not kept."""
+
+
 class IngestPlan(Document):
     """``ingests/<ulid>/plan.json``: what an ingest set out to do."""
 
@@ -206,6 +221,8 @@ class IngestPlan(Document):
     n_model_layers: int | None = Field(default=None, ge=1)
     projections: Annotated[tuple[Projection, ...], _LATER] = ()
     command: str = ""
+    choices: Annotated[IngestChoices | None, _LATER] = None
+    """None where an older release wrote the plan."""
     provenance: Provenance
 
 

@@ -1,4 +1,4 @@
-"""What is written beside versions: deletions, and the names that people give to versions."""
+"""What is written beside versions: deletions, the names that people give to versions, and what they say of them."""
 
 from __future__ import annotations
 
@@ -31,4 +31,16 @@ class LabelRecord(Document):
     version: int | None = Field(default=None, ge=1)
     """The version that it names; None: it was removed."""
     reason: str = ""
+    provenance: Provenance
+
+
+class NoteRecord(Document):
+    """``notes/<version>/<n>.json``: the highest ``n`` is what is said about the version now."""
+
+    version: int = Field(ge=1)
+    """The version that it is about; it never moves to another."""
+    number: int = Field(ge=1)
+    """Counts the texts, from 1."""
+    text: str
+    """Free text without space around it; empty: the note was taken away."""
     provenance: Provenance

@@ -19,12 +19,13 @@ from nait_store.schemas.activation_set import (
     SetManifest,
     SetRecord,
 )
-from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord
+from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord, NoteRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.profile_export import ProfileExport
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
+from nait_store.schemas.sharing import Publication, PushRecord, ReferenceSamples, RegistryRecord, RemoteRecord
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 
 DOCUMENTS: dict[str, type[Record]] = {
@@ -46,6 +47,12 @@ DOCUMENTS: dict[str, type[Record]] = {
     "version-deleted": DeletionRecord,
     "version-collected": CollectionRecord,
     "label": LabelRecord,
+    "note": NoteRecord,
+    "registry": RegistryRecord,
+    "publication": Publication,
+    "reference-samples": ReferenceSamples,
+    "remote": RemoteRecord,
+    "push": PushRecord,
     "score-key": ScoreKey,
     "score-sidecar": SidecarRecord,
 }

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
+from nait_store.refs import Kind, Reference
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid
+from nait_store.schemas.sharing import Origin
 
 
 def _is_absent(value: Any) -> bool:
@@ -87,6 +89,11 @@ class SampleSource(Record):
     n_samples: int = Field(ge=1)
     sample_ids_sha256: Sha256
     """Of the sorted sample ids, one a line: the input digest of a rebuild."""
+
+    @property
+    def reference(self) -> Reference:
+        """The set version."""
+        return Reference(Kind.SET, self.set_name, version=self.version)
 
     @property
     def in_words(self) -> str:
@@ -196,7 +203,7 @@ class ProfileRecord(Document):
         return str(self.parameters.get("model", "")) or None
 
     @property
-    def origin(self) -> str:
+    def made_from(self) -> str:
         """What the directions were made from, for people: samples, a file, or other profiles."""
         if self.imported is not None:
             return self.imported.in_words
@@ -222,4 +229,12 @@ class ProfileManifest(Document):
     record_sha256: Sha256
     recipe_sha256: Sha256
     message: str = ""
+    origin: Annotated[Origin | None, Field(exclude_if=lambda value: value is None)] = None
+    """Where it was pulled from; left out of versions that were built here."""
     provenance: Provenance
+    """Who built it, or pulled it."""
+
+    def is_of(self, record: ProfileRecord) -> bool:
+        """Whether a record belongs to this version; one that was pulled keeps the name that it was built under."""
+        same_name = self.origin is not None or record.name == self.name
+        return same_name and record.recipe_sha256 == self.recipe_sha256

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -111,6 +111,24 @@ def samples_schema(types: Mapping[str, FieldType]) -> pa.Schema:
     """Arrow schema of ``samples.parquet`` for these user fields."""
     user = [pa.field(USER_FIELD_PREFIX + name, _ARROW_TYPES[kind]) for name, kind in types.items()]
     return pa.schema([*SAMPLE_FIELDS, *user])
+
+
+def beginning(record: Mapping[str, Any], length: int) -> str:
+    """The record's texts for a list of samples: ``question | answer``, cut to ``length`` characters.
+
+    Those of the record itself; where it has none, as a conversation, those within its fields.
+    """
+    texts = [value for value in record.values() if isinstance(value, str) and value] or list(_texts_within(record))
+    joined = " | ".join(texts)
+    return joined if len(joined) <= length else joined[: length - 1] + "…"
+
+
+def _texts_within(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, Mapping)):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts_within(part)
 
 
 def sql_column_name(user_field: str) -> str:

@@ -89,6 +89,11 @@ class SetVersion:
         return f"{self.name}@{self.number}"
 
     @property
+    def model_label(self) -> str | None:
+        """The model and what was done to it, for people; None where the version has no segment that says it."""
+        return self.segments[0].record.environment.model_label if self.segments else None
+
+    @property
     def state(self) -> str:
         """What to remember under what was made of the version: after a purge or a repair it is another."""
         return f"{self.reference} after {self._n_redirects} redirects" if self._n_redirects else self.reference

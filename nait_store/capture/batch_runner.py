@@ -162,10 +162,25 @@ class BatchRunner:
     def _finished(self, launched: _Launched) -> CapturedBatch:
         """Wait for a batch."""
         n_tokens = sum(sample.n_tokens for sample in launched.samples)
-        captured = CapturedBatch(launched.samples, launched.features.wait(), n_tokens)
+        features = launched.features.wait()
+        if launched.features.infected:
+            features = self._one_by_one(launched.samples, features)
+        captured = CapturedBatch(launched.samples, features, n_tokens)
         self.n_samples += len(launched.samples)
         self.n_tokens += n_tokens
         return captured
+
+    def _one_by_one(
+        self, samples: Sequence[PreparedSample], together: dict[Feature, NDArray[np.float32]]
+    ) -> dict[Feature, NDArray[np.float32]]:
+        """Capture a batch's samples alone; what does not fit into memory now stays what it was together."""
+        apart = {feature: values.copy() for feature, values in together.items()}
+        for row, sample in enumerate(samples):
+            launched = self._launch([sample])
+            if not isinstance(launched, str):
+                for feature, values in launched.features.wait().items():
+                    apart[feature][row] = values[0]
+        return apart
 
     def _launch(self, batch: list[PreparedSample]) -> _Launched | str:
         """Launch one batch; returns the allocator's words where the memory does not hold it."""

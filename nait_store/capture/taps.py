@@ -13,7 +13,8 @@ from nait_store.capture.experts import ExpertTap
 from nait_store.capture.hook_points import HookPlan, HookSite
 from nait_store.capture.host_copies import HostCopies
 from nait_store.capture.layouts import Layout, lay_out
-from nait_store.capture.reducers import Intervals, PendingFeatures, SpanReducer, batch_spans
+from nait_store.capture.reducers import PendingFeatures, SpanReducer
+from nait_store.capture.span_sums import Intervals, batch_spans
 from nait_store.errors import IncompatibleError
 from nait_store.schemas.capture import Feature
 

@@ -1,4 +1,4 @@
-"""Rows of the catalog about aliases and tags, read from the latest move of each."""
+"""Rows of the catalog about aliases, tags and notes, read from the latest document of each."""
 
 from __future__ import annotations
 
@@ -9,54 +9,54 @@ from nait_store.catalog.documents import Documents, Row, written
 from nait_store.catalog.listing import Listing
 from nait_store.errors import FormatError, NotFoundError
 from nait_store.refs import Kind
-from nait_store.schemas.history import LabelRecord
+from nait_store.schemas.history import LabelRecord, NoteRecord
 from nait_store.storage import layout
 from nait_store.storage.labels import LABEL_FOLDERS, LabelKind
+
+_LABEL_COLUMNS = {folder: kind.value for kind, folder in LABEL_FOLDERS.items()}
+_TABLES = (*_LABEL_COLUMNS, layout.NOTES)
 
 
 @dataclass(frozen=True)
 class _Log:
-    """The moves of one label of one item."""
+    """The documents of one label of one item, or of the note on one of its versions."""
 
     kind: Kind
     name: str
-    label_kind: LabelKind
-    label: str
+    table: str
+    entry: str
     folder: str
-    n_moves: int
-
-    @property
-    def table(self) -> str:
-        """Where its row stands."""
-        return LABEL_FOLDERS[self.label_kind]
+    n_documents: int
 
     @property
     def path(self) -> str:
-        """The document that says what it names now."""
-        return f"{self.folder}/{self.n_moves}.json"
+        """The document that counts."""
+        return f"{self.folder}/{self.n_documents}.json"
 
     @property
-    def key(self) -> tuple[str, str, str]:
-        """What tells its row from others of the table."""
-        return self.kind.value, self.name, self.label
+    def in_words(self) -> str:
+        """What it is, for a message."""
+        if self.table == layout.NOTES:
+            return f"the note on {self.kind} {self.name}@{self.entry}"
+        return f"{_LABEL_COLUMNS[self.table]} {self.entry!r} of {self.kind} {self.name!r}"
 
 
 class LabelReading:
-    """Reads the latest document of every label that moved since an earlier catalog was made.
+    """Reads the latest document of every label and note that changed since an earlier catalog was made.
 
     Parameters
     ----------
     documents, listing
         Of the store.
     earlier_tables, earlier_labels
-        Rows of an earlier catalog, and folder → number of the moves that they tell of.
+        Rows of an earlier catalog, and folder → number of the document that they tell of.
 
     Attributes
     ----------
     tables
-        ``aliases`` and ``tags`` → rows. A label that was taken away has none.
+        ``aliases``, ``tags`` and ``notes`` → rows. What was taken away has none.
     numbers
-        Folder → number of the move that was read.
+        Folder → number of the document that was read.
     problems
         One sentence per document that could not be read.
     """
@@ -68,40 +68,43 @@ class LabelReading:
         earlier_tables: Mapping[str, list[Row]],
         earlier_labels: Mapping[str, int],
     ) -> None:
-        self.tables: dict[str, list[Row]] = {table: [] for table in LABEL_FOLDERS.values()}
+        self.tables: dict[str, list[Row]] = {table: [] for table in _TABLES}
         self.numbers: dict[str, int] = {}
         self.problems: list[str] = []
         visible = {kind: {name: set(numbers) for name, numbers in listing.numbers(kind).items()} for kind in Kind}
         known = {
-            kind: {(row["kind"], row["name"], row[kind.value]): row for row in earlier_tables[table]}
-            for kind, table in LABEL_FOLDERS.items()
+            (table, row["kind"], row["name"], str(row[_LABEL_COLUMNS.get(table, "version")])): row
+            for table in _TABLES
+            for row in earlier_tables[table]
         }
         logs = list(_logs(listing))
-        moved = {log.folder for log in logs if earlier_labels.get(log.folder) != log.n_moves}
-        documents.fetch(log.path for log in logs if log.folder in moved)
+        changed = {log.folder for log in logs if earlier_labels.get(log.folder) != log.n_documents}
+        documents.fetch(log.path for log in logs if log.folder in changed)
         for log in logs:
             try:
-                row = _row(log, documents) if log.folder in moved else known[log.label_kind].get(log.key)
+                if log.folder in changed:
+                    row = _note_row(log, documents) if log.table == layout.NOTES else _label_row(log, documents)
+                else:
+                    row = known.get((log.table, log.kind.value, log.name, log.entry))
             except (NotFoundError, FormatError) as error:
-                label = f"{log.label_kind} {log.label!r} of {log.kind} {log.name!r}"
-                self.problems.append(f"{label} is left out of the catalog: {error.what}")
+                self.problems.append(f"{log.in_words} is left out of the catalog: {error.what}")
                 continue
-            self.numbers[log.folder] = log.n_moves
+            self.numbers[log.folder] = log.n_documents
             if row is not None:
-                # Not a matter of the label's own document: its version may have gone, or come back, since.
+                # Not a matter of the log's own document: the version may have gone, or come back, since.
                 is_deleted = row["version"] not in visible[log.kind].get(log.name, ())
                 self.tables[log.table].append({**row, "is_deleted": is_deleted})
 
 
 def _logs(listing: Listing) -> Iterator[_Log]:
     kinds = {layout.kind_folder(kind): kind for kind in Kind}
-    label_kinds = {folder: kind for kind, folder in LABEL_FOLDERS.items()}
-    for folder, n_moves in sorted(listing.labels.items()):
-        kind, name, labels, label = folder.split("/")
-        yield _Log(kinds[kind], name, label_kinds[labels], label, folder, n_moves)
+    for folder, n_documents in sorted(listing.labels.items()):
+        kind, name, table, entry = folder.split("/")
+        if table != layout.NOTES or layout.numbered([f"{entry}.json"]):
+            yield _Log(kinds[kind], name, table, entry, folder, n_documents)
 
 
-def _row(log: _Log, documents: Documents) -> Row | None:
+def _label_row(log: _Log, documents: Documents) -> Row | None:
     """Everything but whether the version is there; None where the label names nothing any more."""
     record = documents.read(LabelRecord, log.path)
     if record.version is None:
@@ -109,13 +112,29 @@ def _row(log: _Log, documents: Documents) -> Row | None:
     row = {
         "kind": log.kind.value,
         "name": log.name,
-        log.label_kind.value: log.label,
+        _LABEL_COLUMNS[log.table]: log.entry,
         "version": record.version,
         "reference": f"{log.name}@{record.version}",
-        "label_reference": f"{log.name}@{log.label}",
+        "label_reference": f"{log.name}@{log.entry}",
         "reason": record.reason,
         **written(record.provenance),
     }
-    if log.label_kind is LabelKind.ALIAS:
-        row["n_moves"] = log.n_moves
+    if log.table == LABEL_FOLDERS[LabelKind.ALIAS]:
+        row["n_moves"] = log.n_documents
     return row
+
+
+def _note_row(log: _Log, documents: Documents) -> Row | None:
+    """Everything but whether the version is there; None where the note was taken away."""
+    record = documents.read(NoteRecord, log.path)
+    if not record.text:
+        return None
+    return {
+        "kind": log.kind.value,
+        "name": log.name,
+        "version": int(log.entry),
+        "reference": f"{log.name}@{log.entry}",
+        "note": record.text,
+        "n_texts": log.n_documents,
+        **written(record.provenance),
+    }

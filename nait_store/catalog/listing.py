@@ -22,9 +22,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 _PAGE_FILES = 1000  # of one listing request of an object store
 _AT_ONCE = 16
-_LABELS = frozenset(LABEL_FOLDERS.values())
+_LOGS = (*LABEL_FOLDERS.values(), layout.NOTES)  # folders of logs: of labels, and of the notes on versions
 _LABEL_DEPTH = 3  # slashes in profiles/math/aliases/prod
-_BESIDE_VERSIONS = (layout.REDIRECTS, *LABEL_FOLDERS.values())  # few items have any
+_BESIDE_VERSIONS = (layout.REDIRECTS, *_LOGS)  # few items have any
 
 Names = dict[str, tuple[str, ...]]
 """Folder → sorted names in it."""
@@ -43,7 +43,8 @@ class Listing:
     redirects
         Folder of a set or selection → sorted file names in its ``redirects/``; those without any are left out.
     labels
-        Folder of an alias or tag, ``profiles/math/aliases/prod`` → number of its latest move.
+        Folder of an alias, tag or note, ``profiles/math/aliases/prod``, ``profiles/math/notes/3`` → number of its
+        latest document.
     """
 
     store_id: str
@@ -53,7 +54,7 @@ class Listing:
 
     @property
     def fingerprint(self) -> str:
-        """Digest that changes with every commit, deletion, collection, purge, repair and move of a label.
+        """Digest that changes with every commit, deletion, collection, purge, repair, move of a label and note.
 
         Documents are immutable, and markers come and go whole, so names suffice.
         """
@@ -68,11 +69,11 @@ class Listing:
 
 
 def list_store(location: Location) -> Listing:
-    """List every version document, redirect and move of a label in a store.
+    """List every version document, redirect, move of a label and text of a note in a store.
 
     On an object store that takes one request for ``store.json``, one for all profiles and one for all selections while
     these have less than 1,000 files, and one for the names of the sets; for each set two, and one more for each of
-    redirects, aliases and tags that it has; many at a time. Kinds with more files are listed as the sets are.
+    redirects, aliases, tags and notes that it has; many at a time. Kinds with more files are listed as the sets are.
 
     Parameters
     ----------
@@ -137,13 +138,13 @@ def _ask(
 
 
 def _one_page(location: Location, kind: Kind) -> Names | None:
-    """Names of versions, redirects and moves of labels, from one request; None if there are too many files."""
+    """Names of versions, redirects, moves of labels and notes, from one request; None if there are too many files."""
     files = list(itertools.islice(location.files(layout.kind_folder(kind)), _PAGE_FILES))
     return None if len(files) == _PAGE_FILES else _by_folder(files)
 
 
 def _names_in(location: Location, folder: str) -> Names:
-    """Names in a folder of redirects, or in each folder of a folder of labels."""
+    """Names in a folder of redirects, or in each folder of a folder of labels or notes."""
     if folder.endswith(f"/{layout.REDIRECTS}"):
         return {folder: tuple(location.names(folder))}
     if location.is_remote:
@@ -159,7 +160,7 @@ def _by_folder(files: Iterable[StoredFile]) -> Names:
         match folder.split("/"):
             case [_, _, layout.VERSIONS | layout.REDIRECTS]:
                 found.setdefault(folder, []).append(name)
-            case [_, _, labels, _] if labels in _LABELS:
+            case [_, _, logs, _] if logs in _LOGS:
                 found.setdefault(folder, []).append(name)
     return {folder: tuple(sorted(names)) for folder, names in found.items()}
 

@@ -27,6 +27,7 @@ TABLES = (
     "profile_layers",
     "aliases",
     "tags",
+    "notes",
     "selections",
 )
 """Tables that users see, in the order of the definition."""
@@ -78,7 +79,7 @@ class CatalogRows:
     tables
         Table name → rows.
     labels
-        Folder of an alias or tag → number of its move that the rows tell of.
+        Folder of an alias, tag or note → number of its document that the rows tell of.
     problems
         One sentence per document that could not be read; what it describes is left out.
     """
@@ -175,7 +176,7 @@ class CatalogRows:
             "profile_feature": record.recipe.profile_feature.value,
             "feature": record.recipe.feature.value,
             "metric": record.recipe.metric.value,
-            "origin": record.origin,
+            "made_from": record.made_from,
             "source": _source(source),
             "source_where": None if source is None else source.where,
             "background": _source(record.background),

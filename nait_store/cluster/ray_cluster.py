@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nait_store.cluster.first_contact import require_answer
 from nait_store.errors import InvalidInputError, MissingExtraError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def _connect(ray: Any, address: str) -> None:
                 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody was asked whether to report usage
                 ray.init(address=LOCAL, include_dashboard=False, **_SILENT)
             elif address != AUTO:
+                require_answer(address)
                 ray.init(address=address, **_SILENT)
     except ConnectionError as error:
         raise StorageError(
@@ -160,6 +162,7 @@ _SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERRO
 
 def _joined(ray: Any) -> bool:
     """Join the cluster that ``auto`` means; False where there is none. One that was named has to be there."""
+    require_answer(os.environ.get("RAY_ADDRESS", ""))
     try:
         ray.init(address=AUTO, **_SILENT)
     except ConnectionError:

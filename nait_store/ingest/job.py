@@ -283,6 +283,7 @@ class IngestJob:
             n_model_layers=wanted.n_model_layers,
             projections=self._projections,
             command=self._request.command,
+            choices=self._request.choices,
             provenance=current_provenance(),
         )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from nait_store.schemas.activation_set import SourceFile
+from nait_store.schemas.activation_set import IngestChoices, SourceFile
 from nait_store.schemas.capture import Feature, StoredDtype
 
 if TYPE_CHECKING:
@@ -118,6 +118,17 @@ class IngestRequest:
     opened: tuple[SourceFile, ...] = ()
     score_with: tuple[str, ...] | None = None
     keep_features: KeepFeatures | None = None
+
+    @property
+    def choices(self) -> IngestChoices:
+        """What decides which records become samples, for the plan."""
+        return IngestChoices(
+            field_map=dict(self.field_map.columns) if self.field_map is not None else {},
+            id_field=self.id_field,
+            on_error=self.on_error,
+            limit=self.limit,
+            n_only=None if self.only is None else len(self.only),
+        )
 
 
 @dataclass(frozen=True)

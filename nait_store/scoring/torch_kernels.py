@@ -1,8 +1,8 @@
 """The scan's inner loops on a CUDA device: chunks stream through page-locked buffers while the device computes.
 
-As exact as the compiled kernels, and by the same means: the mean of a few rows is taken off first and put back in
-float64, and float32 sums run over strips of 512 neurons, which are added up in float64. So scores are within the same
-tolerances, and sidecars do not say what computed them.
+Products and sums are float64: what limits a device is the way to it, and even one with few float64 units multiplies
+faster than the numbers arrive. So scores are within the tolerances of the compiled kernels, and sidecars do not say
+what computed them.
 """
 
 from __future__ import annotations
@@ -11,32 +11,33 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nait_store.activations.stored_values import decode
 from nait_store.errors import InvalidInputError
-from nait_store.scoring.kernels import NumpyKernels, Vectors
+from nait_store.scoring.kernels import Vectors
 from nait_store.scoring.packed_vectors import PackedVectors, pack
 
 if TYPE_CHECKING:
     import torch
 
-STRIP = 512
-"""Neurons per float32 partial sum."""
-
-PIECE_BYTES = 2 << 20
+PIECE_BYTES = 4 << 20
 """Of a chunk, copied at a time: one piece is filled while the one before is on its way."""
 
-_CENTER_ROWS = 8
 _SLOTS = 2
+_LANES = 4
+"""Ways to the device at once: more threads than that only wait for it in another order."""
+
+_STRIPS = (32, 16, 8, 4, 2, 1)
+"""Into how many parts the neurons may be cut: few rows and few vectors alone would keep few of the units busy."""
 
 
 class TorchKernels:
-    """Kernels on a device of torch's. Safe to use from several threads: each has buffers and a stream of its own.
+    """Kernels on a device of torch's. Safe to use from several threads: a call has buffers and a stream to itself.
 
     Parameters
     ----------
@@ -54,7 +55,9 @@ class TorchKernels:
     def __init__(self, device: str, *, piece_bytes: int = PIECE_BYTES) -> None:
         self._device = _device(device)
         self._piece_bytes = piece_bytes
-        self._of_thread = threading.local()
+        self._lanes: SimpleQueue[_Lane] = SimpleQueue()
+        for _ in range(_LANES):
+            self._lanes.put(_Lane(self._device, []))
         self._laid_out: WeakKeyDictionary[PackedVectors, torch.Tensor] = WeakKeyDictionary()
         self._lock = threading.Lock()
 
@@ -64,22 +67,15 @@ class TorchKernels:
         """See :class:`~nait_store.scoring.kernels.Kernels`."""
         import torch
 
-        packed = vectors if isinstance(vectors, PackedVectors) else pack(vectors)
-        n_picked = min(len(chunk), _CENTER_ROWS)
-        picked = chunk[(np.arange(n_picked) * len(chunk)) // max(1, n_picked)]
-        values = picked if scales is not None else decode(picked)
-        center = values.astype(np.float64).mean(axis=0).astype(np.float32) if len(chunk) else np.zeros(0, np.float32)
+        V = self._on_device(vectors if isinstance(vectors, PackedVectors) else pack(vectors))  # [S, J/S, P]
         with self._streaming(chunk) as pieces:
-            strips = self._strips(packed)  # [S, STRIP, P]
-            middle = _padded(torch.from_numpy(center).to(self._device)[None], strips.shape[0])
-            common = (middle.double() * strips.double().flatten(0, 1).T).sum(dim=1)  # [P]
-            found = [common[None][:0]]
+            found = torch.empty((len(chunk), V.shape[2]), dtype=torch.float64, device=self._device)
+            begin = 0
             for x in pieces:
-                apart = (_padded(x, strips.shape[0]) - middle).view(len(x), -1, STRIP).transpose(0, 1)
-                found.append(torch.bmm(apart.to(strips.dtype), strips).sum(dim=0, dtype=torch.float64) + common)
-            out: NDArray[np.float64] = torch.cat(found).cpu().numpy()
-        if not np.isfinite(out).all():  # float32 sums can overflow where the float64 result would not
-            return NumpyKernels().project(chunk, packed, scales)
+                strips = x.view(len(x), *V.shape[:2]).transpose(0, 1)  # [S, n, J/S]
+                torch.sum(torch.bmm(strips, V), dim=0, out=found[begin : begin + len(x)])
+                begin += len(x)
+            out: NDArray[np.float64] = found.cpu().numpy()
         if scales is not None:
             out *= scales[:, None]
         return out
@@ -90,54 +86,50 @@ class TorchKernels:
         """See :class:`~nait_store.scoring.kernels.Kernels`."""
         import torch
 
-        n_strips = -(-chunk.shape[1] // STRIP)
         with self._streaming(chunk) as pieces:
-            there = _padded(torch.from_numpy(np.array(points, np.float32)).to(self._device), n_strips)  # [Q, J']
-            factors = None if scales is None else torch.from_numpy(np.array(scales, np.float32)).to(self._device)
-            found = [torch.empty((0, len(points)), dtype=torch.float64, device=self._device)]
+            there = torch.from_numpy(np.array(points, np.float64)).to(self._device)  # [Q, J]
+            factors = None if scales is None else torch.from_numpy(np.array(scales, np.float64)).to(self._device)
+            found = torch.empty((len(chunk), len(points)), dtype=torch.float64, device=self._device)
             begin = 0
-            for piece in pieces:
-                x = piece if factors is None else piece * factors[begin : begin + len(piece), None]
-                begin += len(piece)
-                wide = _padded(x, n_strips)
-                columns = [
-                    (wide - point).square_().view(len(wide), -1, STRIP).sum(dim=2).sum(dim=1, dtype=torch.float64)
-                    for point in there
-                ]
-                found.append(torch.stack(columns, dim=1) if columns else found[0].new_empty((len(wide), 0)))
-            out: NDArray[np.float64] = torch.cat(found).cpu().numpy()
-        return out if np.isfinite(out).all() else NumpyKernels().squared_distances(chunk, points, scales)
+            for x in pieces:
+                end = begin + len(x)
+                if factors is not None:
+                    x *= factors[begin:end, None]
+                for q, point in enumerate(there):
+                    found[begin:end, q] = (x - point).square_().sum(dim=1)
+                begin = end
+            out: NDArray[np.float64] = found.cpu().numpy()
+        return out
 
-    def _strips(self, packed: PackedVectors) -> torch.Tensor:
-        """Vectors on the device as they meet strips, [S, STRIP, P]; kept as long as the vectors are."""
+    def _on_device(self, packed: PackedVectors) -> torch.Tensor:
+        """Vectors on the device, the neurons cut into strips, [S, J/S, P] float64; kept as long as the vectors are."""
         import torch
 
         with self._lock:
             known = self._laid_out.get(packed)
             if known is None:
-                # TF32, which a program may have turned on for itself, would round to 10 bits.
-                exact = torch.get_float32_matmul_precision() == "highest"
-                vectors = torch.from_numpy(packed.vectors.copy()).to(
-                    self._device, torch.float32 if exact else torch.float64
-                )
-                wide = _padded(vectors, -(-vectors.shape[1] // STRIP))
-                known = self._laid_out[packed] = wide.view(len(wide), -1, STRIP).permute(1, 2, 0).contiguous()
+                n_vectors, n_neurons = packed.vectors.shape
+                n_strips = next(n for n in _STRIPS if n_neurons % n == 0)
+                there = torch.from_numpy(packed.vectors.copy()).to(self._device)  # torch wants to write
+                known = there.T.to(torch.float64).view(n_strips, -1, n_vectors).contiguous()
                 if self._device.type == "cuda":
-                    torch.cuda.current_stream(self._device).synchronize()  # other threads have streams of their own
+                    torch.cuda.current_stream(self._device).synchronize()  # other calls have streams of their own
+                self._laid_out[packed] = known
             return known
 
     @contextlib.contextmanager
     def _streaming(self, chunk: NDArray[Any]) -> Iterator[Iterator[torch.Tensor]]:
-        """Give the rows of a chunk piece by piece, float32 on the device: what is done with each is queued there."""
+        """Give the rows of a chunk piece by piece, float64 on the device: what is done with each is queued there."""
         import torch
 
-        lane = getattr(self._of_thread, "lane", None)
-        if lane is None:
-            lane = self._of_thread.lane = _Lane(self._device, [])
         native = np.require(chunk, dtype=chunk.dtype.newbyteorder("="), requirements=["C", "A"])
         rows = max(1, self._piece_bytes // max(1, native.shape[1] * native.itemsize))
-        with torch.inference_mode(), lane.entered():
-            yield (lane.send(native[at : at + rows]) for at in range(0, len(native), rows))
+        lane = self._lanes.get()
+        try:
+            with torch.inference_mode(), lane.entered():
+                yield (lane.send(native[at : at + rows]) for at in range(0, len(native), rows))
+        finally:
+            self._lanes.put(lane)
 
 
 @dataclass
@@ -151,7 +143,7 @@ class _Slot:
 
 @dataclass
 class _Lane:
-    """One thread's way to the device: two slots that take turns, and a stream."""
+    """A way to the device: two slots that take turns, and a stream."""
 
     device: torch.device
     slots: list[_Slot]
@@ -172,7 +164,7 @@ class _Lane:
             yield
 
     def send(self, rows: NDArray[Any]) -> torch.Tensor:
-        """Copy rows to the device; float32 of the stored numbers there, of int8 the codes."""
+        """Copy rows to the device; float64 of the stored numbers there, of int8 the codes."""
         import torch
 
         slot = self._next(rows.nbytes)
@@ -181,7 +173,7 @@ class _Lane:
         # The bits of bfloat16 numbers are kept as those of unsigned integers.
         kinds = {"float16": torch.float16, "float32": torch.float32, "uint16": torch.bfloat16, "int8": torch.int8}
         values = slot.there[: rows.nbytes].view(kinds[rows.dtype.name]).view(rows.shape)
-        wide = values.to(torch.float32, copy=True)
+        wide = values.to(torch.float64)
         if slot.free is not None:
             slot.free.record()
         return wide
@@ -202,13 +194,6 @@ class _Lane:
             )
         self.slots.append(slot)
         return slot
-
-
-def _padded(x: torch.Tensor, n_strips: int) -> torch.Tensor:
-    """Rows [n, J] filled up with zeros to whole strips."""
-    import torch
-
-    return torch.nn.functional.pad(x, (0, n_strips * STRIP - x.shape[1]))
 
 
 def _device(name: str) -> torch.device:

@@ -97,6 +97,10 @@ class SavedSelections:
         self._log.resolve(Reference(Kind.SELECTION, check_name(name, Kind.SELECTION)))
         return [self._log.read(name, number) for number in self._log.numbers(name)]
 
+    def manifest(self, name: str, number: int) -> SelectionManifest:
+        """Read one version's document, deleted or not."""
+        return self._log.read(name, number)
+
     def save(
         self, name: str, selection: Selection, *, message: str = "", parameters: Mapping[str, Any] | None = None
     ) -> SavedSelection:
@@ -159,10 +163,13 @@ class SavedSelections:
         """
         if isinstance(reference, str):
             reference = parse_reference(reference, Kind.SELECTION)
-        number = self._log.resolve(reference)
-        manifest = self._log.read(reference.name, number)
+        return self.version(reference.name, self._log.resolve(reference))
+
+    def version(self, name: str, number: int) -> SavedSelection:
+        """Open a version that gc has not taken, deleted or not; errors as for :meth:`open`."""
+        manifest = self.manifest(name, number)
         payload, record_sha256 = current_payload(self._location, manifest)
-        folder = layout.payload_folder(Kind.SELECTION, reference.name, payload)
+        folder = layout.payload_folder(Kind.SELECTION, name, payload)
         path = f"{folder}/{RECORD_FILE}"
         data = self._location.read_bytes(path)
         if sha256_bytes(data) != record_sha256:

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from nait_store.errors import CorruptChunkError, NotFoundError
 from nait_store.schemas.record import FileDigest
 from nait_store.storage.location import Location
+from nait_store.storage.readable_files import ReadableFiles
 
 _BLOCK_BYTES = 1 << 22
 _WRITTEN_AT_ONCE = 4
@@ -121,14 +122,20 @@ def check_file(location: Location, folder: str, expected: FileDigest, *, hashed:
     CorruptChunkError
         Missing, of another size, or of other content; the message names the file.
     """
+    check_size(location, folder, expected)
     path = f"{folder}/{expected.path}"
-    try:
-        size_bytes = location.size_bytes(path)
-    except NotFoundError as error:
-        raise CorruptChunkError(f"{location.url_of(path)} is missing") from error
-    if size_bytes != expected.size_bytes:
-        raise CorruptChunkError(
-            f"{location.url_of(path)} has {size_bytes:,} bytes, its record says {expected.size_bytes:,}"
-        )
     if hashed and sha256_file(location, path) != expected.sha256:
         raise CorruptChunkError(f"{location.url_of(path)} differs from its recorded SHA-256")
+
+
+def check_size(files: ReadableFiles, folder: str, expected: FileDigest) -> None:
+    """Compare the size of one payload file with its record; CorruptChunkError where it is missing or differs."""
+    path = f"{folder}/{expected.path}"
+    try:
+        size_bytes = files.size_bytes(path)
+    except NotFoundError as error:
+        raise CorruptChunkError(f"{files.url_of(path)} is missing") from error
+    if size_bytes != expected.size_bytes:
+        raise CorruptChunkError(
+            f"{files.url_of(path)} has {size_bytes:,} bytes, its record says {expected.size_bytes:,}"
+        )

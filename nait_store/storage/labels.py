@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from nait_store.errors import AlreadyExistsError, ConflictError, InvalidInputError, NotFoundError, did_you_mean
+from nait_store.errors import AlreadyExistsError, InvalidInputError, NotFoundError, did_you_mean
 from nait_store.refs import Kind, check_name
 from nait_store.schemas.history import LabelRecord
 from nait_store.storage import layout
+from nait_store.storage.append_log import AppendLog
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
-
-_ATTEMPTS = 100
 
 
 class LabelKind(StrEnum):
@@ -76,7 +75,7 @@ class Labels:
         found = []
         for kind, folder in LABEL_FOLDERS.items():
             for label in self._location.names(layout.labels_folder(self._kind, name, folder)):
-                record = self._latest(name, kind, label)
+                record = self._log(name, kind, label).latest()
                 if record is not None and record.version is not None:
                     found.append(Label(kind, record))
         return sorted(found, key=lambda label: label.name)
@@ -93,7 +92,7 @@ class Labels:
     def find(self, name: str, label: str) -> Label | None:
         """The alias or tag of this name, or None."""
         for kind in LabelKind:
-            record = self._latest(name, kind, label)
+            record = self._log(name, kind, label).latest()
             if record is not None and record.version is not None:
                 return Label(kind, record)
         return None
@@ -101,7 +100,7 @@ class Labels:
     def history(self, name: str, label: str, kind: LabelKind | None = None) -> list[LabelRecord]:
         """Every move of an alias, or placing and removal of a tag, oldest first; of both kinds if none is given."""
         kinds = list(LabelKind) if kind is None else [kind]
-        return [self._read(name, kind, label, number) for kind in kinds for number in self._numbers(name, kind, label)]
+        return [record for kind in kinds for record in self._log(name, kind, label).history()]
 
     def put(self, kind: LabelKind, name: str, label: str, version: int, reason: str = "") -> Label:
         """Name a version.
@@ -134,7 +133,11 @@ class Labels:
             )
         if existing is not None and existing.version == version:
             return existing
-        return Label(kind, self._append(name, kind, label, lambda _: version, reason))
+
+        def naming(number: int, _: LabelRecord | None) -> LabelRecord:
+            return _move(label, number, version, reason)
+
+        return Label(kind, self._append(name, kind, label, naming))
 
     def remove(self, kind: LabelKind, name: str, label: str, reason: str = "") -> None:
         """Take an alias or tag away.
@@ -145,52 +148,28 @@ class Labels:
             There is none of this name; near names are suggested.
         """
 
-        def nothing(current: LabelRecord | None) -> int | None:
+        def nothing(number: int, current: LabelRecord | None) -> LabelRecord:
             if current is None or current.version is None:
                 known = [known.name for known in self.of(name) if known.kind == kind]
                 raise NotFoundError(
                     f"{self._kind} {name!r} has no {kind} {label!r}", next_step=did_you_mean(label, known)
                 )
-            return None
+            return _move(label, number, None, reason)
 
-        self._append(name, kind, label, nothing, reason)
+        self._append(name, kind, label, nothing)
 
     def _append(
-        self,
-        name: str,
-        kind: LabelKind,
-        label: str,
-        choose: Callable[[LabelRecord | None], int | None],
-        reason: str,
+        self, name: str, kind: LabelKind, label: str, propose: Callable[[int, LabelRecord | None], LabelRecord]
     ) -> LabelRecord:
+        return self._log(name, kind, label).append(propose, f"{kind} {label!r} of {self._kind} {name!r}")
+
+    def _log(self, name: str, kind: LabelKind, label: str) -> AppendLog[LabelRecord]:
         folder = f"{layout.labels_folder(self._kind, name, LABEL_FOLDERS[kind])}/{label}"
-        for _ in range(_ATTEMPTS):
-            current = self._latest(name, kind, label)
-            number = (current.number if current else 0) + 1
-            record = LabelRecord(
-                label=label, number=number, version=choose(current), reason=reason, provenance=current_provenance()
-            )
-            try:
-                self._location.create_bytes(f"{folder}/{number}.json", record.to_json_bytes())
-            except AlreadyExistsError:
-                continue
-            return record
-        raise ConflictError(
-            f"other writers kept moving {kind} {label!r} of {self._kind} {name!r}",
-            next_step="run the same command again",
-        )
+        return AppendLog(self._location, folder, LabelRecord)
 
-    def _numbers(self, name: str, kind: LabelKind, label: str) -> list[int]:
-        names = self._location.names(f"{layout.labels_folder(self._kind, name, LABEL_FOLDERS[kind])}/{label}")
-        return layout.numbered(names)
 
-    def _latest(self, name: str, kind: LabelKind, label: str) -> LabelRecord | None:
-        numbers = self._numbers(name, kind, label)
-        return self._read(name, kind, label, numbers[-1]) if numbers else None
-
-    def _read(self, name: str, kind: LabelKind, label: str, number: int) -> LabelRecord:
-        path = f"{layout.labels_folder(self._kind, name, LABEL_FOLDERS[kind])}/{label}/{number}.json"
-        return LabelRecord.from_json_bytes(self._location.read_bytes(path), self._location.url_of(path))
+def _move(label: str, number: int, version: int | None, reason: str) -> LabelRecord:
+    return LabelRecord(label=label, number=number, version=version, reason=reason, provenance=current_provenance())
 
 
 def check_label(label: str, kind: LabelKind) -> str:

@@ -1,4 +1,4 @@
-"""Where everything lies below a store's root; the only place that spells these paths (docs/format.md)."""
+"""Where everything lies in a store or a shared registry; the only place that spells these paths (docs/format.md)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,14 @@ CATALOG = "catalog.duckdb"
 CATALOG_RECORD = "catalog.duckdb.json"
 SCORES = "scores"
 
+REMOTES = "remotes"
+
+REGISTRY_RECORD = "registry.json"
+OBJECTS = "objects"
+
 VERSIONS = "versions"
 REDIRECTS = "redirects"
+NOTES = "notes"
 
 _NUMBERED = re.compile(r"([1-9][0-9]*)\.json\Z")
 _FOLDERS = {Kind.SET: "activations", Kind.PROFILE: "profiles", Kind.SELECTION: "selections"}
@@ -52,6 +58,12 @@ def collection_marker(kind: Kind, name: str, number: int) -> str:
 def labels_folder(kind: Kind, name: str, labels: str) -> str:
     """Folder of all the aliases, or all the tags, of one item; ``labels`` is ``aliases`` or ``tags``."""
     return f"{item_folder(kind, name)}/{labels}"
+
+
+def notes_folder(kind: Kind, name: str, version: int | None = None) -> str:
+    """Folder of what was ever noted about one version, or of the notes on all of an item's."""
+    folder = f"{item_folder(kind, name)}/{NOTES}"
+    return folder if version is None else f"{folder}/{version}"
 
 
 def redirects_folder(kind: Kind, name: str) -> str:
@@ -106,3 +118,18 @@ def score_sidecar(key: str) -> str:
 def score_record(key: str) -> str:
     """The document that says that a score sidecar is whole."""
     return f"{SCORES}/{key}.json"
+
+
+def remote_record(name: str) -> str:
+    """The document that says which shared registry a store calls ``name``."""
+    return f"{REMOTES}/{name}.json"
+
+
+def pushes_folder(name: str) -> str:
+    """Folder of the documents that say where versions of a profile were pushed to."""
+    return f"{item_folder(Kind.PROFILE, name)}/pushes"
+
+
+def registry_object(sha256: str) -> str:
+    """A file of any profile in a shared registry, under its digest."""
+    return f"{OBJECTS}/{sha256[:2]}/{sha256}"

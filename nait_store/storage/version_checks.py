@@ -1,4 +1,4 @@
-"""Checks that every kind of item shares: its numbered documents and markers, its aliases and tags, its payloads."""
+"""Checks that every kind of item shares: its documents and markers, aliases, tags, notes and payloads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from nait_store.refs import Kind
-from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord
+from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord, NoteRecord
 from nait_store.schemas.record import Document, FileDigest
 from nait_store.storage import layout
 from nait_store.storage.labels import LABEL_FOLDERS
@@ -52,6 +52,7 @@ def inspect_versions(
     record_type: type[D],
     problem_of: Callable[[int, D], str | None],
     keep: Callable[[D], D] = lambda document: document,
+    follows: Callable[[D], int | None] = lambda _: None,
 ) -> InspectedVersions[D]:
     """Check an item's version documents and markers, and that no number is missing.
 
@@ -67,6 +68,8 @@ def inspect_versions(
         Says what contradicts a document's name, None if nothing.
     keep
         What to keep of a document.
+    follows
+        Of a version that was pulled, the highest lower number that had been used when it came; None of others.
     """
     numbers = VersionNumbers.of(inspection.names(layout.versions_folder(kind, name)))
     documents: dict[int, D] = {}
@@ -86,17 +89,29 @@ def inspect_versions(
     for path, collection in inspection.documents(collected, CollectionRecord):
         if collection is not None and collection.number != collected[path]:
             inspection.error(path, f"it is about version {collection.number}", "number")
-    _find_gaps(inspection, kind, name, numbers)
+    before = {number: follows(document) for number, document in documents.items()}
+    _find_gaps(inspection, kind, name, numbers, before)
     return InspectedVersions(name, numbers, documents)
 
 
-def _find_gaps(inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers) -> None:
+def _find_gaps(
+    inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers, before: Mapping[int, int | None]
+) -> None:
     known = {*numbers.documents, *numbers.collected}
+    pulled = any(follows is not None for follows in before.values())
     for number in range(1, numbers.last + 1):
         path = layout.version_document(kind, name, number)
         if number in known or inspection.exists(path):
             continue
-        if not inspection.exists(layout.collection_marker(kind, name, number)):
+        if inspection.exists(layout.collection_marker(kind, name, number)):
+            continue
+        above = min((other for other in known if other > number), default=None)
+        follows = None if above is None else before.get(above)
+        if follows is not None and follows < number:
+            continue
+        if pulled and above in numbers.collected and above not in before:
+            inspection.info(path, f"version {number} is not here, and gc took the one that would say why")
+        else:
             inspection.error(path, f"version {number} is missing, and gc has not taken it")
     highest = layout.version_document(kind, name, numbers.last)
     if numbers.last and numbers.last in numbers.collected and not inspection.exists(highest):
@@ -104,7 +119,7 @@ def _find_gaps(inspection: Inspection, kind: Kind, name: str, numbers: VersionNu
 
 
 def inspect_labels(inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers) -> None:
-    """Check an item's aliases and tags, and that they name versions that are there."""
+    """Check an item's aliases and tags, and that they name versions that are there; and the notes on versions."""
     for label_kind, folder in LABEL_FOLDERS.items():
         labels = layout.labels_folder(kind, name, folder)
         for label in inspection.names(labels):
@@ -124,6 +139,24 @@ def inspect_labels(inspection: Inspection, kind: Kind, name: str, numbers: Versi
                     inspection.error(f"{labels}/{label}/{number}.json", f"move {number} of the {label_kind} is missing")
             if latest is not None and latest.version is not None:
                 _check_target(inspection, found[max(found)], latest.version, numbers)
+    _inspect_notes(inspection, kind, name, numbers)
+
+
+def _inspect_notes(inspection: Inspection, kind: Kind, name: str, numbers: VersionNumbers) -> None:
+    """Check every text of every note; that gc took the version is no reason to forget what was said about it."""
+    versions = (f"{entry}.json" for entry in inspection.names(layout.notes_folder(kind, name)))
+    for version in layout.numbered(versions):
+        folder = layout.notes_folder(kind, name, version)
+        found = {f"{folder}/{n}.json": n for n in layout.numbered(inspection.names(folder))}
+        for path, record in inspection.documents(found, NoteRecord):
+            if record is not None and (record.version, record.number) != (version, found[path]):
+                inspection.error(path, f"it is text {record.number} about version {record.version}", "number")
+        last = max(found.values(), default=0)
+        for number in range(1, last):
+            if not inspection.exists(f"{folder}/{number}.json"):
+                inspection.error(f"{folder}/{number}.json", f"text {number} of the note is missing")
+        if last and version > numbers.last:
+            inspection.error(f"{folder}/{last}.json", f"it is about version {version}, which never was", "version")
 
 
 def _check_target(inspection: Inspection, path: str, version: int, numbers: VersionNumbers) -> None:

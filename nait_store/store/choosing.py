@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
 from nait_store.errors import InvalidInputError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from nait_store.selection.export import ExportReport, Target
     from nait_store.store.facade import Store
     from nait_store.store.options import ExportOptions, SelectOptions
+    from nait_store.store.transfer import TransferReport
 
 
 class Choosing:
@@ -151,6 +153,47 @@ class Choosing:
         )
         store = cast("Store", self)
         return select(store.session, store.sets.versions, store.profiles.registry, request)
+
+    def transfer_report(
+        self,
+        first: str,
+        second: str,
+        *,
+        on: Sequence[str],
+        top: Sequence[str | int] = ("10%", "30%"),
+        force: bool = False,
+    ) -> TransferReport:
+        """Say how alike two models rank the same candidates, by sample id; scores that are missing are computed.
+
+        Parameters
+        ----------
+        first, second
+            Profiles, ``math@3`` and its sister ``math-qwen``.
+        on
+            Two sets, each captured with the model of its profile: ``("pool", "pool-qwen")``.
+        top
+            How many are the best: shares as ``"10%"``, or numbers.
+        force
+            Whether to silence compatibility warnings.
+
+        Returns
+        -------
+        TransferReport
+            Spearman's correlation, overlap of the best, counts of common samples and others, and both rankings.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile or set.
+        IncompatibleError
+            A profile means nothing on its set.
+        InvalidInputError
+            The sets have no sample in common, or fewer than are to be the best; not two sets.
+        """
+        from nait_store.store.transfer import report_transfer
+
+        store = cast("Store", self)
+        return report_transfer(store, first, second, on=on, top=top, force=force)
 
     def export(self, selection: Selection, to: str | Target, **options: Unpack[ExportOptions]) -> ExportReport:
         """Write a selection's original records in rank order; the file appears whole or not at all.

@@ -82,7 +82,10 @@ class Dependents:
             self._need(Kind.PROFILE, record.profile_ref, Dependent(reference.qualified, "was selected by it"))
 
     def _add_profile(self, store: Store, reference: Reference) -> None:
-        record = store.profiles.open(reference).record
+        profile = store.profiles.open(reference)
+        if profile.manifest.origin is not None:  # it was built elsewhere, from a set of the same name at best
+            return
+        record = profile.record
         remedy = "add --force: the profile stays, but cannot be built again"
         for why, source in (("was built from it", record.source), ("was built against it", record.background)):
             if source is not None:

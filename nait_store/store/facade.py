@@ -14,6 +14,7 @@ from nait_store.storage import layout
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import new_ulid, now
 from nait_store.store.choosing import Choosing
+from nait_store.store.tracing import Tracing
 from nait_store.store.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -26,13 +27,14 @@ if TYPE_CHECKING:
     from nait_store.store.attached_file import AttachReport
     from nait_store.store.options import IngestOptions
     from nait_store.store.profiles import Profiles
+    from nait_store.store.remotes import Remotes
     from nait_store.store.score_cache import ScoreCache
     from nait_store.store.sets import Sets
 
 DEFAULT_URL = "./.nait-store"
 
 
-class Store(Choosing, Upkeep):
+class Store(Choosing, Tracing, Upkeep):
     """A store at one URL; made by :func:`nait_store.open`.
 
     Parameters
@@ -108,6 +110,13 @@ class Store(Choosing, Upkeep):
         from nait_store.store.profiles import Profiles
 
         return Profiles(self)
+
+    @cached_property
+    def remotes(self) -> Remotes:
+        """The registries that it shares profiles through."""
+        from nait_store.store.remotes import Remotes
+
+        return Remotes(self)
 
     @cached_property
     def selections(self) -> SavedSelections:

@@ -70,6 +70,8 @@ class SetDetails:
     projections
         Of a set that keeps no activations: the profiles on which its samples are projected, in the order of the last
         axis, with feature and metric; ``math@1 (mean, cosine)``.
+    note
+        What is said about the version now; empty for nothing.
     warnings
         What may surprise.
     """
@@ -98,6 +100,7 @@ class SetDetails:
     author: str
     warnings: tuple[str, ...]
     projections: tuple[str, ...] = ()
+    note: str = ""
 
 
 def summarise(version: SetVersion) -> SetSummary:
@@ -117,8 +120,8 @@ def summarise(version: SetVersion) -> SetSummary:
     )
 
 
-def describe(version: SetVersion, numbers: Iterable[int]) -> SetDetails:
-    """Details of an opened version of a set that has these version numbers."""
+def describe(version: SetVersion, numbers: Iterable[int], note: str = "") -> SetDetails:
+    """Details of an opened version of a set that has these version numbers, and of the note on it."""
     from nait_store.scoring.stored_targets import describe_projections
 
     records = [segment.record for segment in version.segments]
@@ -141,6 +144,7 @@ def describe(version: SetVersion, numbers: Iterable[int]) -> SetDetails:
     return SetDetails(
         projections=tuple(describe_projections([one]) for one in version.record.projections),
         summary=summarise(version),
+        note=note,
         versions=tuple(numbers),
         layers=tuple(version.layers),
         n_segments=len(records),

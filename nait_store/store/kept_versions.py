@@ -1,4 +1,4 @@
-"""Versions put out of sight, brought back, named and protected: the same for sets and for profiles."""
+"""Versions put out of sight, brought back, named, described and protected: the same for sets and for profiles."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from nait_store.errors import ConflictError, InvalidInputError, NotFoundError, did_you_mean
 from nait_store.refs import COMMANDS, Kind, Reference, parse_reference
 from nait_store.storage.labels import Label, LabelKind
+from nait_store.storage.notes import Notes
+from nait_store.store.version_notes import NoteSummary, note_summary
 
 if TYPE_CHECKING:
     from nait_store.schemas.history import LabelRecord
@@ -70,7 +72,7 @@ class LabelSummary:
 
 
 class KeptVersions(ABC):
-    """What sets and profiles have in common: versions that are deleted, brought back, named and protected.
+    """What sets and profiles have in common: versions are deleted, brought back, named, described and protected.
 
     Parameters
     ----------
@@ -201,6 +203,55 @@ class KeptVersions(ABC):
             for kind, label in labels.names(parsed.name)
             if (moves := labels.history(parsed.name, label, kind))
         ]
+
+    def describe(self, reference: Reference | str, text: str) -> NoteSummary:
+        """Say something about a version, in the place of what was said before; every text is kept.
+
+        Parameters
+        ----------
+        reference
+            ``math@3``, ``math@prod``, or ``math`` for the latest version.
+        text
+            What to say, of 64 KiB at most; space around it is dropped. Empty: the note is taken away.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown name or version, or a deleted version.
+        InvalidInputError
+            The text is too long or no valid Unicode; it is empty, and there is no note to take away.
+        """
+        self._store.location.require_writable()
+        parsed = self._parsed(reference)
+        number = self._log.resolve(parsed)
+        notes = Notes(self._store.location, self.kind)
+        if not text.strip() and notes.find(parsed.name, number) is None:
+            raise InvalidInputError(
+                f"there is no note on {self.kind} {parsed.name}@{number} to take away", next_step="give a text to note"
+            )
+        notes.put(parsed.name, number, text)
+        return note_summary(parsed.name, number, notes.history(parsed.name, number))
+
+    def note(self, reference: Reference | str) -> NoteSummary | None:
+        """What is said about a version now, with every earlier text; None for nothing. NotFoundError as for others."""
+        parsed = self._parsed(reference)
+        number = self._log.resolve(parsed)
+        records = Notes(self._store.location, self.kind).history(parsed.name, number)
+        return note_summary(parsed.name, number, records) if records and records[-1].text else None
+
+    def notes(self, name: str) -> Sequence[NoteSummary]:
+        """Every note that there ever was, with its texts, by version; NotFoundError for an unknown name."""
+        parsed = self._as_a_whole(name)
+        self._require_used(parsed)
+        notes = Notes(self._store.location, self.kind)
+        return [
+            note_summary(parsed.name, number, records)
+            for number in notes.numbers(parsed.name)
+            if (records := notes.history(parsed.name, number))
+        ]
+
+    def _note_texts(self, name: str) -> dict[int, str]:
+        return {number: note.text for number, note in Notes(self._store.location, self.kind).of(name).items()}
 
     def _label(self, kind: LabelKind, reference: Reference | str, label: str, reason: str) -> LabelSummary:
         self._store.location.require_writable()

@@ -101,6 +101,10 @@ class BuildOptions(TypedDict, total=False):
     """Recorded with the version."""
     card: str
     """Free text kept in the profile."""
+    quality_card: bool
+    """Whether to measure the profile's quality card; it is by default."""
+    card_against: str | None
+    """Set that the card tells in-domain samples from; by default ``against``, and none without."""
 
 
 class ImportOptions(TypedDict, total=False):
@@ -127,7 +131,7 @@ class CombineOptions(TypedDict, total=False):
     without: Sequence[str]
     """Profiles that the sum is made orthogonal to in every layer."""
     offset: str | None
-    """Profile whose background's mean candidates are centred on, or ``none``; needed where the parts differ in it."""
+    """The part whose background's mean candidates are centred on, or ``none``; needed where the parts differ in it."""
     feature: str | None
     """Feature that candidates are scored on; needed where the parts differ in it."""
     metric: str | None

@@ -21,16 +21,20 @@ labelled AS (
     SELECT name, version, list(label ORDER BY label) FILTER (kind = 'alias') AS aliases,
         list(label ORDER BY label) FILTER (kind = 'tag') AS tags
     FROM labels GROUP BY ALL
-)
-SELECT reference, recipe, method, center, component, profile_feature, feature, metric, origin,
+),
+noted AS (SELECT name, version, note FROM notes WHERE kind = 'profile')
+SELECT reference, recipe, method, center, component, profile_feature, feature, metric, made_from,
     source, background, n_samples, len(layers) AS n_layers, n_neurons, model, hook_point, capture_id,
     len(warnings) AS n_warnings, message, card,
-    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, epoch_us(created_at) AS written_us, author
+    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
+    epoch_us(profiles.created_at) AS written_us, profiles.author
 FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
+LEFT JOIN noted ON noted.name = profile AND noted.version = profiles.version
 """
 _CHOICES = ("method", "center", "profile_feature", "feature", "metric")
 _SEARCHED = (
-    "concat_ws(chr(10), reference, recipe, method, coalesce(source, origin), background, model, message, card, author, "
+    "concat_ws(chr(10), reference, recipe, method, coalesce(source, made_from), background, model, message, card, "
+    "note, author, "
     "array_to_string(aliases, chr(10)), array_to_string(tags, chr(10)))"
 )
 
@@ -45,7 +49,7 @@ class ProfileSummary:
         ``math@3``.
     recipe
         What it is made of, and how candidates meet it.
-    origin
+    made_from
         What it was made from, in words: samples, a file, or other profiles.
     source, background
         Set versions of the in-domain samples and of the background; None where there are none.
@@ -63,13 +67,15 @@ class ProfileSummary:
         Of its author.
     aliases, tags
         On this version.
+    note
+        What is said about it now; empty for nothing.
     created_at, author
         When it was built, and by whom.
     """
 
     reference: str
     recipe: Recipe
-    origin: str
+    made_from: str
     source: str | None
     background: str | None
     n_samples: int | None
@@ -83,6 +89,7 @@ class ProfileSummary:
     card: str
     aliases: tuple[str, ...]
     tags: tuple[str, ...]
+    note: str
     created_at: datetime
     author: str
 
@@ -114,7 +121,8 @@ def list_profiles(
         require("list_contains(list_concat(coalesce(aliases, []), coalesce(tags, [])), ?)", label)
     if not all_versions:
         searching = bool(conditions)
-        conditions.append("(is_latest OR labelled.version IS NOT NULL)" if searching else "is_latest")
+        told_of = "(is_latest OR labelled.version IS NOT NULL OR noted.version IS NOT NULL)"
+        conditions.append(told_of if searching else "is_latest")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     found = catalog.ask(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values)
     return [_summary(row) for row in found]

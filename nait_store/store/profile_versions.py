@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nait_store.errors import NaitStoreError
 from nait_store.schemas.profile import Method
 from nait_store.storage.labels import LabelKind
+from nait_store.store.in_domain_rows import in_domain_rows
 from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class ProfileVersion:
         As given by, and of, its writer.
     tags, aliases
         Labels on it now.
+    note
+        What is said about it now; empty for nothing.
     deleted
         Set where it was deleted; until gc takes it, it can be brought back.
     collected
@@ -50,6 +53,7 @@ class ProfileVersion:
     created_at: datetime | None = None
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    note: str = ""
     deleted: Deletion | None = None
     collected: bool = False
 
@@ -118,8 +122,8 @@ class ProfileDiff:
     overlap: SelectionOverlap | None = None
 
 
-def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
-    """Every number that a profile ever used, oldest first."""
+def versions_of(registry: ProfileRegistry, name: str, notes: Mapping[int, str]) -> list[ProfileVersion]:
+    """Every number that a profile ever used, oldest first, with the notes on them."""
     log = registry.log
     listing = log.listing(name)
     labels = log.labels.of(name)
@@ -127,7 +131,7 @@ def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
     for number in sorted({*listing.documents, *listing.deleted, *listing.collected}):
         reference = f"{name}@{number}"
         if number in listing.collected or number not in listing.documents:
-            found.append(ProfileVersion(reference, number, collected=True))
+            found.append(ProfileVersion(reference, number, note=notes.get(number, ""), collected=True))
             continue
         profile = registry.version(name, number)
         record, manifest = profile.record, profile.manifest
@@ -135,13 +139,14 @@ def versions_of(registry: ProfileRegistry, name: str) -> list[ProfileVersion]:
             ProfileVersion(
                 reference=reference,
                 number=number,
-                what=f"{record.recipe.in_words}; {record.origin}",
+                what=f"{record.recipe.in_words}; {record.made_from}",
                 parent=record.parent,
                 message=manifest.message,
                 author=manifest.provenance.author,
                 created_at=manifest.provenance.created_at,
                 tags=labels_on(number, labels, LabelKind.TAG),
                 aliases=labels_on(number, labels, LabelKind.ALIAS),
+                note=notes.get(number, ""),
                 deleted=deletion_of(log, name, number) if number in listing.deleted else None,
             )
         )
@@ -163,7 +168,7 @@ def diff_profiles(store: Store, first: Profile, second: Profile, *, set_ref: str
             cosines[layer] = float(v @ w / (np.linalg.norm(v) * np.linalg.norm(w)))
     added, removed, n_kept, unknown = [], [], None, ""
     try:
-        before, after = _in_domain_ids(store, first), _in_domain_ids(store, second)
+        before, after = (set(in_domain_rows(store, one)[1].sample_ids()) for one in (first, second))
     except NaitStoreError as error:
         unknown = error.what
     else:
@@ -210,29 +215,10 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "made of", recipe.profile_feature.value
     yield "candidates'", recipe.feature.value
     yield "metric", recipe.metric.value
-    yield "from", record.origin
+    yield "from", record.made_from
     yield "against", None if record.background is None else record.background.in_words
     yield "neurons", record.n_neurons
     yield "capture", record.capture_id
     yield "model", record.model
     for name, value in record.settings.model_dump(mode="json").items():
         yield name.replace("_", " "), value
-
-
-def _in_domain_ids(store: Store, profile: Profile) -> set[str]:
-    """Ids of the samples that a profile was made from: what its recorded choice gives, if that is still the same."""
-    from nait_store.registry.in_domain import choose_rows
-
-    source = profile.record.source
-    if source is None:
-        raise NaitStoreError(f"{profile.reference} was made from {profile.record.origin}")
-    version = store.sets.open(f"{source.set_name}@{source.version}")
-    rows = None
-    if source.where is not None:
-        from nait_store.query.rows import matching_rows
-
-        rows = matching_rows(store.session, version, source.where)
-    chosen = choose_rows(version, subset=rows, limit=source.limit, seed=source.seed or 0)
-    if chosen.sample_ids_sha256 != source.sample_ids_sha256:
-        raise NaitStoreError(f"{version.reference} no longer holds all samples that {profile.reference} was made from")
-    return set(chosen.sample_ids())

@@ -14,11 +14,13 @@ from nait_store.store.profile_listing import ProfileSummary, list_profiles
 from nait_store.store.profile_versions import ProfileDiff, ProfileVersion, diff_profiles, versions_of
 
 if TYPE_CHECKING:
+    from nait_store.registry.cards.page import ProfileCard
     from nait_store.registry.compatibility_report import CompatibilityReport
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.schemas.profile import ProfileManifest
     from nait_store.storage.versions import VersionLog
     from nait_store.store.options import BuildOptions, CombineOptions, ImportOptions
+    from nait_store.store.profile_cards import WrittenCard
     from nait_store.store.profile_files import ExportedProfile
 
 
@@ -62,8 +64,8 @@ class Profiles(KeptVersions):
         Parameters
         ----------
         text
-            Words; each must be part of the profile's name, card, message, recipe, model, source, author, or of one of
-            its aliases and tags.
+            Words; each must be part of the profile's name, card, message, note, recipe, model, source, author, or of
+            one of its aliases and tags.
         model
             Part of the model's path or hub id.
         source
@@ -71,7 +73,7 @@ class Profiles(KeptVersions):
         label
             Alias or tag that the version has.
         all_versions
-            Look at every version, not only at the latest of each profile and at those that have a label.
+            Look at every version, not only at the latest of each profile and at those with a label or note.
         """
         return list_profiles(
             self._store.catalog,
@@ -86,7 +88,7 @@ class Profiles(KeptVersions):
         """Versions of a profile, oldest first, deleted ones included; NotFoundError for an unknown name."""
         parsed = self._as_a_whole(name)
         self._require_used(parsed)
-        return versions_of(self.registry, parsed.name)
+        return versions_of(self.registry, parsed.name, self._note_texts(parsed.name))
 
     def diff(
         self,
@@ -188,6 +190,7 @@ class Profiles(KeptVersions):
             metric=options.get("metric"),
         )
         check_name(name, Kind.PROFILE)
+        card_against = options.get("card_against")
         version = self._store.sets.open(source)
         where = options.get("where")
         rows = None
@@ -207,6 +210,9 @@ class Profiles(KeptVersions):
             layers=options.get("layers"),
             message=options.get("message", ""),
             card=options.get("card", ""),
+            quality_card=options.get("quality_card", True),
+            card_against=self._store.sets.open(card_against) if card_against is not None else None,
+            progress=self._store.progress,
         )
 
     def export(self, reference: Reference | str, out: str, *, overwrite: bool = False) -> ExportedProfile:
@@ -333,6 +339,81 @@ class Profiles(KeptVersions):
             message=options.get("message", ""),
             card=options.get("card", ""),
         )
+
+    def card(self, reference: Reference | str, *, against: str | None = None, measure: bool = True) -> ProfileCard:
+        """Say how good a profile is: what its build measured, or what is measured now.
+
+        Parameters
+        ----------
+        reference
+            ``math@3``.
+        against
+            Set to tell the in-domain samples from, ``pool`` or ``pool@2``: measures now, and keeps nothing. If omitted,
+            what the build has measured counts.
+        measure
+            Whether to measure now what the build has not.
+
+        Returns
+        -------
+        ProfileCard
+            Numbers, warnings in words, and the in-domain samples at both ends, where the store still has them;
+            ``markdown()`` makes a page of it.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile or set; or it has to be measured, and the in-domain set is not here.
+        InvalidInputError
+            ``against`` holds in-domain samples alone.
+        IncompatibleError
+            ``against`` measures something else.
+        """
+        from nait_store.store.profile_cards import measured_card, stored_card
+
+        profile = self.open(reference)
+        if against is None:
+            card = stored_card(self._store, profile)
+            if card.quality is not None or not measure:
+                return card
+        return measured_card(self._store, profile, against)
+
+    def write_card(
+        self,
+        reference: Reference | str,
+        folder: str,
+        *,
+        against: str | None = None,
+        pictures: bool = True,
+        overwrite: bool = False,
+    ) -> WrittenCard:
+        """Write a profile's card as ``CARD.md``, with pictures beside it.
+
+        Parameters
+        ----------
+        reference, against
+            As for :meth:`card`.
+        folder
+            Local path or fsspec URL; made where it does not exist.
+        pictures
+            Whether to draw pictures; they need the extra ``plots``.
+        overwrite
+            Whether existing files may be replaced.
+
+        Returns
+        -------
+        WrittenCard
+            The card, and what was written.
+
+        Raises
+        ------
+        MissingExtraError
+            matplotlib is not installed.
+        AlreadyExistsError
+            One of the files exists and ``overwrite`` is off; nothing was written.
+        """
+        from nait_store.store.profile_cards import write_page
+
+        return write_page(self.card(reference, against=against), folder, pictures=pictures, overwrite=overwrite)
 
     def list(self) -> list[ProfileSummary]:
         """Describe the latest version of every profile, from the catalog."""

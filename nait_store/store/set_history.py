@@ -44,6 +44,8 @@ class VersionSummary:
         As given by, and of, its writer.
     tags, aliases
         Labels on it.
+    note
+        What is said about it now; empty for nothing.
     deleted
         Set where it was deleted; until gc takes it, it can be brought back.
     collected
@@ -63,6 +65,7 @@ class VersionSummary:
     created_at: datetime | None = None
     tags: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
+    note: str = ""
     deleted: Deletion | None = None
     collected: bool = False
 
@@ -171,8 +174,8 @@ class RestoredVersion:
     created: bool
 
 
-def history_of(sets: ActivationSets, name: str) -> list[VersionSummary]:
-    """Every number that a set ever used, oldest first."""
+def history_of(sets: ActivationSets, name: str, notes: Mapping[int, str]) -> list[VersionSummary]:
+    """Every number that a set ever used, oldest first, with the notes on them."""
     log = sets.log
     listing = log.listing(name)
     labels = log.labels.of(name)
@@ -185,7 +188,7 @@ def history_of(sets: ActivationSets, name: str) -> list[VersionSummary]:
         manifest = manifests.get(number)
         collected = number in listing.collected
         if manifest is None:
-            found.append(VersionSummary(f"{name}@{number}", number, collected=collected))
+            found.append(VersionSummary(f"{name}@{number}", number, note=notes.get(number, ""), collected=collected))
             continue
         counted = replaced and not collected
         samples[number] = sets.version(name, number).n_samples if counted else manifest.n_samples
@@ -206,6 +209,7 @@ def history_of(sets: ActivationSets, name: str) -> list[VersionSummary]:
                 created_at=manifest.provenance.created_at,
                 tags=labels_on(number, labels, LabelKind.TAG),
                 aliases=labels_on(number, labels, LabelKind.ALIAS),
+                note=notes.get(number, ""),
                 deleted=deletion_of(log, name, number) if number in listing.deleted else None,
                 collected=collected,
             )

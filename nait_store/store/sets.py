@@ -60,13 +60,14 @@ class Sets(KeptVersions):
     def show(self, reference: Reference | str) -> SetDetails:
         """Describe a version."""
         version = self.open(reference)
-        return describe(version, self.versions.numbers(version.name))
+        note = self.note(version.reference)
+        return describe(version, self.versions.numbers(version.name), note.text if note else "")
 
     def history(self, name: str) -> Sequence[VersionSummary]:
         """Versions of a set, oldest first, deleted ones included; NotFoundError for an unknown name."""
         parsed = parse_reference(name, Kind.SET)
         self._require_used(parsed)
-        return history_of(self.versions, parsed.name)
+        return history_of(self.versions, parsed.name, self._note_texts(parsed.name))
 
     def diff(self, first: Reference | str, second: Reference | str) -> SetDiff:
         """Compare two versions, of one set or of two, by sample id and content.

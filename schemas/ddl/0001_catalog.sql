@@ -134,7 +134,7 @@ CREATE TABLE profiles (
     profile_feature VARCHAR NOT NULL,
     feature VARCHAR NOT NULL,
     metric VARCHAR NOT NULL,
-    origin VARCHAR NOT NULL,
+    made_from VARCHAR NOT NULL,
     source VARCHAR,
     source_where VARCHAR,
     background VARCHAR,
@@ -168,7 +168,7 @@ COMMENT ON COLUMN profiles.component IS 'Which principal component, from 1; NULL
 COMMENT ON COLUMN profiles.profile_feature IS 'Feature that the directions are made of: mean, drift or last';
 COMMENT ON COLUMN profiles.feature IS 'Feature that candidates are scored on: mean, drift or last';
 COMMENT ON COLUMN profiles.metric IS 'How a sample''s vector meets a direction: dot (their product) or cosine (that over the vector''s length)';
-COMMENT ON COLUMN profiles.origin IS 'What it was made from, in words: in-domain samples, a file, or other profiles';
+COMMENT ON COLUMN profiles.made_from IS 'What it was made from, in words: in-domain samples, a file, or other profiles';
 COMMENT ON COLUMN profiles.source IS 'Version of the set with the in-domain samples: gsm8k@1; NULL if it was imported or combined';
 COMMENT ON COLUMN profiles.source_where IS 'Condition that chose these samples; NULL for all of the version';
 COMMENT ON COLUMN profiles.background IS 'Version of the set with the background samples of a contrastive profile; NULL for other methods';
@@ -257,6 +257,28 @@ COMMENT ON COLUMN tags.is_deleted IS 'Whether that version is deleted all the sa
 COMMENT ON COLUMN tags.reason IS 'Why it was put there, as its author said';
 COMMENT ON COLUMN tags.created_at IS 'When it was put there';
 COMMENT ON COLUMN tags.author IS 'Who put it there: user@host, or what NAIT_STORE_AUTHOR said';
+
+CREATE TABLE notes (
+    kind VARCHAR NOT NULL,
+    name VARCHAR NOT NULL,
+    version INTEGER NOT NULL,
+    reference VARCHAR NOT NULL,
+    note VARCHAR NOT NULL,
+    is_deleted BOOLEAN NOT NULL,
+    n_texts BIGINT NOT NULL,
+    created_at TIMESTAMPTZ NOT NULL,
+    author VARCHAR NOT NULL
+);
+COMMENT ON TABLE notes IS 'One row per note, what is said about a version now; notes that were taken away are left out';
+COMMENT ON COLUMN notes.kind IS 'set or profile';
+COMMENT ON COLUMN notes.name IS 'Name of the set or profile';
+COMMENT ON COLUMN notes.version IS 'Number of the version that it is about';
+COMMENT ON COLUMN notes.reference IS 'That version: math@3';
+COMMENT ON COLUMN notes.note IS 'The text';
+COMMENT ON COLUMN notes.is_deleted IS 'Whether that version was deleted';
+COMMENT ON COLUMN notes.n_texts IS 'How often it was written, changed or taken away so far';
+COMMENT ON COLUMN notes.created_at IS 'When this text was written';
+COMMENT ON COLUMN notes.author IS 'Who wrote it: user@host, or what NAIT_STORE_AUTHOR said';
 
 CREATE TABLE selections (
     selection VARCHAR NOT NULL,

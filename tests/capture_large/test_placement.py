@@ -15,8 +15,9 @@ from nait_store.capture.experts import ExpertTap
 from nait_store.capture.host_copies import HostCopies
 from nait_store.capture.models import load_model
 from nait_store.capture.placement import execution_device, plan_placement
-from nait_store.capture.reducers import SpanReducer, batch_spans
+from nait_store.capture.reducers import SpanReducer
 from nait_store.capture.session import CaptureSession
+from nait_store.capture.span_sums import batch_spans
 from nait_store.errors import IncompatibleError, InvalidInputError, MissingExtraError
 from nait_store.schemas.capture import Feature, HookPoint
 from nait_store.testing.tiny_models import save_tiny_model, tiny_model

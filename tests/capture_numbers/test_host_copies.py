@@ -14,7 +14,6 @@ from nait_store.capture.batches import BatchLimits
 from nait_store.capture.hook_points import resolve_hooks
 from nait_store.capture.host_copies import HostCopies
 from nait_store.capture.layouts import Layout
-from nait_store.capture.reducers import Intervals, batch_spans, widened_sums
 from nait_store.capture.taps import TappedDecoder
 from nait_store.schemas.capture import Feature, HookPoint
 from nait_store.testing.tiny_models import INTERMEDIATE_SIZE, tiny_model
@@ -116,16 +115,3 @@ def test_a_batch_that_never_fits_is_halved_and_every_sample_comes_once(monkeypat
     monkeypatch.setattr(TappedDecoder, "launch", small)
     captured = [sample.sample.sample_id for batch in runner.run([random_samples([9] * 5)]) for sample in batch.samples]
     assert sorted(captured) == [f"s{i}" for i in range(5)]
-
-
-@pytest.mark.parametrize("block_bytes", [1, 4 * 6 * 7, 1 << 20])  # a sample each, a few, all of them
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_sums_by_blocks_are_those_of_a_float64_loop(block_bytes: int, dtype: torch.dtype) -> None:
-    contents: list[Intervals] = [[(0, 3)], [(1, 2), (3, 5)], [(2, 6)], [(0, 1)], [(1, 4)]]
-    starts = [0, 3, 8, 15, 16]
-    flat = torch.from_numpy(np.random.default_rng(0).standard_normal((20, 6))).to(dtype)
-    summed = widened_sums(flat, batch_spans(contents, starts, "cpu"), block_bytes=block_bytes)
-    values = flat.double().numpy()
-    for sample, (content, start) in enumerate(zip(contents, starts, strict=True)):
-        expected = sum(values[start + low : start + high].sum(0) for low, high in content)
-        np.testing.assert_allclose(summed[sample].numpy(), expected, rtol=1e-6, atol=1e-6)

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from nait_store.activations.versions import ActivationSets
+from nait_store.errors import InvalidInputError
 from nait_store.schemas.capture import Feature
 from nait_store.storage.location import Location
 from nait_store.testing.stores import build_segment, fake_row, fake_set_record
@@ -531,3 +532,29 @@ def test_strange_ids_cannot_act_on_a_terminal(cli: Any, strange: None, stdin: St
 def test_ids_of_one_line_each_are_taken_to_the_letter(cli: Any, strange: None, stdin: Stdin) -> None:
     stdin(f"{STRANGE[4]}\r\n{STRANGE[5]}\n{STRANGE[2]}".encode())
     assert cli("sets", "delete-samples", "strange", "--ids", "-", "--json").json["n_deleted"] == 3
+
+
+@pytest.mark.parametrize(("group", "name"), [("profile", "math"), ("sets", "pool")])
+def test_a_note_is_written_shown_and_taken_away(cli: Any, store: Path, group: str, name: str) -> None:
+    assert cli(group, "describe", f"{name}@1", "good\nenough").out == f"{name}@1: good\\nenough\n"
+    assert "good\\nenough" in cli(group, "show", f"{name}@1").out
+    assert "good\\nenough  now" in cli(group, "history", name).out
+    assert cli(group, "describe", f"{name}@1", "").out == f"the note on {name}@1 was taken away\n"
+    assert "good" not in cli(group, "show", f"{name}@1").out
+    out = cli(group, "history", name).out
+    assert "taken away" in out
+    assert "good\\nenough  before" in out
+
+
+def test_the_list_of_profiles_has_a_column_of_notes_only_where_there_are_any(cli: Any, store: Path) -> None:
+    assert "note" not in cli("profile", "list").out.splitlines()[0]
+    cli("profile", "describe", "math", "approved")
+    lines = cli("profile", "list").out.splitlines()
+    assert lines[0].endswith("note")
+    assert [line.split()[0] for line in lines if line.endswith("approved")] == ["math@1"]
+
+
+def test_an_empty_note_where_there_is_none_is_refused(cli: Any, store: Path) -> None:
+    run = cli("profile", "describe", "math", "")
+    assert (run.code, run.out) == (InvalidInputError.exit_code, "")
+    assert "no note on profile math@1" in run.err

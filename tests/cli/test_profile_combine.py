@@ -49,7 +49,8 @@ def test_every_option_reaches_the_record(cli: Any, store: Path) -> None:
         (("math", "math:2"), 7, "named twice"),
         (("math", "--without", "math"), 7, "named twice"),
         (("math", "foreign"), 6, "model_fingerprint"),
-        (("math", "--offset", "code"), 7, "no offset"),
+        (("math", "--offset", "math"), 7, "no offset"),
+        (("math", "--offset", "code"), 7, "not among the profiles"),
     ],
 )
 def test_bad_combinations(

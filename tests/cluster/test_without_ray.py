@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -117,7 +118,25 @@ def test_a_cluster_that_cannot_be_used_is_an_error_that_names_it(
     address: str, raised: Exception | None, error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray", _Unreachable(raised or AssertionError()))
+    monkeypatch.setattr("nait_store.cluster.ray_cluster.require_answer", lambda _address: None)
     with pytest.raises(error) as caught, ray_cluster(address):
         pass
     assert address in str(caught.value)
+    assert caught.value.next_step
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_an_address_where_nobody_answers_is_given_up_before_ray_asks(
+    variable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", _Unreachable(AssertionError("Ray was asked")))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+    if variable:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        pytest.raises(StorageError, match="no Ray cluster answers") as caught,
+        ray_cluster("auto" if variable else address),
+    ):
+        pass
     assert caught.value.next_step

@@ -117,7 +117,7 @@ def test_the_parts_are_recorded(registry: ProfileRegistry, three: tuple[Profile,
         ("math@1", 1.0), ("code@1", -0.5), ("chat@1", None),
     ]  # fmt: skip
     assert [part.directions_sha256 for part in record.parts] == [one.record.directions_sha256 for one in three]
-    assert record.origin == "1 × math@1 - 0.5 × code@1, without chat@1"
+    assert record.made_from == "1 × math@1 - 0.5 × code@1, without chat@1"
     assert (record.recipe.method, record.source, record.statistics) == (Method.COMBINED, None, ())
     assert record.model == "./fake-model"
 
@@ -250,6 +250,8 @@ def test_an_offset_is_of_the_feature_that_is_scored(registry: ProfileRegistry, c
     with pytest.raises(IncompatibleError, match="a mean of mean, which says nothing about drift"):
         combine_profiles(registry, "both", weighted((centred["math"], 1.0)), feature="drift")
     with pytest.raises(InvalidInputError, match="no offset to give"):
+        combine_profiles(registry, "both", weighted((centred["plain"], 1.0)), offset=centred["plain"])
+    with pytest.raises(InvalidInputError, match="plain@1 is not among the profiles that are added up"):
         combine_profiles(registry, "both", weighted((centred["math"], 1.0)), offset=centred["plain"])
 
 

@@ -88,7 +88,7 @@ def test_where_it_is_from_is_recorded(registry: ProfileRegistry, local: Location
     )
     assert record.imported.exported_from == "math@1"
     assert record.imported.told == "nait-paper: centred pca of drift, candidates' mean, dot; 20 samples of maths@1"
-    assert record.origin == "the file there/x.npz (exported from math@1)"
+    assert record.made_from == "the file there/x.npz (exported from math@1)"
     assert (record.recipe.method, record.source, record.statistics) == (Method.IMPORTED, None, ())
 
 

@@ -109,7 +109,7 @@ def test_purge_names_what_was_combined_from_what_it_touched(store: nait_store.St
 def test_it_is_found_and_listed_by_its_parts(store: nait_store.Store) -> None:
     store.profiles.combine("sum", {"math": 1.0, "code": -0.5}, without=["chat"])
     (found,) = store.profiles.search("math@1 without")
-    assert (found.reference, found.origin) == ("sum@1", "1 × math@1 - 0.5 × code@1, without chat@1")
+    assert (found.reference, found.made_from) == ("sum@1", "1 × math@1 - 0.5 × code@1, without chat@1")
     row = store.sql("SELECT parts, method, n_samples FROM profiles WHERE profile = 'sum'").fetchone()
     assert row == (["math@1", "code@1", "chat@1"], "combined", None)
     assert store.profiles.history("sum")[0].what.endswith("without chat@1")

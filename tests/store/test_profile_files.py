@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 import nait_store
 from nait_store.errors import AlreadyExistsError, InvalidInputError, NotFoundError, UnsupportedVersionError
-from nait_store.schemas.store_record import ORIGINS_FEATURE
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.testing.stores import build_set
 
 UNIT = np.eye(2, 8, dtype=np.float32)
@@ -46,7 +46,7 @@ def test_a_profile_goes_to_a_store_that_knows_nothing_of_it(exported: str, tmp_p
     assert other.profiles.history("math")[0].message == "from the other team"
     assert other.verify().errors == ()
     (summary,) = other.profiles.list()
-    assert (summary.source, summary.n_samples, summary.origin) == (None, None, profile.record.origin)
+    assert (summary.source, summary.n_samples, summary.made_from) == (None, None, profile.record.made_from)
     assert [one.reference for one in other.profiles.search("safetensors")] == ["math@1"]
 
 
@@ -102,9 +102,9 @@ def test_releases_that_do_not_know_imports_refuse_the_store(
     assert store.record.reader_features == ()
     store.profiles.import_("foreign", foreign, like="pool")
     again = nait_store.open(store.url)
-    assert again.record.reader_features == again.record.writer_features == (ORIGINS_FEATURE,)
+    assert again.record.reader_features == again.record.writer_features == (SOURCELESS_FEATURE,)
     monkeypatch.setattr("nait_store.schemas.store_record.KNOWN_READER_FEATURES", frozenset({"dtypes", "projections"}))
-    with pytest.raises(UnsupportedVersionError, match="origins"):
+    with pytest.raises(UnsupportedVersionError, match="sourceless"):
         nait_store.open(store.url)
 
 
@@ -124,7 +124,7 @@ def test_an_imported_profile_has_no_samples_to_compare(store: nait_store.Store, 
 def test_an_imported_profile_is_selected_by_and_explained_in_sql(store: nait_store.Store, exported: str) -> None:
     store.profiles.import_("copy", exported)
     assert store.select("pool", profile="copy", top=3).n_selected == 3
-    row = store.sql("SELECT method, source, n_samples, min_sign_margin, origin FROM profiles WHERE profile = 'copy'")
+    row = store.sql("SELECT method, source, n_samples, min_sign_margin, made_from FROM profiles WHERE profile = 'copy'")
     assert row.fetchone()[:4] == ("imported", None, None, None)  # type: ignore[index]
     operations = store.sql("SELECT operation FROM versions WHERE kind = 'profile' ORDER BY name").fetchall()
     assert operations == [("import",), ("build",)]

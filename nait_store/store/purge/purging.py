@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from nait_store.activations.tombstones import read_tombstones
-from nait_store.errors import InvalidInputError, NotFoundError, did_you_mean
+from nait_store.errors import FormatError, InvalidInputError, NotFoundError, did_you_mean
 from nait_store.refs import Kind, parse_reference
 from nait_store.schemas.activation_set import ROW_BITS
 from nait_store.storage import layout
@@ -20,8 +20,9 @@ from nait_store.store.purge.quotations import find_quotations
 
 if TYPE_CHECKING:
     from nait_store.activations.versions import ActivationSets
+    from nait_store.registry.profiles import Profile
     from nait_store.schemas.activation_set import SetManifest
-    from nait_store.schemas.profile import SampleSource
+    from nait_store.schemas.profile import ProfilePart, SampleSource
     from nait_store.storage.location import Location
     from nait_store.store.facade import Store
 
@@ -182,6 +183,12 @@ def _remains(store: Store, names: Sequence[str], wanted: frozenset[str], tally: 
             f"profiles built when purged samples were in their set, whose directions they may have moved: "
             f"{', '.join(profiles)}; build them again from the latest version, and delete the old ones"
         )
+    copies = _pushed_copies(store, names)
+    if copies and (tally.n_rows or not dry_run):
+        remains.append(
+            f"copies of profiles in registries, which a purge does not reach: {', '.join(copies)}; delete them there, "
+            "and tell those who pulled them"
+        )
     quoted = find_quotations(store.location, wanted)
     if quoted:
         remains.append(f"conditions, queries or messages that quote a sample id and cannot change: {', '.join(quoted)}")
@@ -194,30 +201,62 @@ def _remains(store: Store, names: Sequence[str], wanted: frozenset[str], tally: 
 
 def _profiles_built_from(store: Store, names: Sequence[str]) -> list[str]:
     """Profiles whose source or background held samples that have been purged since."""
-    sets = store.sets.versions
-    held: dict[tuple[str, int], bool] = {}
+    held = _Held(store, names)
+    return [
+        f"profile:{name}@{number}"
+        for name in store.profiles.names()
+        for number in store.profiles.registry.numbers(name)
+        if held.purged(store.profiles.registry.version(name, number))
+    ]
 
-    def held_purged(source: SampleSource | None) -> bool:
-        if source is None or source.set_name not in names:
+
+def _pushed_copies(store: Store, names: Sequence[str]) -> list[str]:
+    """Where such profiles were pushed to, those that are deleted by now included."""
+    registry = store.profiles.registry
+    held = _Held(store, names)
+    found = []
+    for name in registry.log.all_names():
+        for number in registry.log.listing(name).documents:
+            with contextlib.suppress(NotFoundError, FormatError):  # gc took the version's data
+                pushes = store.remotes.pushed_to(name, number)
+                if pushes and held.purged(registry.version(name, number)):
+                    found += [f"{push.published} of {push.url} (--reference {push.policy.value})" for push in pushes]
+    return found
+
+
+class _Held:
+    """Knows which profiles were made when samples were there that have been purged since."""
+
+    def __init__(self, store: Store, names: Sequence[str]) -> None:
+        self._sets = store.sets.versions
+        self._profiles = store.profiles.registry
+        self._names = names
+        self._known: dict[tuple[str, int], bool] = {}
+        self._parts: dict[str, bool] = {}
+
+    def purged(self, profile: Profile) -> bool:
+        """Whether the profile's source or background held such samples, or those of a profile that is part of it."""
+        if profile.manifest.origin is not None:  # its sets and parts are those of another store
+            return False
+        with contextlib.suppress(NotFoundError):  # the set version was collected
+            if self._of(profile.record.source) or self._of(profile.record.background):
+                return True
+        return any(self._part(part) for part in profile.record.parts or ())
+
+    def _part(self, part: ProfilePart) -> bool:
+        if part.reference not in self._parts:
+            self._parts[part.reference] = False  # so that forged records, each part of the other, come to an end
+            with contextlib.suppress(NotFoundError, FormatError):  # gc took it
+                self._parts[part.reference] = self.purged(self._profiles.version(part.name, part.version))
+        return self._parts[part.reference]
+
+    def _of(self, source: SampleSource | None) -> bool:
+        if source is None or source.set_name not in self._names:
             return False
         key = (source.set_name, source.version)
-        if key not in held:
-            held[key] = _has_purged(sets, sets.log.read(*key))
-        return held[key]
-
-    found: dict[str, None] = {}
-    combined: dict[str, set[str]] = {}
-    for name in store.profiles.names():
-        for number in store.profiles.registry.numbers(name):
-            reference = f"{name}@{number}"
-            record = store.profiles.open(reference).record
-            combined[reference] = {part.reference for part in record.parts or ()}
-            with contextlib.suppress(NotFoundError):  # the version was collected
-                if held_purged(record.source) or held_purged(record.background):
-                    found[reference] = None
-    while touched := [one for one, parts in combined.items() if one not in found and not parts.isdisjoint(found)]:
-        found.update(dict.fromkeys(touched))
-    return [f"{Kind.PROFILE}:{reference}" for reference in found]
+        if key not in self._known:
+            self._known[key] = _has_purged(self._sets, self._sets.log.read(*key))
+        return self._known[key]
 
 
 def _has_purged(sets: ActivationSets, manifest: SetManifest) -> bool:

@@ -22,6 +22,7 @@ from nait_store.storage.provenance import current_provenance
 from nait_store.storage.versions import VersionNumbers
 from nait_store.store.repair.flipped_bits import unflip
 from nait_store.store.repair.repair_log import RepairLog
+from nait_store.store.repair.repaired_notes import mend_notes
 
 D = TypeVar("D", bound=Document)
 _LABEL = re.compile(r"(?P<labels>aliases|tags)/(?P<label>[^/]+)/(?P<number>[1-9][0-9]*)\.json\Z")
@@ -66,6 +67,7 @@ class ItemRepair:
             if number not in numbers.collected:
                 self._check_payload(number)
         mend_labels(self._location, self._kind, self._name, self._log, self._damaged)
+        mend_notes(self._location, self._kind, self._name, self._log, self._damaged)
 
     def _mend_markers(self, numbers: VersionNumbers) -> None:
         for number in numbers.deleted:

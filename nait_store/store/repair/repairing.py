@@ -21,6 +21,7 @@ from nait_store.store.repair.flipped_bits import unflip_document
 from nait_store.store.repair.repair_log import Note, RepairLog
 from nait_store.store.repair.repaired_items import ItemRepair, mend_labels
 from nait_store.store.repair.repaired_journals import JournalRepair
+from nait_store.store.repair.repaired_notes import mend_notes
 from nait_store.store.repair.repaired_segments import SegmentRepair
 from nait_store.store.repair.repaired_set import SetRepair
 
@@ -196,6 +197,7 @@ def _mend_set(store: Store, name: str, log: RepairLog, damaged: set[str], reject
     folder = layout.item_folder(Kind.SET, name)
     labels = [path for path, _ in store.location.walk(folder) if "/aliases/" in path or "/tags/" in path]
     mend_labels(store.location, Kind.SET, name, log, {*labels, *(p for p in damaged if p.startswith(f"{folder}/"))})
+    mend_notes(store.location, Kind.SET, name, log, damaged)
 
 
 def _unflip_documents(log: RepairLog, damaged: set[str]) -> None:

@@ -1,0 +1,1 @@
+"""The quality card of a profile: how it is measured, and how it is shown."""

@@ -1,0 +1,144 @@
+"""Pictures of a quality card, drawn by matplotlib (the extra ``plots``)."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nait_store.errors import MissingExtraError
+from nait_store.registry.cards.findings import NEAR
+from nait_store.registry.quality import (
+    SMALL_AUC,
+    SMALL_EXPLAINED_VARIANCE,
+    SMALL_HALVES_COSINE,
+    SMALL_SIGN_MARGIN,
+)
+from nait_store.schemas.profile import LayerStatistics
+from nait_store.schemas.quality_card import QualityCard
+
+if TYPE_CHECKING:
+    from nait_store.registry.cards.page import ProfileCard
+
+_BLUE, _ORANGE, _GREY = "#2f81f7", "#d4762c", "#8c959f"
+_DOTS_PER_INCH = 120
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a card.
+
+    Attributes
+    ----------
+    file
+        Name to give it.
+    description
+        What it shows, for those who do not see it.
+    png
+        Its bytes: the same card gives the same picture.
+    """
+
+    file: str
+    description: str
+    png: bytes
+
+
+def draw_pictures(card: ProfileCard) -> tuple[Picture, ...]:
+    """Draw what a card measured.
+
+    Parameters
+    ----------
+    card
+        The card; without measurements only the statistics of the layers are drawn.
+
+    Returns
+    -------
+    tuple of Picture
+        The layers, and the learning curve where there is one.
+
+    Raises
+    ------
+    MissingExtraError
+        matplotlib is not installed.
+    """
+    try:
+        from matplotlib import style
+    except ImportError as error:
+        raise MissingExtraError(
+            "the pictures of a card need matplotlib, which is not installed",
+            next_step="pip install 'nait-store[plots]', or leave them out with --no-pictures",
+        ) from error
+    with style.context("default"):  # the same picture whatever the user's own style
+        return tuple(_pictures(card))
+
+
+def _pictures(card: ProfileCard) -> Iterator[Picture]:
+    from matplotlib.figure import Figure
+
+    panels = _panels(card.record.statistics, card.quality)
+    figure = Figure(figsize=(4.0 * len(panels), 3.0), layout="constrained")
+    for axes, (title, layers, values, limit) in zip(
+        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+    ):
+        axes.bar(layers, values, color=_BLUE)
+        axes.axhline(limit, color=_ORANGE, linewidth=1, linestyle="--")
+        axes.set(title=title, xlabel="layer")
+        _tidy(axes)
+    described = ", ".join(title for title, *_ in panels)
+    yield Picture("layers.png", f"Per layer: {described}; below the dashed line is a warning", _png(figure))
+    if card.quality is not None and len(card.quality.learning_curve) > 1:
+        figure = Figure(figsize=(6.0, 3.5), layout="constrained")
+        _draw_curve(figure.subplots(), card.quality)
+        description = "Cosine to the profile, and between two draws, by number of samples"
+        yield Picture("learning-curve.png", description, _png(figure))
+
+
+def _panels(
+    statistics: Sequence[LayerStatistics], card: QualityCard | None
+) -> list[tuple[str, list[int], list[float], float]]:
+    """Title, layers, values and the limit of a warning, of everything that is known."""
+    columns: list[tuple[str, dict[int, float | None], float]] = [
+        ("explained variance", {s.layer: s.explained_variance_ratio for s in statistics}, SMALL_EXPLAINED_VARIANCE),
+        ("sign margin", {s.layer: s.sign_margin for s in statistics}, SMALL_SIGN_MARGIN),
+    ]
+    if card is not None:
+        columns += [
+            ("cosine of two halves", {q.layer: q.halves_cosine for q in card.layers}, SMALL_HALVES_COSINE),
+            ("area under the curve", {q.layer: q.auc for q in card.layers}, SMALL_AUC),
+        ]
+    panels = []
+    for title, by_layer, limit in columns:
+        known = {layer: value for layer, value in by_layer.items() if value is not None}
+        if known:
+            panels.append((title, list(known), list(known.values()), limit))
+    return panels
+
+
+def _draw_curve(axes: Any, card: QualityCard) -> None:
+    points = card.learning_curve
+    axes.plot(
+        [point.n_samples for point in points],
+        [point.profile_cosine for point in points],
+        color=_BLUE, marker="o", label="to the profile",
+    )  # fmt: skip
+    between = [(point.n_samples, point.draws_cosine) for point in points if point.draws_cosine is not None]
+    axes.plot(*zip(*between, strict=True), color=_GREY, marker="s", label="between two draws")
+    axes.axhline(NEAR, color=_ORANGE, linewidth=1, linestyle="--")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks([point.n_samples for point in points], [f"{point.n_samples:,}" for point in points])
+    axes.minorticks_off()
+    axes.set(title="How many samples it takes", xlabel="in-domain samples", ylabel="cosine, mean over layers")
+    axes.legend(frameon=False)
+    _tidy(axes)
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    # Without metadata the bytes depend on the card, and on matplotlib's release, alone.
+    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
+    return buffer.getvalue()
