@@ -80,7 +80,7 @@ def direction(recipe: Recipe, rows: NDArray[np.float64], away_from: NDArray[np.f
     elif recipe.method is Method.MEAN:
         v = mean
     else:
-        v = np.linalg.svd(rows - mean if recipe.center else rows, full_matrices=False)[2][0]
+        v = np.linalg.svd(rows - mean if recipe.center else rows, full_matrices=False)[2][recipe.component - 1]
         v = v if mean @ v >= 0 else -v
     return v / np.linalg.norm(v)
 
