@@ -11,6 +11,7 @@ import typer.core
 
 from nait_store.cli import (
     attach,
+    bundles,
     cache,
     compact,
     convert,
@@ -20,6 +21,7 @@ from nait_store.cli import (
     ingest,
     init,
     lineage,
+    port,
     profile,
     profile_combine,
     profile_files,
@@ -51,6 +53,8 @@ _ORDER = (
     "push",
     "pull",
     "sync",
+    "export-bundle",
+    "import-bundle",
     "remote",
     "sql",
     "select",
@@ -98,10 +102,14 @@ app.add_typer(sets.app, name="sets")
 profile.app.command("combine")(profile_combine.combine)
 profile.app.command("export")(profile_files.export)
 profile.app.command("import")(profile_files.import_)
+profile.app.command("port")(port.port)
+profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")
 app.command("push")(sharing.push)
 app.command("pull")(sharing.pull)
 app.command("sync")(sharing.sync)
+app.command("export-bundle")(bundles.export_bundle)
+app.command("import-bundle")(bundles.import_bundle)
 app.add_typer(remote.app, name="remote")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)

@@ -193,7 +193,7 @@ def ingest(
         devices=devices,
         device_map=device_map,
         max_memory=parse_pairs("--max-memory", max_memory or [], "0=20GiB,cpu=60GiB") or None,
-        token_budget=_token_budget(token_budget),
+        token_budget=parse_token_budget(token_budget),
         map=parse_pairs("--map", field_map or [], "instruction=question,output=answer") or None,
         id_field=id_field,
         on_error=on_error,
@@ -237,7 +237,8 @@ def _score_with(text: str | None) -> tuple[str, ...] | None:
     return () if names == ("none",) else names
 
 
-def _token_budget(text: str | None) -> int | Literal["auto"] | None:
+def parse_token_budget(text: str | None) -> int | Literal["auto"] | None:
+    """``"4096"`` → 4096, ``"auto"`` → ``"auto"``; None stays None."""
     if text is None:
         return None
     if text == "auto":

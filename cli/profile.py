@@ -81,7 +81,12 @@ def build(
         ),
     ] = None,
     quality_card: Annotated[
-        bool, typer.Option("--quality-card/--no-quality-card", help="Whether to measure the profile's quality card.")
+        bool,
+        typer.Option(
+            "--quality-card/--no-quality-card",
+            help="Whether to measure the profile's quality card.",
+            show_default="measured",
+        ),
     ] = True,
 ) -> None:
     """Compute one direction per layer from an in-domain set."""

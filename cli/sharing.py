@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from nait_store.cli.quantities import count, size
 if TYPE_CHECKING:
     from nait_store.registry.sharing.adoption import Pulled
     from nait_store.registry.sharing.departure import Pushed
+    from nait_store.schemas.sharing import ReferencePolicy
     from nait_store.store.synchronisation import SyncReport
 
 RemoteArgument = Annotated[
@@ -24,7 +25,6 @@ RemoteArgument = Annotated[
         help="Registry: folder, fsspec URL, or a name of 'remote list'; not needed where the store knows just one.",
     ),
 ]
-_SAMPLES = {"full": "records of", "hashes": "hashes of", "none": "nothing of"}
 
 
 def push(
@@ -72,17 +72,8 @@ def pull(
     console: Console = context.obj
     pulled = open_store(console).remotes.pull(reference, remote, as_name=as_name)
     console.warn(pulled.profile.record.warnings)
-    value = {
-        "reference": pulled.profile.reference,
-        "published": pulled.published,
-        "url": pulled.url,
-        "created": pulled.created,
-        "policy": pulled.policy,
-        "moved": pulled.moved,
-        "size_bytes": pulled.size_bytes,
-        "profile": pulled.profile.record,
-    }
-    console.summary(value, [*_pulled(pulled), console.hint(f"profile check {pulled.profile.reference} --set SET")])
+    hint = console.hint(f"profile check {pulled.profile.reference} --set SET")
+    console.summary(pulled_value(pulled), [*pulled_lines(pulled), hint])
 
 
 def sync(
@@ -115,7 +106,7 @@ def _pushed(pushed: Pushed) -> Iterator[str]:
     moved = f"{count(pushed.moved.n_files, 'file')} sent, {size(pushed.moved.n_bytes)} of {size(pushed.size_bytes)}"
     if pushed.created:
         yield f"{pushed.reference} published{named} in {pushed.url}: {moved}"
-        yield f"with it goes: {_SAMPLES[pushed.policy.value]} its in-domain samples"
+        yield f"with it goes: {travelled(pushed.policy)} its in-domain samples"
     elif pushed.moved.n_files:
         yield f"{pushed.reference} was published{named} in {pushed.url} before: {moved}"
     else:
@@ -123,7 +114,27 @@ def _pushed(pushed: Pushed) -> Iterator[str]:
     yield f"others get it with: nait-store pull {pushed.published} {pushed.url}"
 
 
-def _pulled(pulled: Pulled) -> Iterator[str]:
+def pulled_value(pulled: Pulled) -> dict[str, Any]:
+    """What came, for ``--json``."""
+    return {
+        "reference": pulled.profile.reference,
+        "published": pulled.published,
+        "url": pulled.url,
+        "created": pulled.created,
+        "policy": pulled.policy,
+        "moved": pulled.moved,
+        "size_bytes": pulled.size_bytes,
+        "profile": pulled.profile.record,
+    }
+
+
+def travelled(policy: ReferencePolicy) -> str:
+    """What travelled of the in-domain samples: ``hashes of``."""
+    return {"full": "records of", "hashes": "hashes of", "none": "nothing of"}[policy.value]
+
+
+def pulled_lines(pulled: Pulled) -> Iterator[str]:
+    """What came, for people."""
     reference = pulled.profile.reference
     named = "" if pulled.published == reference else f" (there: {pulled.published})"
     if not pulled.created:
@@ -131,7 +142,7 @@ def _pulled(pulled: Pulled) -> Iterator[str]:
         return
     moved = f"{count(pulled.moved.n_files, 'file')} fetched, {size(pulled.moved.n_bytes)} of {size(pulled.size_bytes)}"
     yield f"{reference} pulled from {pulled.url}{named}: {moved}"
-    yield f"with it came: {_SAMPLES[pulled.policy.value]} its in-domain samples"
+    yield f"with it came: {travelled(pulled.policy)} its in-domain samples"
 
 
 def _synced(report: SyncReport) -> Iterator[str]:

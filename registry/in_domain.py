@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,18 +115,28 @@ def choose_rows(
             next_step="check --where: 'nait-store sets show' counts rows",
         )
     if limit is not None and limit < n_found:
-        ranked = sorted((_rank(seed, sample_id), sample_id) for _, _, ids in candidates for sample_id in ids)
-        kept = {sample_id for _, sample_id in ranked[:limit]}
+        kept = draw((sample_id for _, _, ids in candidates for sample_id in ids), limit, seed)
         candidates = [
             (segment, rows[[sample_id in kept for sample_id in ids]], [i for i in ids if i in kept])
             for segment, rows, ids in candidates
         ]
-    chosen = sorted(sample_id for _, _, ids in candidates for sample_id in ids)
+    chosen = [sample_id for _, _, ids in candidates for sample_id in ids]
     return ChosenRows(
         rows=tuple((segment, rows) for segment, rows, _ in candidates if len(rows)),
-        sample_ids_sha256=hashlib.sha256("\n".join(chosen).encode()).hexdigest(),
+        sample_ids_sha256=sample_ids_digest(chosen),
         n_samples=len(chosen),
     )
+
+
+def draw(sample_ids: Iterable[str], limit: int, seed: int) -> set[str]:
+    """Return the ids that ``limit`` and ``seed`` choose of these, as :func:`choose_rows` says."""
+    ranked = sorted((_rank(seed, sample_id), sample_id) for sample_id in sample_ids)
+    return {sample_id for _, sample_id in ranked[:limit]}
+
+
+def sample_ids_digest(sample_ids: Iterable[str]) -> str:
+    """SHA-256 of sample ids, sorted, one a line: by it a record says which samples it means."""
+    return hashlib.sha256("\n".join(sorted(sample_ids)).encode()).hexdigest()
 
 
 def _candidates(

@@ -28,7 +28,7 @@ from nait_store.registry.payload import (
 )
 from nait_store.registry.profile import Profile
 from nait_store.registry.quality import card_warnings, warnings_for
-from nait_store.schemas.profile import ProfileManifest, ProfileRecord, Recipe
+from nait_store.schemas.profile import PortedFrom, ProfileManifest, ProfileRecord, Recipe
 from nait_store.schemas.quality_card import QualityCard
 from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.storage import layout
@@ -113,6 +113,7 @@ class ProfileRegistry:
         layers: Sequence[int] | None = None,
         message: str = "",
         card: str = "",
+        ported_from: PortedFrom | None = None,
         quality_card: bool = True,
         card_against: SetVersion | None = None,
         progress: ProgressListener = ignore_progress,
@@ -139,6 +140,8 @@ class ProfileRegistry:
             Zero-based decoder layers; all that ``source`` stores if omitted.
         message, card
             For the history; free text about the profile.
+        ported_from
+            The profile of another model that this one repeats.
         quality_card
             Whether to measure the profile's quality card too.
         card_against
@@ -202,6 +205,7 @@ class ProfileRegistry:
             parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
             card=card,
             parent=self.log.latest(name),
+            ported_from=ported_from,
             provenance=current_provenance(),
         )
         return self.add(record, arrays, message, measured)

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from nait_store.refs import Kind, Reference
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
-from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid
+from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid, json_digest
 from nait_store.schemas.sharing import Origin
 
 
@@ -104,6 +104,22 @@ class SampleSource(Record):
         return f"{self.n_samples:,} {noun} of {self.set_name}@{self.version}{which}{drawn}"
 
 
+class PortedFrom(Record):
+    """The profile of another model whose in-domain samples and recipe a profile was built from."""
+
+    name: Name
+    version: int = Field(ge=1)
+    recipe_sha256: Sha256
+    """Of that version: it is recognised by this, whatever it is called elsewhere."""
+    family: Name
+    """Name of the first profile in a line of ports, which its sisters are named after."""
+
+    @property
+    def reference(self) -> str:
+        """What it was called in the store of the port: ``math@3``."""
+        return f"{self.name}@{self.version}"
+
+
 class LayerStatistics(Record):
     """What to know about one layer's direction."""
 
@@ -195,6 +211,8 @@ class ProfileRecord(Document):
     card: str = ""
     parent: int | None = None
     """The version that was latest when this one was built."""
+    ported_from: Annotated[PortedFrom | None, Field(exclude_if=lambda value: value is None)] = None
+    """Left out of profiles that were not ported, whose records are digested as they ever were."""
     provenance: Provenance
 
     @property
@@ -218,6 +236,24 @@ class ProfileRecord(Document):
         if elsewhere.get(self.recipe.method, self.source) is None or n_origins != 1:
             raise ValueError(f"what a profile of method {self.recipe.method.value} was made from is not told so")
         return self
+
+    @property
+    def family_keys(self) -> tuple[str, ...]:
+        """Digests by which sisters are recognised, in any store: two profiles of a family have one of them in common.
+
+        Its own recipe on its own inputs; that of the profile it was ported from; and the recipe with the samples' ids,
+        which are the same for every model: who built a sister without a port has it too. What was not built from
+        samples has no sisters.
+        """
+        if self.source is None:
+            return (self.recipe_sha256,)
+        choices = {
+            "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
+            "samples": self.source.sample_ids_sha256,
+            "background": None if self.background is None else self.background.sample_ids_sha256,
+        }
+        own = (self.recipe_sha256, json_digest(choices))
+        return own if self.ported_from is None else (*own, self.ported_from.recipe_sha256)
 
 
 class ProfileManifest(Document):

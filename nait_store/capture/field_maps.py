@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations, permutations
 from typing import Any
 
 from nait_store.errors import InvalidInputError, did_you_mean
+from nait_store.schemas.record import canonical_json
 
 CANONICAL_FIELDS = ("instruction", "input", "output", "text", "messages", "system")
+_MOST_MAPPED, _MOST_FIELDS = 3, 12  # to look for: 28,000 maps, half a second
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,23 @@ class FieldMap:
         renamed = {name for pair in self.columns for name in pair}
         kept = {name: value for name, value in record.items() if name not in renamed}
         return kept | {name: record[column] for name, column in self.columns}
+
+
+def find_field_map(record: Mapping[str, Any], content_hash: str) -> FieldMap | None:
+    """Find the map under which a record has a content hash; None where no map of up to three fields gives it.
+
+    A hash tells which map it was beyond doubt, so that who stored it did not have to write the map down as well.
+    """
+    columns = list(record)
+    if len(columns) > _MOST_FIELDS:
+        return None
+    for n in range(1, _MOST_MAPPED + 1):
+        for names in combinations(CANONICAL_FIELDS, n):
+            for chosen in permutations(columns, n):
+                found = FieldMap.of(dict(zip(names, chosen, strict=True)))
+                if hashlib.sha256(canonical_json(found.apply(record, ""))).hexdigest() == content_hash:
+                    return found
+    return None
 
 
 def spell_fields(record: Mapping[str, Any]) -> str:

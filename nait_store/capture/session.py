@@ -50,6 +50,8 @@ class CaptureOptions:
         What a sample's tokens are, see :class:`~nait_store.capture.rendering.Renderer`.
     max_length_tokens
         Truncation limit; by default 2048, or the model's own limit if that is less.
+    longest_tokens
+        Truncation limit that gives way to the model's own, where that is less, instead of being refused.
     adapter, quantization, compute_dtype, device, device_map, max_memory, trust_remote_code
         See :func:`~nait_store.capture.models.load_model`.
     token_budget
@@ -67,6 +69,7 @@ class CaptureOptions:
     span: Span = Span.ALL
     span_edges: SpanEdges = SpanEdges.CONTENT
     max_length_tokens: int | None = None
+    longest_tokens: int | None = None
     compute_dtype: str = "auto"
     device: str = "auto"
     device_map: DeviceMap | None = None
@@ -107,7 +110,10 @@ class CaptureSession:
         _check_budget(options.token_budget)
         forget_peak(loaded.device)
         traits = position_traits(text_config(loaded.model))
-        max_length = length_limit(options.max_length_tokens, loaded.max_positions, traits)
+        wanted_length = options.max_length_tokens
+        if wanted_length is None and options.longest_tokens is not None:
+            wanted_length = min(options.longest_tokens, loaded.max_positions or options.longest_tokens)
+        max_length = length_limit(wanted_length, loaded.max_positions, traits)
         self.warnings: list[str] = list(loaded.warnings)
         self.renderer = Renderer(
             loaded.tokenizer,

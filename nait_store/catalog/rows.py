@@ -190,6 +190,8 @@ class CatalogRows:
             "message": manifest.message,
             "card": record.card,
             "parent": record.parent,
+            "ported_from": None if record.ported_from is None else record.ported_from.reference,
+            "family_keys": list(record.family_keys),
             "model": record.model,
             "hook_point": record.identity.hook_point.value,
             "capture_id": record.capture_id,

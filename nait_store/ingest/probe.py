@@ -39,7 +39,7 @@ def estimate_size(
     uris
         Its sources, found.
     """
-    counts = [count_records(uri) for uri in uris]
+    counts = [count_records(uri) for uri in uris] if request.given is None else [request.given.n_samples]
     n_records = None if None in counts else sum(cast(Sequence[int], counts))
     if n_records is not None and request.limit is not None:
         n_records = min(n_records, request.limit)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,7 @@ from nait_store.schemas.capture import Feature, StoredDtype
 
 if TYPE_CHECKING:
     from nait_store.activations.writer import SegmentWriter
-    from nait_store.capture.conversations import FieldMap
+    from nait_store.capture.conversations import FieldMap, Sample
     from nait_store.capture.usage import CaptureUsage
 
 OnError = Literal["stop", "skip"]
@@ -60,6 +60,22 @@ class FlushPolicy:
 
 
 @dataclass(frozen=True)
+class GivenSamples:
+    """Samples that were read and understood elsewhere: those of another set, say.
+
+    Attributes
+    ----------
+    n_samples
+        How many.
+    read
+        Yields them; they keep the ids, and the sources, that they have.
+    """
+
+    n_samples: int
+    read: Callable[[], Iterator[Sample]]
+
+
+@dataclass(frozen=True)
 class IngestRequest:
     """What to ingest.
 
@@ -98,6 +114,8 @@ class IngestRequest:
     keep_features
         ``"all"`` keeps the activations, ``"none"`` only their projections on these profiles. None: as the set does;
         a new one keeps them.
+    given
+        Samples to take instead of reading the sources; ``opened`` then only says where they are from.
     opened
         What ``open_sources(sources)`` gave, by those who looked before a model was loaded: digests are taken once.
     """
@@ -115,6 +133,7 @@ class IngestRequest:
     rejects_path: str | None = None
     command: str = ""
     flush: FlushPolicy = field(default_factory=FlushPolicy)
+    given: GivenSamples | None = None
     opened: tuple[SourceFile, ...] = ()
     score_with: tuple[str, ...] | None = None
     keep_features: KeepFeatures | None = None

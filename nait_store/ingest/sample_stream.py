@@ -83,21 +83,29 @@ class SampleStream:
             The set holds a sample without some of the features or layers that are asked for.
         """
         batch: list[tuple[SourceRecord, Sample]] = []
-        for number, source in enumerate(self._sources):
-            for record in read_records(source.uri, on_error=self._request.on_error, rejects=self._rejects.add_record):
-                self.n_read += 1
-                sample = self._understand(record)
-                if sample is None or not self._is_wanted(sample) or not self._is_first(record, sample, number):
-                    continue
-                batch.append((record, sample))
-                if self._request.limit is not None and len(self._seen) >= self._request.limit:
-                    yield self._without_known(batch)
-                    return
-                if len(batch) >= _BATCH_RECORDS:
-                    yield self._without_known(batch)
-                    batch = []
+        for number, record, sample in self._samples():
+            self.n_read += 1
+            if sample is None or not self._is_wanted(sample) or not self._is_first(record, sample, number):
+                continue
+            batch.append((record, sample))
+            if self._request.limit is not None and len(self._seen) >= self._request.limit:
+                yield self._without_known(batch)
+                return
+            if len(batch) >= _BATCH_RECORDS:
+                yield self._without_known(batch)
+                batch = []
         if batch:
             yield self._without_known(batch)
+
+    def _samples(self) -> Iterator[tuple[int, SourceRecord, Sample | None]]:
+        """Yield number of the source, record and what it means; None where it cannot be used."""
+        if self._request.given is not None:
+            for sample in self._request.given.read():
+                yield 0, SourceRecord({}, sample.source_uri, sample.source_index, None, sample.record_json), sample
+            return
+        for number, source in enumerate(self._sources):
+            for record in read_records(source.uri, on_error=self._request.on_error, rejects=self._rejects.add_record):
+                yield number, record, self._understand(record)
 
     def _understand(self, record: SourceRecord) -> Sample | None:
         try:

@@ -19,7 +19,9 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
     Raises
     ------
     NotFoundError
-        The set version is gone, or the choice gives other samples than it did.
+        The set version is gone, or the choice gives other samples than it did; or the profile was pulled, and its
+        choice is a condition that somebody else has written, which is shown, never run, or nothing tells that the set
+        here is the same.
     """
     from nait_store.registry.in_domain import choose_rows
 
@@ -28,6 +30,11 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
         raise NotFoundError(
             f"{profile.reference} was made from {profile.record.made_from}, not from samples",
             next_step="name one that was built",
+        )
+    if profile.manifest.origin is not None and source.where is not None:
+        raise NotFoundError(
+            f"{profile.reference} was pulled, and its samples are those of {source.set_name}@{source.version} elsewhere"
+            f" for which {source.where!r} holds"
         )
     version = store.sets.open(f"{source.set_name}@{source.version}")
     rows = None
@@ -38,4 +45,20 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
     chosen = choose_rows(version, subset=rows, limit=source.limit, seed=source.seed or 0)
     if chosen.sample_ids_sha256 != source.sample_ids_sha256:
         raise NotFoundError(f"{version.reference} no longer holds all samples that {profile.reference} was made from")
+    if profile.manifest.origin is not None:
+        _require_same_content(store, profile, version, chosen)
     return version, chosen
+
+
+def _require_same_content(store: Store, profile: Profile, version: SetVersion, chosen: ChosenRows) -> None:
+    """Refuse a set that only has the name of the one that a pulled profile was made from, and perhaps its ids."""
+    from nait_store.registry.sharing.reference_samples import content_hashes, stored_reference
+
+    made = f"{profile.reference} was made in another store, from its {version.reference}"
+    reference = stored_reference(store.location, profile)
+    if reference is None:
+        raise NotFoundError(
+            f"{made}, and nothing came with it that tells whether the set of this name here is the same"
+        )
+    if list(reference.content_sha256) != content_hashes(chosen):
+        raise NotFoundError(f"{made}; the set of this name here holds other samples")

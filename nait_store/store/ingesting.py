@@ -83,7 +83,9 @@ def plan_request(
     )
 
 
-def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> CaptureSource:
+def open_capture(
+    model: str, request: IngestRequest, options: IngestOptions, *, longest_tokens: int | None = None
+) -> CaptureSource:
     """Load the model and resolve what is to be measured.
 
     Parameters
@@ -94,6 +96,8 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
         From :func:`plan_request`.
     options
         As given.
+    longest_tokens
+        Where no maximum length is given: this one, or the model's own limit if that is less.
     """
     hook_point = _choice(HookPoint, options.get("hook", "mlp"), "hook point")
     span = _choice(Span, options.get("span", "all"), "span")
@@ -113,6 +117,7 @@ def open_capture(model: str, request: IngestRequest, options: IngestOptions) -> 
         "span": span,
         "span_edges": span_edges,
         "max_length_tokens": options.get("max_length"),
+        "longest_tokens": longest_tokens,
         "compute_dtype": options.get("compute_dtype", "auto"),
         "device": options.get("device", "auto"),
         "device_map": options.get("device_map"),

@@ -6,13 +6,33 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, TypedDict
 
 
-class IngestOptions(TypedDict, total=False):
-    """Options of :meth:`nait_store.store.facade.Store.ingest`; each has the default that the command line documents."""
+class ModelOptions(TypedDict, total=False):
+    """How a model is loaded and run; each has the default that the command line documents."""
 
     adapter: str | None
     """Folder or hub id of a PEFT adapter to lay over the model."""
     quantization: Literal["8bit", "4bit"] | None
     """Quantise the weights while they are loaded."""
+    compute_dtype: str
+    """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
+    device: str
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    devices: str | Sequence[str] | None
+    """A copy of the model on each: ``all``, or ``["cuda:0", "cuda:1"]``; they share the batches."""
+    device_map: str | Mapping[str, str | int] | None
+    """How to spread the model: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a JSON file, or a mapping of
+    module paths to devices."""
+    max_memory: Mapping[str, str | int] | None
+    """Device → what the weights may take there, ``{"0": "20GiB", "cpu": "60GiB"}``."""
+    token_budget: int | Literal["auto"] | None
+    """Tokens in a batch; ``auto`` tries them out and remembers; chosen by device if not given."""
+    trust_remote_code: bool
+    """Whether a model may bring code of its own."""
+
+
+class IngestOptions(ModelOptions, total=False):
+    """Options of :meth:`nait_store.store.facade.Store.ingest`; each has the default that the command line documents."""
+
     hook: str
     """``mlp`` (default), ``residual`` or ``attn``."""
     hook_path: str | None
@@ -27,24 +47,9 @@ class IngestOptions(TypedDict, total=False):
     """``content`` (default) or ``rendered``."""
     max_length: int | None
     """Tokens at which a sample is truncated; min(2048, the model's limit) by default."""
-    compute_dtype: str
-    """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
     dtype: str
     """Of what is stored: ``auto`` (the set's; for a new set float16, or bfloat16 where values come near its range),
     ``float16``, ``bfloat16``, ``int8`` or ``float32``."""
-    device: str
-    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    devices: str | Sequence[str] | None
-    """A copy of the model on each: ``all``, or ``["cuda:0", "cuda:1"]``; they share the batches."""
-    device_map: str | Mapping[str, str | int] | None
-    """How to spread the model: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a JSON file, or a mapping of
-    module paths to devices."""
-    max_memory: Mapping[str, str | int] | None
-    """Device → what the weights may take there, ``{"0": "20GiB", "cpu": "60GiB"}``."""
-    token_budget: int | Literal["auto"] | None
-    """Tokens in a batch; ``auto`` tries them out and remembers; chosen by device if not given."""
-    trust_remote_code: bool
-    """Whether a model may bring code of its own."""
     map: Mapping[str, str] | None
     """Which of the records' fields stands for which canonical one, e.g. ``{"instruction": "question"}``."""
     id_field: str | None
@@ -140,6 +145,41 @@ class CombineOptions(TypedDict, total=False):
     """Recorded with the version."""
     card: str
     """Free text kept in the profile."""
+
+
+class PortOptions(ModelOptions, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.port`; what is not given is as in the profile."""
+
+    name: str | None
+    """Of the sister profile; the first profile's with the model's by default, ``math-qwen``."""
+    set: str | None
+    """Set for the reference samples; by default one of the model that holds them, else their set's name with the
+    model's, ``gsm8k-qwen``."""
+    layers: Sequence[int] | Literal["all"] | None
+    """Zero-based decoder layers of the model; all of them by default, if the profile has all of its own model's."""
+    template: Literal["auto", "chat", "alpaca", "plain"] | None
+    """How a sample becomes text; the profile's by default, and ``auto`` where that is a chat template."""
+    max_length: int | None
+    """Tokens at which a sample is truncated; as for the profile by default, or the model's limit if that is less."""
+    hook_path: str | None
+    """Module path within a decoder layer, where the structural rule finds none."""
+    dtype: str
+    """Of what is stored, as for an ingest."""
+    reference_files: Sequence[str]
+    """Where the reference samples are to be found, if the store does not hold them: files as for an ingest."""
+    map: Mapping[str, str] | None
+    """As given to the ingest of the reference samples; only needed for ``reference_files``, and where it has more than
+    three fields."""
+    id_field: str | None
+    """As given to the ingest of the reference samples; only needed for ``reference_files``."""
+    allow_missing: bool
+    """Whether to build from those reference samples that were found."""
+    against: str | None
+    """Set of the model to take as background of a contrastive profile; by default one that holds the very samples."""
+    capture_background: bool
+    """Whether to capture the background's samples too, where no set of the model holds them."""
+    message: str
+    """Recorded with the version."""
 
 
 class SelectOptions(TypedDict, total=False):

@@ -24,7 +24,7 @@ labelled AS (
 ),
 noted AS (SELECT name, version, note FROM notes WHERE kind = 'profile')
 SELECT reference, recipe, method, center, component, profile_feature, feature, metric, made_from,
-    source, background, n_samples, len(layers) AS n_layers, n_neurons, model, hook_point, capture_id,
+    source, background, n_samples, len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id,
     len(warnings) AS n_warnings, message, card,
     coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
     epoch_us(profiles.created_at) AS written_us, profiles.author
@@ -57,6 +57,8 @@ class ProfileSummary:
         In-domain samples; None where it was imported or combined.
     n_layers, n_neurons
         L and J of its directions.
+    ported_from
+        Profile of another model that it repeats, ``math@3`` as it was called then; None where it was not ported.
     model
         Path or hub id of the model, as given when the in-domain samples were ingested; None where it is not recorded.
     hook_point, capture_id
@@ -81,6 +83,7 @@ class ProfileSummary:
     n_samples: int | None
     n_layers: int
     n_neurons: int
+    ported_from: str | None
     model: str | None
     hook_point: str
     capture_id: str
@@ -101,13 +104,14 @@ def list_profiles(
     model: str | None = None,
     source: str | None = None,
     label: str | None = None,
+    names: Sequence[str] | None = None,
     all_versions: bool = False,
 ) -> list[ProfileSummary]:
     """Describe the profiles that fit, by name and version; see :meth:`~nait_store.store.profiles.Profiles.search`."""
     conditions = []
     values: list[Any] = []
 
-    def require(condition: str, value: str) -> None:
+    def require(condition: str, value: Any) -> None:
         conditions.append(condition)
         values.append(value)
 
@@ -119,13 +123,30 @@ def list_profiles(
         require("source = ?" if "@" in source else "split_part(source, '@', 1) = ?", source)
     if label is not None:
         require("list_contains(list_concat(coalesce(aliases, []), coalesce(tags, [])), ?)", label)
+    if names is not None:
+        conditions.append("list_contains(?, profile)")
+        values.append(list(names))
     if not all_versions:
-        searching = bool(conditions)
+        searching = bool(words or model or source or label)
         told_of = "(is_latest OR labelled.version IS NOT NULL OR noted.version IS NOT NULL)"
         conditions.append(told_of if searching else "is_latest")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     found = catalog.ask(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values)
     return [_summary(row) for row in found]
+
+
+def family_names(catalog: Catalog, name: str) -> list[str]:
+    """Names of the profiles of a family, sorted: those with a digest in common with this one, or with one of these."""
+    keys_of: dict[str, set[str]] = {}
+    names_with: dict[str, set[str]] = {}
+    for row in catalog.ask("SELECT profile, unnest(family_keys) AS key FROM profiles"):
+        keys_of.setdefault(row["profile"], set()).add(row["key"])
+        names_with.setdefault(row["key"], set()).add(row["profile"])
+    found, new = set[str](), {name}
+    while new:
+        found |= new
+        new = {other for one in new for key in keys_of.get(one, ()) for other in names_with[key]} - found
+    return sorted(found)
 
 
 def _summary(row: dict[str, Any]) -> ProfileSummary:

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING, Unpack
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, check_name
 from nait_store.store.kept_versions import KeptVersions
-from nait_store.store.profile_listing import ProfileSummary, list_profiles
+from nait_store.store.profile_listing import ProfileSummary, family_names, list_profiles
 from nait_store.store.profile_versions import ProfileDiff, ProfileVersion, diff_profiles, versions_of
 
 if TYPE_CHECKING:
+    from nait_store.ingest.capture_source import CaptureSource
+    from nait_store.ingest.requests import EstimateListener
     from nait_store.registry.cards.page import ProfileCard
     from nait_store.registry.compatibility_report import CompatibilityReport
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.schemas.profile import ProfileManifest
     from nait_store.storage.versions import VersionLog
-    from nait_store.store.options import BuildOptions, CombineOptions, ImportOptions
+    from nait_store.store.options import BuildOptions, CombineOptions, ImportOptions, PortOptions
+    from nait_store.store.porting import PortReport
     from nait_store.store.profile_cards import WrittenCard
     from nait_store.store.profile_files import ExportedProfile
 
@@ -83,6 +86,29 @@ class Profiles(KeptVersions):
             label=label,
             all_versions=all_versions,
         )
+
+    def family(self, reference: Reference | str, *, all_versions: bool = False) -> Sequence[ProfileSummary]:
+        """Describe a profile and its sisters on other models, from the catalog.
+
+        Sisters are what was ported from it, or from its sisters, and what was built by the same recipe from the same
+        samples.
+
+        Parameters
+        ----------
+        reference
+            ``math``, or one of its versions; its family is that of the name.
+        all_versions
+            Every version, not only the latest of each profile.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile.
+        """
+        parsed = self._parsed(reference)
+        self._log.resolve(parsed)
+        catalog = self._store.catalog
+        return list_profiles(catalog, names=family_names(catalog, parsed.name), all_versions=all_versions)
 
     def history(self, name: str) -> Sequence[ProfileVersion]:
         """Versions of a profile, oldest first, deleted ones included; NotFoundError for an unknown name."""
@@ -414,6 +440,57 @@ class Profiles(KeptVersions):
         from nait_store.store.profile_cards import write_page
 
         return write_page(self.card(reference, against=against), folder, pictures=pictures, overwrite=overwrite)
+
+    def port(
+        self,
+        reference: Reference | str,
+        *,
+        model: str,
+        capture: CaptureSource | None = None,
+        announce: EstimateListener | None = None,
+        **options: Unpack[PortOptions],
+    ) -> PortReport:
+        """Build a profile's sister on another model: its in-domain samples are captured there, its recipe is repeated.
+
+        Samples that a set of that model holds already are not captured again; the same call again computes nothing,
+        and goes on after an interrupt.
+
+        Parameters
+        ----------
+        reference
+            ``math@3``.
+        model
+            Folder or hub id of the other model.
+        capture
+            An open capture session to use instead of loading ``model``.
+        announce
+            Called with the expected size, before anything is captured.
+        **options
+            See :class:`~nait_store.store.options.PortOptions`.
+
+        Returns
+        -------
+        PortReport
+            The sister, the set with its samples, what was captured, and in what it differs.
+
+        Raises
+        ------
+        InvalidInputError
+            The samples are not in the store, and not in the files that were named; not all of them are, or can be
+            captured, and ``allow_missing`` is off; the model is the profile's own; it is not clear which layers, or
+            which background.
+        NotFoundError
+            Unknown profile, set, file or model.
+        AlreadyExistsError
+            What the sister or its set would be called exists and is of another model.
+        IngestInterrupted
+            Ctrl-C; what was captured is kept.
+        """
+        from nait_store.ingest.requests import ignore_estimate
+        from nait_store.store.porting import port_profile
+
+        origin = self.open(reference)
+        return port_profile(self._store, origin, model, options, capture=capture, announce=announce or ignore_estimate)
 
     def list(self) -> list[ProfileSummary]:
         """Describe the latest version of every profile, from the catalog."""

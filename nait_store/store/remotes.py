@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nait_store.registry.sharing.adoption import Pulled
     from nait_store.registry.sharing.departure import Pushed
     from nait_store.registry.sharing.shared_registry import WritableRegistry
+    from nait_store.store.bundles import BundleReport
     from nait_store.store.facade import Store
     from nait_store.store.synchronisation import SyncReport
 
@@ -282,6 +283,67 @@ class Remotes:
         )
         return run.run(names, pushes=direction != "pull", pulls=direction != "push")
 
+    def export_bundle(
+        self,
+        references: str | Sequence[str],
+        out: str,
+        *,
+        reference_samples: ReferenceChoice | None = None,
+        overwrite: bool = False,
+    ) -> BundleReport:
+        """Write profile versions into one .zip file, for mail or a machine without a network.
+
+        Parameters
+        ----------
+        references
+            ``math@3``, or several.
+        out
+            Path or fsspec URL of the file.
+        reference_samples
+            As for :meth:`push`.
+        overwrite
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        AlreadyExistsError
+            The file exists and ``overwrite`` is off.
+        NotFoundError
+            Unknown profile; samples that are not here any more.
+        CorruptChunkError, FormatError
+            The store's own files are damaged: nothing was written.
+        """
+        from nait_store.store.bundles import export_bundle
+
+        policy = None if reference_samples is None else _policy(reference_samples)
+        chosen = (references,) if isinstance(references, str) else references
+        if not chosen:
+            raise InvalidInputError("a bundle of no profiles", next_step="name at least one version, e.g. math@1")
+        return export_bundle(self._store, chosen, out, policy=policy, overwrite=overwrite)
+
+    def import_bundle(self, file: str, *, as_name: str | None = None) -> Sequence[Pulled]:
+        """Take every version of a bundle; all of them are checked before any is taken.
+
+        Parameters
+        ----------
+        file
+            Path or fsspec URL.
+        as_name
+            Take the one version that it holds as the next one of this name.
+
+        Raises
+        ------
+        NotFoundError
+            No such file.
+        ConflictError
+            The store has another profile of one of these names and numbers.
+        CorruptChunkError, FormatError
+            It is no bundle, or what it holds is not what a profile may be: nothing of it was taken.
+        """
+        from nait_store.store.bundles import import_bundle
+
+        return import_bundle(self._store, file, as_name=as_name)
+
     def pushed_to(self, name: str, number: int) -> Sequence[PushRecord]:
         """Where a version was pushed to, or was about to be, by this store."""
         folder = layout.pushes_folder(name)
@@ -309,12 +371,12 @@ class Remotes:
             registry,
             travelling.make,
             policy,
-            remember=lambda publication: self._remember(profile, registry.url, publication),
+            remember=lambda publication: self.remember(profile, registry.url, publication),
         )
         pushed = departure.push(anew=anew) if as_name is None else departure.push_as(as_name)
         return dataclasses.replace(pushed, notes=tuple(travelling.notes))
 
-    def _remember(self, profile: Profile, url: str, publication: Publication) -> None:
+    def remember(self, profile: Profile, url: str, publication: Publication) -> None:
         """Note where a version goes, so that a purge can name the places that hold copies."""
         key = hashlib.sha256(f"{profile.number}\n{url}\n{publication.spelled}".encode()).hexdigest()[:32]
         record = PushRecord(

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from nait_store.errors import CorruptChunkError, FormatError
-from nait_store.registry.payload import read_limited
+from nait_store.registry.payload import CARD_FILE, MAX_CARD_BYTES, read_limited
 from nait_store.schemas.profile import ProfileRecord
 from nait_store.schemas.quality_card import QualityCard
 from nait_store.schemas.record import FileDigest
-from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
+from nait_store.storage.digests import check_size, sha256_bytes, write_payload_file
 from nait_store.storage.location import Location
-
-CARD_FILE = "card.json"
-_MAX_CARD_BYTES = 4 << 20
+from nait_store.storage.readable_files import ReadableFiles
 
 
 def write_card(location: Location, folder: str, card: QualityCard) -> FileDigest:
@@ -19,7 +17,7 @@ def write_card(location: Location, folder: str, card: QualityCard) -> FileDigest
     return write_payload_file(location, folder, CARD_FILE, card.to_json_bytes())
 
 
-def read_card(location: Location, folder: str, record: ProfileRecord) -> QualityCard | None:
+def read_card(location: ReadableFiles, folder: str, record: ProfileRecord) -> QualityCard | None:
     """Read and check the card of a payload.
 
     Parameters
@@ -46,8 +44,8 @@ def read_card(location: Location, folder: str, record: ProfileRecord) -> Quality
         return None
     path = f"{folder}/{CARD_FILE}"
     url = location.url_of(path)
-    check_file(location, folder, expected, hashed=False)
-    data = read_limited(location, path, _MAX_CARD_BYTES)
+    check_size(location, folder, expected)
+    data = read_limited(location, path, MAX_CARD_BYTES)
     if sha256_bytes(data) != expected.sha256:
         raise CorruptChunkError(f"{url} differs from its recorded SHA-256")
     card = QualityCard.from_json_bytes(data, url)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
+from nait_store.registry.cards.stored import read_card
 from nait_store.registry.payload import PROFILE_FILE, read_arrays, size_limit_bytes
 from nait_store.registry.sharing.reference_samples import (
     MAX_REFERENCE_BYTES,
@@ -19,6 +20,7 @@ from nait_store.registry.sharing.reference_samples import (
     check_reference,
     read_reference,
 )
+from nait_store.registry.sharing.shared_registry import SharedRegistry, from_outside
 from nait_store.schemas.profile import ProfileRecord
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.sharing import Publication, ReferencePolicy
@@ -125,7 +127,8 @@ def check_record(data: bytes, publication: Publication, where: str) -> ProfileRe
     """
     if sha256_bytes(data) != publication.record_sha256:
         raise CorruptChunkError(f"{where} differs from the SHA-256 in {publication.spelled}")
-    record = ProfileRecord.from_json_bytes(data, where)
+    with from_outside():
+        record = ProfileRecord.from_json_bytes(data, where)
     _refuse_odd_numbers(data, where)
     published = {file.path: file for file in publication.files if file.path != PROFILE_FILE}
     if {file.path: file for file in record.files} != published or len(record.files) != len(published):
@@ -144,19 +147,31 @@ def check_record(data: bytes, publication: Publication, where: str) -> ProfileRe
 
 
 def check_contents(publication: Publication, record: ProfileRecord, files: HeldFiles) -> None:
-    """Check the numbers, and the reference samples.
+    """Check the numbers, the quality card, and the reference samples.
 
     Raises
     ------
     CorruptChunkError, FormatError
-        As for :func:`~nait_store.registry.payload.read_arrays`; reference samples that are not what they should be.
+        As for :func:`~nait_store.registry.payload.read_arrays` and :func:`~nait_store.registry.cards.stored.read_card`;
+        reference samples that are not what they should be.
     """
-    read_arrays(files, "", record)
+    with from_outside():
+        read_arrays(files, "", record)
+        read_card(files, "", record)
     if publication.reference.file is not None:
         where = files.url_of(REFERENCE_FILE)
-        check_reference(
-            read_reference(files.read_bytes(REFERENCE_FILE), where), publication.reference.policy, record, where
-        )
+        with from_outside():
+            reference = read_reference(files.read_bytes(REFERENCE_FILE), where)
+            check_reference(reference, publication.reference.policy, record, where)
+
+
+def check_whole(publication: Publication, source: SharedRegistry) -> None:
+    """Read a version whole, and check all of it; errors as for the checks above. Nothing is written."""
+    where = f"{publication.spelled} in {source.url}"
+    check_listing(publication, where)
+    contents = {file.path: source.read(file) for file in publication.objects}
+    files = HeldFiles(where, contents)
+    check_contents(publication, check_record(contents[PROFILE_FILE], publication, files.url_of(PROFILE_FILE)), files)
 
 
 def _refuse_odd_numbers(data: bytes, where: str) -> None:

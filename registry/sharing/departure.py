@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nait_store.errors import AlreadyExistsError, ConflictError, CorruptChunkError, NotFoundError
-from nait_store.registry.payload import MAX_RECORD_BYTES, PROFILE_FILE, read_limited
+from nait_store.errors import AlreadyExistsError, ConflictError, NotFoundError
 from nait_store.registry.profiles import Profile
-from nait_store.registry.sharing.arrival import HeldFiles, check_contents, check_listing, check_record
-from nait_store.registry.sharing.reference_samples import REFERENCE_FILE
+from nait_store.registry.sharing.packing import pack, read_payload
 from nait_store.registry.sharing.shared_registry import Moved, WritableRegistry
-from nait_store.schemas.record import FileDigest
-from nait_store.schemas.sharing import Publication, ReferencePolicy, SharedReference
-from nait_store.schemas.store_record import SOURCELESS_FEATURE
+from nait_store.schemas.sharing import Publication, ReferencePolicy
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
-from nait_store.storage.provenance import current_provenance
 
 ReferenceMaker = Callable[[], tuple[ReferencePolicy, bytes | None]]
 """Gives what travels of the in-domain samples; called only when something is published."""
@@ -123,9 +118,10 @@ class Departure:
                 continue  # somebody took the number: perhaps with this very profile
 
     def _publish(self, name: str, number: int) -> Pushed:
-        publication, contents = self._pack(name, number)
-        self.remember(publication)
-        return self._pushed(publication, self.registry.publish(publication, contents), created=True)
+        packed = pack(self.location, self.profile, name, number, *self.reference())
+        self.remember(packed.publication)
+        moved = self.registry.publish(packed.publication, packed.contents)
+        return self._pushed(packed.publication, moved, created=True)
 
     def _meet(self, existing: Publication, *, anew: bool) -> Pushed:
         if not self._is_same(existing):
@@ -148,7 +144,7 @@ class Departure:
         return self._pushed(existing, moved, created=False)
 
     def _contents_of(self, existing: Publication) -> dict[str, bytes]:
-        contents = self._read_payload()
+        contents = read_payload(self.location, self.profile)
         file = existing.reference.file
         if file is not None:
             _, data = self.reference()
@@ -170,45 +166,6 @@ class Departure:
             return "; it is of the same recipe on the same inputs"
         return ""
 
-    def _pack(self, name: str, number: int) -> tuple[Publication, dict[str, bytes]]:
-        contents = self._read_payload()
-        record, manifest = self.profile.record, self.profile.manifest
-        policy, reference = self.reference()
-        if reference is not None:
-            contents[REFERENCE_FILE] = reference
-        publication = Publication(
-            name=name,
-            number=number,
-            record_sha256=manifest.record_sha256,
-            recipe_sha256=record.recipe_sha256,
-            directions_sha256=record.directions_sha256,
-            files=(_digest_of(PROFILE_FILE, contents[PROFILE_FILE]), *record.files),
-            reference=SharedReference(
-                policy=policy, file=None if reference is None else _digest_of(REFERENCE_FILE, reference)
-            ),
-            message=manifest.message,
-            reader_features=(SOURCELESS_FEATURE,) if record.source is None else (),
-            provenance=current_provenance(),
-        )
-        files = HeldFiles(self.location.url_of(self.profile.folder), contents)
-        check_listing(publication, files.url)
-        check_record(contents[PROFILE_FILE], publication, files.url_of(PROFILE_FILE))
-        check_contents(publication, record, files)
-        return publication, contents
-
-    def _read_payload(self) -> dict[str, bytes]:
-        folder = self.profile.folder
-        contents = {PROFILE_FILE: read_limited(self.location, f"{folder}/{PROFILE_FILE}", MAX_RECORD_BYTES)}
-        for file in self.profile.record.files:
-            data = read_limited(self.location, f"{folder}/{file.path}", file.size_bytes)
-            if sha256_bytes(data) != file.sha256:
-                raise CorruptChunkError(
-                    f"{self.location.url_of(folder)}/{file.path} differs from its recorded SHA-256: nothing was pushed",
-                    next_step="run 'nait-store verify' to see what else is damaged",
-                )
-            contents[file.path] = data
-        return contents
-
     def _pushed(self, publication: Publication, moved: Moved, *, created: bool) -> Pushed:
         return Pushed(
             reference=self.profile.reference,
@@ -225,7 +182,3 @@ def describe(publication: Publication) -> str:
     """Who published it and when."""
     by = publication.provenance
     return f"published by {by.author} on {by.created_at:%Y-%m-%d}"
-
-
-def _digest_of(path: str, data: bytes) -> FileDigest:
-    return FileDigest(path=path, size_bytes=len(data), sha256=sha256_bytes(data))

@@ -19,6 +19,7 @@ from nait_store.storage.location import Location
 
 REFERENCE_FILE = "reference.json"
 MAX_REFERENCE_BYTES = 64 << 20
+_COLUMNS = ("sample_id", "content_hash", "record")
 
 
 def reference_bytes(chosen: ChosenRows, policy: ReferencePolicy) -> bytes:
@@ -36,15 +37,16 @@ def reference_bytes(chosen: ChosenRows, policy: ReferencePolicy) -> bytes:
     InvalidInputError
         They come to more than 64 MiB.
     """
-    full = policy is ReferencePolicy.FULL
-    columns = ["sample_id", "content_hash", *(["record"] if full else [])]
-    rows: list[dict[str, str]] = []
-    for segment, indices in chosen.rows:
-        rows += segment.samples(columns).take(indices).select(columns).to_pylist()
-    samples = [ReferenceSample(sample_id=r["sample_id"], content_sha256=r["content_hash"], record=r["record"])
-               for r in rows] if full else []  # fmt: skip
+    samples: list[ReferenceSample] = []
+    if policy is ReferencePolicy.FULL:
+        for segment, rows in chosen.rows:
+            columns = (segment.samples(list(_COLUMNS)).column(name).take(rows).to_pylist() for name in _COLUMNS)
+            samples += (
+                ReferenceSample(sample_id=sample_id, content_sha256=content_hash, record=record)
+                for sample_id, content_hash, record in zip(*columns, strict=True)
+            )
     document = ReferenceSamples(
-        content_sha256=tuple(sorted(row["content_hash"] for row in rows)),
+        content_sha256=tuple(content_hashes(chosen)),
         samples=tuple(sorted(samples, key=lambda sample: sample.sample_id)),
     )
     data = document.to_json_bytes()
@@ -55,6 +57,15 @@ def reference_bytes(chosen: ChosenRows, policy: ReferencePolicy) -> bytes:
             next_step="push with --reference hashes, and send the samples another way",
         )
     return data
+
+
+def content_hashes(chosen: ChosenRows) -> list[str]:
+    """Ascending content hashes of the chosen samples."""
+    return sorted(
+        content_hash
+        for segment, rows in chosen.rows
+        for content_hash in segment.samples(["content_hash"]).column("content_hash").take(rows).to_pylist()
+    )
 
 
 def read_reference(data: bytes, where: str) -> ReferenceSamples:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,6 +41,15 @@ class Moved:
 
     n_files: int = 0
     n_bytes: int = 0
+
+
+@contextlib.contextmanager
+def from_outside() -> Iterator[None]:
+    """Say of what arrived damaged, or is no document, what can be done about it: not to verify this store."""
+    try:
+        yield
+    except FormatError as error:
+        raise type(error)(error.what, next_step="do not use it; ask whoever published or sent it") from error
 
 
 class SharedRegistry:
@@ -84,7 +94,8 @@ class SharedRegistry:
             data = read_limited(self._files, layout.REGISTRY_RECORD, MAX_DOCUMENT_BYTES)
         except NotFoundError:
             return None
-        return RegistryRecord.from_json_bytes(data, self._files.url_of(layout.REGISTRY_RECORD))
+        with from_outside():
+            return RegistryRecord.from_json_bytes(data, self._files.url_of(layout.REGISTRY_RECORD))
 
     def names(self) -> list[str]:
         """Sorted names of the profiles that have a version here."""
@@ -141,7 +152,8 @@ class SharedRegistry:
             data = read_limited(self._files, path, MAX_DOCUMENT_BYTES)
         except NotFoundError:
             return None
-        publication = Publication.from_json_bytes(data, where)
+        with from_outside():
+            publication = Publication.from_json_bytes(data, where)
         if (publication.name, publication.number) != (name, number):
             raise FormatError(f"{where} is about {publication.spelled}, not about {name}@{number}")
         unknown = sorted({*publication.reader_features} - KNOWN_PROFILE_FEATURES)

@@ -148,6 +148,8 @@ CREATE TABLE profiles (
     message VARCHAR NOT NULL,
     card VARCHAR NOT NULL,
     parent INTEGER,
+    ported_from VARCHAR,
+    family_keys VARCHAR[] NOT NULL,
     model VARCHAR,
     hook_point VARCHAR NOT NULL,
     capture_id VARCHAR NOT NULL,
@@ -182,6 +184,8 @@ COMMENT ON COLUMN profiles.warnings IS 'What the build warned about';
 COMMENT ON COLUMN profiles.message IS 'What its author said about this version';
 COMMENT ON COLUMN profiles.card IS 'Free text that describes the profile';
 COMMENT ON COLUMN profiles.parent IS 'Number of the version that was the latest when this one was built, which may be deleted by now; NULL for the first';
+COMMENT ON COLUMN profiles.ported_from IS 'Profile of another model whose samples and recipe it repeats, as it was called then: math@3; NULL if it was not ported';
+COMMENT ON COLUMN profiles.family_keys IS 'Digests of what makes sisters on other models: those of one family have one of them, or their name, in common';
 COMMENT ON COLUMN profiles.model IS 'Path or hub id of the model, as given to the ingest of the in-domain samples; NULL where it is not recorded';
 COMMENT ON COLUMN profiles.hook_point IS 'Where in a layer the neurons are read: mlp, residual or attn';
 COMMENT ON COLUMN profiles.capture_id IS 'Hash of all that decides what is measured: the profile fits the sets that have the same';

@@ -25,6 +25,7 @@ from nait_store.schemas.record import document_bytes
 from nait_store.schemas.sharing import ReferencePolicy
 from nait_store.storage.location import Location
 from nait_store.testing.faults import write_steps
+from nait_store.testing.stores import build_set
 from tests.sharing.conftest import Teams, new_store
 
 Digests = Callable[[Any], dict[str, str]]
@@ -212,6 +213,40 @@ def test_pulled_profile_does_not_hold_a_set_that_only_has_the_name_of_its_source
     other = new_store(str(tmp_path / "other"), seed=7)
     other.remotes.pull("math@2", teams.registry)
     assert other.sets.delete("gsm8k").deleted == ("gsm8k@1",)
+
+
+def test_quality_card_travels(teams: Teams) -> None:
+    built, _ = teams.ours.profiles.build("carded", source="gsm8k", method="mean")
+    assert "card.json" in [file.path for file in built.record.files]
+    teams.ours.remotes.push("carded", teams.registry)
+    pulled = teams.theirs.remotes.pull("carded", teams.registry).profile
+    assert pulled.record == built.record
+    card = teams.theirs.profiles.card("carded", measure=False)
+    assert card.quality == teams.ours.profiles.card("carded", measure=False).quality
+    assert teams.theirs.verify().findings == ()
+
+
+def test_set_of_the_same_name_explains_a_pulled_profile_only_if_it_holds_the_same_samples(
+    teams: Teams, tmp_path: Path
+) -> None:
+    teams.ours.remotes.push("math@2", teams.registry)
+    teams.ours.remotes.push("math@2", teams.registry, as_name="bare", reference_samples="none")
+    same = new_store(str(tmp_path / "same"), seed=7)
+    for name in ("math", "bare"):
+        same.remotes.pull(name, teams.registry)
+    same.profiles.build("mine", source="gsm8k", method="mean", limit=16)
+    assert same.profiles.diff("math", "mine").n_kept == 16
+    assert "nothing came with it that tells" in same.profiles.diff("bare", "mine").unknown
+
+
+def test_set_with_the_same_ids_and_other_texts_does_not_explain_a_pulled_profile(teams: Teams, tmp_path: Path) -> None:
+    teams.ours.remotes.push("math@2", teams.registry)
+    other = nait_store.open(str(tmp_path / "other"), create=True)
+    texts = {"note": [f"other {i}" for i in range(20)]}
+    build_set(other.location, "gsm8k", 20, 2, 6, mean=np.ones(6, np.float32), user_fields=texts)
+    other.remotes.pull("math", teams.registry)
+    other.profiles.build("mine", source="gsm8k", method="mean")
+    assert "holds other samples" in other.profiles.diff("math", "mine").unknown
 
 
 def test_version_deleted_here_is_not_pulled_again(teams: Teams) -> None:

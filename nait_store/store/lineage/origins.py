@@ -23,9 +23,11 @@ from nait_store.store.set_history import in_words
 
 if TYPE_CHECKING:
     from nait_store.schemas.capture import CaptureEnvironment, CaptureIdentity
+    from nait_store.schemas.sharing import Origin as PublishedOrigin
     from nait_store.store.facade import Store
 
 _SHOWN_DIGITS = 12
+_UNKNOWN_MODEL = "a model whose path is not recorded"
 _FROM_BEFORE = {
     Operation.INGEST: "appended to",
     Operation.DELETE_SAMPLES: "samples deleted",
@@ -48,7 +50,7 @@ class Origin:
     version
         A version of this store, with its number; None for others.
     thing
-        A file or a model; None for others.
+        What lies outside: a file, a model, a published version; None for others.
     """
 
     relation: str
@@ -184,25 +186,29 @@ class Origins:
             yield Origin("captured with", thing=model_node(opened.record.identity, segment.record.environment))
 
     def _of_profile(self, version: Reference, outside: bool) -> Iterator[Origin]:
-        record = self._store.profiles.registry.version(version.name, number_of(version)).record
+        profile = self._store.profiles.registry.version(version.name, number_of(version))
+        record, pulled_from = profile.record, profile.manifest.origin
         source, background, file = record.source, record.background, record.imported
+        model = replace(model_node(record.identity, None), name=record.model or _UNKNOWN_MODEL)
+        if pulled_from is not None:
+            # The sets that its record names are those of the store that published it, whatever is called so here.
+            yield Origin("pulled from", thing=shared_node(pulled_from, profile.manifest.record_sha256))
+            yield Origin("built with", thing=model)
+            return
         if source is not None:
             yield Origin("built from", source.reference)
         if background is not None:
             yield Origin("built against", background.reference)
         if file is not None:
-            yield Origin(
-                "imported from",
-                thing=file_node(SourceFile(uri=file.url, size_bytes=file.size_bytes, sha256=file.sha256)),
-            )
+            imported = SourceFile(uri=file.url, size_bytes=file.size_bytes, sha256=file.sha256)
+            yield Origin("imported from", thing=file_node(imported))
         for part in record.parts or ():
             relation = "combined from" if part.weight is not None else "made orthogonal to"
             yield Origin(relation, Reference(Kind.PROFILE, part.name, version=part.version))
         gone = (NodeState.COLLECTED, NodeState.MISSING)
         if outside and (file is not None or (source is not None and self.state(source.reference) in gone)):
             # The set would have said it; where it is gone the profile still knows its model.
-            model = model_node(record.identity, None)
-            yield Origin("built with", thing=replace(model, name=record.model or model.name))
+            yield Origin("built with", thing=model)
 
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
         record = self._store.selections.version(version.name, number_of(version)).record
@@ -224,6 +230,7 @@ class Origins:
         if isinstance(manifest, ProfileManifest):
             profile = self._store.profiles.registry.version(version.name, number).record
             what = f"{profile.recipe.in_words}; {profile.made_from}"
+            what += " there" if manifest.origin is not None else ""
             digest = profile.directions_sha256
             n_samples = None if profile.source is None else profile.source.n_samples
             return replace(bare, what=what, digest=digest, n_samples=n_samples, **made)
@@ -268,6 +275,20 @@ def file_node(source: SourceFile) -> LineageNode:
     )
 
 
+def shared_node(pulled_from: PublishedOrigin, record_sha256: str) -> LineageNode:
+    """A version in a registry that stores share, as it was when it was pulled."""
+    published = f"{pulled_from.name}@{pulled_from.number}"
+    return LineageNode(
+        id=f"shared:{pulled_from.url}#{published}",
+        kind=NodeKind.SHARED,
+        name=f"{published} of {pulled_from.url}",
+        state=NodeState.OUTSIDE,
+        what=f"published by {pulled_from.published_by}",
+        digest=record_sha256,
+        created_at=pulled_from.published_at,
+    )
+
+
 def model_node(identity: CaptureIdentity, environment: CaptureEnvironment | None) -> LineageNode:
     """A model by its fingerprint; the name is the path or id that was given, where a segment still tells it."""
     what = f"tokenizer {identity.tokenizer_fingerprint[:_SHOWN_DIGITS]}…"
@@ -277,7 +298,7 @@ def model_node(identity: CaptureIdentity, environment: CaptureEnvironment | None
     return LineageNode(
         id=f"model:{identity.model_fingerprint[:_SHOWN_DIGITS]}",
         kind=NodeKind.MODEL,
-        name="a model whose path is not recorded" if environment is None else environment.model_label,
+        name=_UNKNOWN_MODEL if environment is None else environment.model_label,
         state=NodeState.OUTSIDE,
         what=what,
         digest=identity.model_fingerprint,

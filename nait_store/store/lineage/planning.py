@@ -186,7 +186,12 @@ class _Planner:
 
     def _add_profile(self, version: Reference) -> None:
         profile = self._store.profiles.registry.version(version.name, number_of(version))
-        record, message = profile.record, profile.manifest.message
+        record, message, pulled_from = profile.record, profile.manifest.message, profile.manifest.origin
+        if pulled_from is not None:
+            # Under the next number here, whatever it is there, so that the later commands find it.
+            published = f"{pulled_from.name}@{pulled_from.number}"
+            self._make(version, ("pull", "--as", version.name, "--", published, self._located(pulled_from.url)))
+            return
         if record.imported is not None:
             self._object(f"{version.qualified} was imported from {record.imported.url}, not built from samples")
             return
@@ -243,7 +248,7 @@ def _in_order(lineage: Lineage) -> list[Reference]:
     versions = {
         node.id: parse_reference(node.id, Kind(node.kind.value))
         for node in lineage.nodes
-        if node.kind not in (NodeKind.FILE, NodeKind.MODEL)
+        if node.kind in (NodeKind.SET, NodeKind.PROFILE, NodeKind.SELECTION)
     }
     waiting = {node_id: {e.source for e in lineage.origins(node_id) if e.source in versions} for node_id in versions}
     for node_id, version in versions.items():
