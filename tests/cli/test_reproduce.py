@@ -33,6 +33,7 @@ def write(path: Path, numbers: range) -> str:
     return path.name
 
 
+USE = ("--offset", "contrast", "--metric", "cosine")
 MAPPED = ("--id-field", "key", "--map", "instruction=question,output=answer")
 
 
@@ -58,17 +59,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("profile", "build", "math", "--from", "maths", "--recipe", "nait-paper", "--feature", "mean"),
             ("profile", "build", "contrast", "--from", "maths", "--against", "pool@2", "--where", "level = 1"),
             ("profile", "build", "second", "--from", "maths", "--component", "2"),
-            (
-                "profile",
-                "combine",
-                "mixed",
-                "math@2:0.1",
-                "contrast@1:-2",
-                "--without",
-                "second",
-                "--offset",
-                "contrast",
-            ),
+            ("profile", "combine", "mixed", "math@2:0.1", "contrast@1:-2", "--without", "second", *USE),
             ("select", "--from", "pool", "--profile", "math@1", "--top", "25%", "--save", "best"),
             ("select", "--from", "pool@1", "--random", "--seed", "7", "--top", "5", "--save", "chance"),
         ):
