@@ -176,7 +176,7 @@ class Study:
             Target(name, label, *halves(records, generator)) for name, (label, records) in self.in_domain.items()
         ]
         store.ingest(write(folder / "pool.jsonl", candidates), set="pool", model=str(model), features=_FEATURES)
-        tune = functools.partial(self._tuned_loss, base, examples, seed)
+        tune = functools.cache(functools.partial(self._tuned, base, examples, seed, store))
         results = {}
         for target in targets:
             source = write(folder / f"{target.name}.jsonl", target.known)
@@ -187,7 +187,7 @@ class Study:
             for pool, where in (("with its source", None), ("without its source", self._elsewhere(target))):
                 choices = self._choices(store, target, where, seed)
                 losses = {"the base model": answer_loss(base, asked)}
-                losses |= {name: tune(chosen, asked) for name, chosen in choices.items()}
+                losses |= {name: answer_loss(tune(chosen), asked) for name, chosen in choices.items()}
                 results[target.name, pool] = losses
         return results
 
@@ -203,36 +203,36 @@ class Study:
     def _elsewhere(self, target: Target) -> str:
         return f"json_extract_string(record, '$.{self.label_field}') <> '{target.label}'"
 
-    def _choices(self, store: Store, target: Target, where: str | None, seed: int) -> dict[str, list[dict[str, Any]]]:
-        """Records by what chose them; for the same number of them each, but for all."""
+    def _choices(self, store: Store, target: Target, where: str | None, seed: int) -> dict[str, tuple[str, ...]]:
+        """Sample ids by what chose them; as many each, but for all."""
 
-        def select(profile: str | None, **options: Any) -> list[dict[str, Any]]:
+        def select(profile: str | None, **options: Any) -> tuple[str, ...]:
             top = options.pop("top", self.top)
             chosen = store.select("pool", profile=profile, top=top, where=where, **options)
-            return records_of(store, chosen.rows.column("sample_id").to_pylist())
+            return tuple(sorted(chosen.rows.column("sample_id").to_pylist()))
 
         default = f"{target.name}-default"
-        return {
+        choices = {
             "random": select(None, strategy="random", seed=seed),
             "top, default recipe": select(default),
             "top, contrast": select(f"{target.name}-contrast"),
             "top, the paper's recipe": select(f"{target.name}-paper"),
             "lowest, default recipe": select(default, strategy="lowest"),
-            "everything": select(None, strategy="random", seed=seed, top="100%"),
         }
+        if where is None:
+            choices["everything"] = select(None, strategy="random", seed=seed, top="100%")
+        return choices
 
-    def _tuned_loss(
-        self, base: Any, examples: Examples, seed: int, chosen: Sequence[dict[str, Any]], asked: Sequence[Example]
-    ) -> float:
-        tuned = trained(
+    def _tuned(self, base: Any, examples: Examples, seed: int, store: Store, sample_ids: tuple[str, ...]) -> Any:
+        say(f"seed {seed}: fine-tuning on {len(sample_ids):,} records")
+        return trained(
             base,
-            [examples.of(record) for record in chosen],
+            [examples.of(record) for record in records_of(store, sample_ids)],
             epochs=_TUNING_EPOCHS,
             rate=_TUNING_RATE,
             seed=seed,
             answers_only=True,
         )
-        return answer_loss(tuned, asked)
 
 
 _FEATURES = ("mean", "drift")

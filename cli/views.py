@@ -141,13 +141,17 @@ def built_profile(profile: Profile, created: bool, console: Console) -> list[str
     record = profile.record
     source = record.source
     if created:
+        made_from = record.made_from
+        if source is not None:
+            made_from = f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version}"
         first = (
             f"{profile.reference}: {count(len(record.layers), 'direction')} of {record.n_neurons:,} neurons from "
-            f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version} "
-            f"(recipe {record.recipe.in_words})"
+            f"{made_from} (recipe {record.recipe.in_words})"
         )
-    else:
+    elif source is not None:
         first = f"{profile.reference} is this very recipe on these very samples already: nothing was computed"
+    else:
+        first = f"{profile.reference} has these very directions already: nothing was done"
     return [first, console.hint(f"select --from SET --profile {record.name} --top 10% --out FILE.jsonl")]
 
 
@@ -163,7 +167,7 @@ def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "
         (
             profile.reference,
             *([", ".join([*profile.aliases, *profile.tags])] if labelled else []),
-            profile.source,
+            profile.source or profile.made_from,
             profile.n_samples,
             profile.recipe.in_words,
             profile.model,
@@ -209,7 +213,8 @@ def profile_details(profile: Profile, note: NoteSummary | None) -> Iterator[Bloc
         [
             ("profile", profile.reference),
             ("recipe", record.recipe.in_words),
-            ("from", _sample_source(source)),
+            ("from", record.made_from if source is None else _sample_source(source)),
+            ("which was", None if record.imported is None else record.imported.told),
             ("against", _sample_source(background) if background is not None else None),
             ("layers", f"{numbers(record.layers)} ({len(record.layers)}), {record.n_neurons:,} neurons each"),
             ("hook", record.identity.hook_point.value + _aside(record.identity.hook_path)),

@@ -1,4 +1,4 @@
-"""Who needs a version: its aliases and tags, selections made from it, profiles built on it, sets projected on it."""
+"""Who needs a version: its labels, selections made from it, profiles built on it or of it, sets projected on it."""
 
 from __future__ import annotations
 
@@ -92,6 +92,12 @@ class Dependents:
                 self._needed[Kind.SET, source.set_name, source.version].append(
                     Dependent(reference.qualified, why, remedy=remedy)
                 )
+        remedy = "add --force: the profile stays, but cannot be combined again"
+        for part in record.parts or ():
+            why = "was combined from it" if part.weight is not None else "was made orthogonal to it"
+            self._needed[Kind.PROFILE, part.name, part.version].append(
+                Dependent(reference.qualified, why, remedy=remedy)
+            )
 
     def _add_set(self, store: Store, name: str) -> None:
         record = store.sets.versions.record(name)

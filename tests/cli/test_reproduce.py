@@ -33,6 +33,7 @@ def write(path: Path, numbers: range) -> str:
     return path.name
 
 
+USE = ("--offset", "contrast", "--metric", "cosine")
 MAPPED = ("--id-field", "key", "--map", "instruction=question,output=answer")
 
 
@@ -57,6 +58,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("profile", "build", "math", "--from", "maths", "--limit", "9", "--seed", "4"),
             ("profile", "build", "math", "--from", "maths", "--recipe", "nait-paper", "--feature", "mean"),
             ("profile", "build", "contrast", "--from", "maths", "--against", "pool@2", "--where", "level = 1"),
+            ("profile", "build", "second", "--from", "maths", "--component", "2"),
+            ("profile", "combine", "mixed", "math@2:0.1", "contrast@1:-2", "--without", "second", *USE),
             ("select", "--from", "pool", "--profile", "math@1", "--top", "25%", "--save", "best"),
             ("select", "--from", "pool@1", "--random", "--seed", "7", "--top", "5", "--save", "chance"),
         ):
@@ -89,7 +92,7 @@ def verdicts(report: Any) -> dict[tuple[str, str], bool]:
     return {(check["subject"], check["what"]): check["ok"] for check in report["report"]["checks"]}
 
 
-@pytest.mark.parametrize("reference", ["best", "chance", "contrast", "profile:math@2", "set:pool@3", "maths"])
+@pytest.mark.parametrize("reference", ["best", "chance", "contrast", "mixed", "profile:math@2", "set:pool@3", "maths"])
 def test_every_kind_of_version_is_made_again(made: Any, reference: str) -> None:
     run = made("reproduce", reference, "--run")
     assert run.code == 0, run.out + run.err

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from nait_store.refs import Kind, Reference
+from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import IngestChoices, SetRecord
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Method, ProfileRecord, Recipe
@@ -13,7 +13,7 @@ from nait_store.schemas.selection import SelectionRecord
 from nait_store.store.lineage.ingest_records import RecordedIngest
 from nait_store.store.lineage.origins import sample_sources
 
-_KNOWN_RECIPE = frozenset(("name", "method", "center", "profile_feature", "feature", "metric"))
+_KNOWN_RECIPE = frozenset(("name", "method", "center", "component", "profile_feature", "feature", "metric"))
 _KNOWN_METHODS = frozenset(("pca", "mean", "contrastive"))
 """Choices of a recipe that :func:`build_arguments` spells, and methods that need no more than these."""
 
@@ -93,6 +93,7 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
         # The choices, not the name: a later release may give the name to others.
         *_option("--method", recipe.method.value),
         *center,
+        *_option("--component", recipe.component if recipe.component > 1 else None),
         *_option("--profile-feature", recipe.profile_feature.value),
         *_option("--feature", recipe.feature.value),
         *_option("--metric", recipe.metric.value),
@@ -151,6 +152,28 @@ def port_arguments(
         *_option("--against", against),
         *(("--capture-background",) if background is not None and against is None else ()),
         *_option("--message", message or None),
+    )
+
+
+def combine_arguments(record: ProfileRecord, message: str, here: Mapping[Reference, Reference]) -> tuple[str, ...]:
+    """Spell a combination of profiles; ``here`` has its parts."""
+    parts = [
+        (part.weight, here[Reference(Kind.PROFILE, part.name, version=part.version)]) for part in record.parts or ()
+    ]
+    offset = record.parameters.get("offset")
+    if offset not in (None, "none"):
+        offset = here[parse_reference(str(offset), Kind.PROFILE)]
+    return (
+        "profile",
+        "combine",
+        record.name,
+        *(f"{reference}:{weight!r}" for weight, reference in parts if weight is not None),
+        *(text for weight, reference in parts if weight is None for text in ("--without", str(reference))),
+        *_option("--offset", offset),
+        *_option("--feature", record.recipe.feature.value),
+        *_option("--metric", record.recipe.metric.value),
+        *_option("--message", message or None),
+        *_option("--card", record.card or None),
     )
 
 

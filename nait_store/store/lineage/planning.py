@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nait_store.errors import NaitStoreError
@@ -12,6 +12,7 @@ from nait_store.schemas.activation_set import Operation, SetManifest, SetRecord
 from nait_store.schemas.profile import ProfileRecord
 from nait_store.store.lineage.commands import (
     build_arguments,
+    combine_arguments,
     ingest_arguments,
     port_arguments,
     select_arguments,
@@ -199,30 +200,36 @@ class _Planner:
             published = f"{pulled_from.name}@{pulled_from.number}"
             self._make(version, ("pull", "--as", version.name, "--", published, self._located(pulled_from.url)))
             return
+        if record.imported is not None:
+            self._object(f"{version.qualified} was imported from {record.imported.url}, not built from samples")
+            return
+        if record.parts is not None:
+            for part in record.parts:
+                self._known(Reference(Kind.PROFILE, part.name, version=part.version))
+            self._make(version, combine_arguments(record, message, self._here))
+            return
         unspelled = unspelled_choices(record.recipe)
         if unspelled:
-            self._object(
-                f"{version.qualified} records choices that no option of a build spells: {', '.join(unspelled)}"
-            )
+            self._object(f"{version.qualified} records choices that no option spells: {', '.join(unspelled)}")
             return
-        if record.ported_from is not None and record.source.reference in self._captured_again:
-            self._port(version, record, message)
+        sources = [source.reference for source in sample_sources(record).values()]
+        if record.ported_from is not None and sources[0] in self._captured_again:
+            self._port(version, record, message, sources)
             return
-        for source in sample_sources(record).values():
-            self._known(source.reference)
+        for source in sources:
+            self._known(source)
         self._make(version, build_arguments(record, message, self._here))
 
-    def _port(self, version: Reference, record: ProfileRecord, message: str) -> None:
+    def _port(self, version: Reference, record: ProfileRecord, message: str, sources: Sequence[Reference]) -> None:
         """One command that captures the samples, of the background too where that was captured again, and builds."""
-        source = record.source.reference
-        ingest = self._captured_again[source]
-        if source in self._here:  # an earlier port of the same samples has made it
+        ingest = self._captured_again[sources[0]]
+        if sources[0] in self._here:  # an earlier port of the same samples has made it
             self._make(version, build_arguments(record, message, self._here))
             return
         assert ingest.segment is not None
         self._models[self._located(ingest.segment.environment.model_source)] = record.identity.model_fingerprint
         self._make(version, port_arguments(record, message, ingest, self._located, self._here))
-        for made in (one.reference for one in sample_sources(record).values()):
+        for made in sources:
             if made in self._captured_again and made not in self._here:
                 self._latest[made.kind, made.name] += 1
                 self._here[made] = Reference(made.kind, made.name, version=self._latest[made.kind, made.name])
