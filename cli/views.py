@@ -273,11 +273,7 @@ def selection_value(outcome: SelectOutcome) -> dict[str, Any]:
 def selection_summary(outcome: SelectOutcome) -> list[str]:
     """``562 of 5,620 samples of pool@1 by math@1, scores 0.812 … 0.437 → top.jsonl``."""
     selection = outcome.selection
-    how = {
-        "alignment": f"highest under {selection.profile_ref}",
-        "lowest": f"lowest under {selection.profile_ref}",
-        "random": f"by chance, seed {selection.seed}",
-    }[selection.strategy.value]
+    how = how_chosen(selection.strategy.value, selection.profile_ref, selection.seed)
     text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
     if (scores := selection.score_range) is not None:
         low, high = scores
@@ -292,6 +288,15 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
     if outcome.saved is not None:
         lines.append(f"saved as selection:{outcome.saved.reference}")
     return lines
+
+
+def how_chosen(strategy: str, profile_ref: str | None, seed: int | None) -> str:
+    """``highest under math@1``, ``by chance, seed 7``."""
+    return {
+        "alignment": f"highest under {profile_ref}",
+        "lowest": f"lowest under {profile_ref}",
+        "random": f"by chance, seed {seed}",
+    }[strategy]
 
 
 def selection_preview(store: Store, outcome: SelectOutcome, console: Console) -> Iterator[Block]:

@@ -122,8 +122,7 @@ def labels_of(location: Location, kind: Kind, name: str) -> dict[int, list[Depen
         tag = label.kind is LabelKind.TAG
         reason = f": {label.record.reason}" if label.record.reason else ""
         remedy = f"take the {label.kind} away"
-        if (command := COMMANDS.get(kind)) is not None:
-            remedy += f" with 'nait-store {command} untag {name} {label.name}'" + ("" if tag else ", or add --force")
+        remedy += f" with 'nait-store {COMMANDS[kind]} untag {name} {label.name}'" + ("" if tag else ", or add --force")
         found[label.version].append(Dependent(f"{name}@{label.name}", f"{label.kind}{reason}", tag=tag, remedy=remedy))
     return found
 
