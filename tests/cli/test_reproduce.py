@@ -186,6 +186,22 @@ def test_a_set_of_projections_is_made_again(made: Any, folder: Path) -> None:
     assert run.code == 0, run.out + run.err
 
 
+@pytest.mark.parametrize("like", [(), ("--like", "set:maths@1")])
+def test_an_imported_profile_is_imported_again(made: Any, folder: Path, like: tuple[str, ...]) -> None:
+    made("profile", "export", "math@2", "math.safetensors")
+    if like:  # another program's file, which tells nothing of the model
+        directions = nait_store.open().profiles.open("math@2").directions()
+        np.savez(folder / "math.npz", directions=directions)
+    file = "math.npz" if like else "math.safetensors"
+    assert made("profile", "import", "theirs", file, *like, "--message", "from elsewhere").code == 0
+    run = made("reproduce", "theirs", "--run", "--json")
+    assert run.code == 0, run.out + run.err
+    subjects = {check["subject"] for check in run.json["report"]["checks"]}
+    assert subjects >= {f"file:{file}", "profile:theirs@1", *(["set:maths@1"] if like else [])}
+    made("profile", "export", "contrast", file, "--force")
+    assert made("reproduce", "theirs", "--run").code == 1
+
+
 def test_a_ported_profile_comes_from_its_sister_and_is_ported_again(made: Any) -> None:
     assert made("profile", "port", "math@1", "--model", "./other", "--layers", "1-3").code == 0
     found = nait_store.open().lineage("math-other", "up")

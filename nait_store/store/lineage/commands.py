@@ -108,6 +108,28 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
     )
 
 
+def import_arguments(
+    record: ProfileRecord, message: str, located: Callable[[str], str], like: Reference | None
+) -> tuple[str, ...]:
+    """Spell an import; ``like`` is called as in the new store."""
+    if record.imported is None:
+        raise ValueError("this was not imported")
+    layers = record.parameters.get("layers")
+    return (
+        "profile",
+        "import",
+        *_option("--like", None if like is None else like.qualified),
+        *_option("--layers", _ranges(record.layers) if layers else None),
+        *_option("--feature", record.recipe.feature.value),
+        *_option("--metric", record.recipe.metric.value),
+        *_option("--message", message or None),
+        *_option("--card", record.card or None),
+        "--",
+        record.name,
+        located(record.imported.url),
+    )
+
+
 def port_arguments(
     record: ProfileRecord,
     message: str,

@@ -209,6 +209,8 @@ class Origins:
         if file is not None:
             imported = SourceFile(uri=file.url, size_bytes=file.size_bytes, sha256=file.sha256)
             yield Origin("imported from", thing=file_node(imported))
+        if (like := imported_like(record)) is not None:
+            yield Origin("captured like", like)
         for part in record.parts or ():
             relation = "combined from" if part.weight is not None else "made orthogonal to"
             yield Origin(relation, Reference(Kind.PROFILE, part.name, version=part.version))
@@ -266,6 +268,14 @@ def sample_sources(record: ProfileRecord) -> dict[str, SampleSource]:
     """The samples that a profile was built from, in-domain ones first: what they were to it → which they are."""
     found = {"built from": record.source, "built against": record.background}
     return {relation: source for relation, source in found.items() if source is not None}
+
+
+def imported_like(record: ProfileRecord) -> Reference | None:
+    """The set or profile that told what the directions of an imported profile are of; None where the file told it."""
+    if record.imported is None:
+        return None
+    kind, colon, _ = str(record.parameters.get("like", "")).partition(":")
+    return parse_reference(record.parameters["like"], Kind(kind)) if colon and kind in set(Kind) else None
 
 
 def number_of(version: Reference) -> int:

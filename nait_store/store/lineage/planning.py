@@ -13,6 +13,7 @@ from nait_store.schemas.profile import ProfileRecord
 from nait_store.store.lineage.commands import (
     build_arguments,
     combine_arguments,
+    import_arguments,
     ingest_arguments,
     port_arguments,
     select_arguments,
@@ -20,7 +21,7 @@ from nait_store.store.lineage.commands import (
 )
 from nait_store.store.lineage.graph import Lineage, NodeKind
 from nait_store.store.lineage.ingest_records import RecordedIngest, recorded_ingest, sets_read
-from nait_store.store.lineage.origins import number_of, sample_sources
+from nait_store.store.lineage.origins import imported_like, number_of, sample_sources
 from nait_store.store.lineage.steps import Counterpart, Input, Step, Steps, can_be_lines
 from nait_store.store.lineage.tracing import find_version, trace
 
@@ -201,7 +202,11 @@ class _Planner:
             self._make(version, ("pull", "--as", version.name, "--", published, self._located(pulled_from.url)))
             return
         if record.imported is not None:
-            self._object(f"{version.qualified} was imported from {record.imported.url}, not built from samples")
+            file, like = record.imported, imported_like(record)
+            uri = self._located(file.url)
+            self._inputs[uri] = Input(uri, file.url, file.sha256, file.size_bytes)
+            told = None if like is None else self._known(like)
+            self._make(version, import_arguments(record, message, self._located, told))
             return
         if record.parts is not None:
             for part in record.parts:
