@@ -34,6 +34,8 @@ class SavedSelection:
         Version number, from 1.
     manifest
         Its document: message, author, time.
+    record_sha256
+        Of ``selection.json``.
     n_purged
         Samples that it named and that a purge took out of it.
     """
@@ -41,6 +43,7 @@ class SavedSelection:
     record: SelectionRecord
     number: int
     manifest: SelectionManifest
+    record_sha256: str
     n_purged: int
     _location: Location
     _folder: str
@@ -160,7 +163,7 @@ class SavedSelections:
         data = record.to_json_bytes()
         self._location.write_bytes(f"{folder}/{RECORD_FILE}", data)
         manifest = self._commit(name, payload, sha256_bytes(data), message)
-        return SavedSelection(record, manifest.number, manifest, 0, self._location, folder)
+        return SavedSelection(record, manifest.number, manifest, sha256_bytes(data), 0, self._location, folder)
 
     def open(self, reference: Reference | str) -> SavedSelection:
         """Open a version.
@@ -192,7 +195,7 @@ class SavedSelections:
             )
         record = SelectionRecord.from_json_bytes(data, self._location.url_of(path))
         n_purged = sum(redirect.n_removed for redirect in redirects)
-        return SavedSelection(record, number, manifest, n_purged, self._location, folder)
+        return SavedSelection(record, number, manifest, record_sha256, n_purged, self._location, folder)
 
     def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> SelectionManifest:
         def propose(numbers: VersionNumbers) -> SelectionManifest:
