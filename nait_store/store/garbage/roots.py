@@ -97,8 +97,8 @@ class Roots:
         self.directions: dict[str, list[str]] = {}
         for record, spelled in self._kept(Kind.SELECTION, SelectionRecord):
             self._need(Kind.SET, record.set_ref, f"{spelled} was selected from it")
-            if record.profile_ref is not None:
-                self._need(Kind.PROFILE, record.profile_ref, f"{spelled} was selected by it")
+            for profile in record.profiles_with_weights:
+                self._need(Kind.PROFILE, profile.reference, f"{spelled} was selected by it")
         for record, spelled in self._kept(Kind.PROFILE, ProfileRecord):
             self.directions.setdefault(record.directions_sha256, []).append(spelled)
             for source in (record.source, record.background):
