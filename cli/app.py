@@ -23,6 +23,8 @@ from nait_store.cli import (
     lineage,
     port,
     profile,
+    profile_combine,
+    profile_files,
     purge,
     remote,
     repair,
@@ -101,6 +103,9 @@ app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
+profile.app.command("combine")(profile_combine.combine)
+profile.app.command("export")(profile_files.export)
+profile.app.command("import")(profile_files.import_)
 profile.app.command("port")(port.port)
 profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")

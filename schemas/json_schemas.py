@@ -21,6 +21,7 @@ from nait_store.schemas.activation_set import (
 )
 from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord, NoteRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
+from nait_store.schemas.profile_export import ProfileExport
 from nait_store.schemas.quality_card import QualityCard
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
@@ -47,6 +48,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "ingest-outcome": IngestOutcome,
     "profile": ProfileRecord,
     "profile-version": ProfileManifest,
+    "profile-export": ProfileExport,
     "quality-card": QualityCard,
     "selection": SelectionRecord,
     "selection-version": SelectionManifest,
