@@ -31,10 +31,12 @@ from nait_store.cli import (
     reproduce,
     score,
     select,
+    selection,
     sets,
     sharing,
     sql,
     transfer,
+    trust,
     verify,
 )
 from nait_store.cli.console import Console
@@ -56,8 +58,10 @@ _ORDER = (
     "export-bundle",
     "import-bundle",
     "remote",
+    "trust",
     "sql",
     "select",
+    "selection",
     "score",
     "lineage",
     "reproduce",
@@ -111,9 +115,11 @@ app.command("sync")(sharing.sync)
 app.command("export-bundle")(bundles.export_bundle)
 app.command("import-bundle")(bundles.import_bundle)
 app.add_typer(remote.app, name="remote")
+app.add_typer(trust.app, name="trust")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.add_typer(selection.app, name="selection")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer-report")(transfer.transfer_report)

@@ -128,11 +128,10 @@ def card_warnings(card: QualityCard, recipe: Recipe) -> tuple[str, ...]:
             f"{result} (area under the curve {separation.auc:.2f} against {against}, 0.5 is chance); try another "
             "recipe, or --method contrastive --against SET"
         )
-    correlation, where = card.length_correlation, "the in-domain samples"
-    if separation is not None:
-        correlation = separation.length_correlation
+    correlation = None if separation is None else separation.length_correlation
+    # Among in-domain samples it says little: their longer ones may simply have more of what they have in common.
+    if separation is not None and correlation is not None and abs(correlation) >= LARGE_LENGTH_CORRELATION:
         where = f"{separation.against.set_name}@{separation.against.version}"
-    if correlation is not None and abs(correlation) >= LARGE_LENGTH_CORRELATION:
         kind = "long" if correlation > 0 else "short"
         found.append(
             f"scores follow length: high ones go to {kind} samples of {where} (rank correlation {correlation:+.2f} "

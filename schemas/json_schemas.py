@@ -26,7 +26,14 @@ from nait_store.schemas.quality_card import QualityCard
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
-from nait_store.schemas.sharing import Publication, PushRecord, ReferenceSamples, RegistryRecord, RemoteRecord
+from nait_store.schemas.sharing import (
+    Publication,
+    PushRecord,
+    ReferenceSamples,
+    RegistryRecord,
+    RemoteRecord,
+    TrustRecord,
+)
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 
 DOCUMENTS: dict[str, type[Record]] = {
@@ -55,6 +62,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "reference-samples": ReferenceSamples,
     "remote": RemoteRecord,
     "push": PushRecord,
+    "trusted-key": TrustRecord,
     "score-key": ScoreKey,
     "score-sidecar": SidecarRecord,
 }

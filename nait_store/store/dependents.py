@@ -78,8 +78,8 @@ class Dependents:
         record = store.selections.open(reference).record
         remedy = "add --force: the selection keeps its ids and scores, but can no longer be exported"
         self._need(Kind.SET, record.set_ref, Dependent(reference.qualified, "was selected from it", remedy=remedy))
-        if record.profile_ref is not None:
-            self._need(Kind.PROFILE, record.profile_ref, Dependent(reference.qualified, "was selected by it"))
+        for profile in record.profiles_with_weights:
+            self._need(Kind.PROFILE, profile.reference, Dependent(reference.qualified, "was selected by it"))
 
     def _add_profile(self, store: Store, reference: Reference) -> None:
         profile = store.profiles.open(reference)
@@ -122,8 +122,7 @@ def labels_of(location: Location, kind: Kind, name: str) -> dict[int, list[Depen
         tag = label.kind is LabelKind.TAG
         reason = f": {label.record.reason}" if label.record.reason else ""
         remedy = f"take the {label.kind} away"
-        if (command := COMMANDS.get(kind)) is not None:
-            remedy += f" with 'nait-store {command} untag {name} {label.name}'" + ("" if tag else ", or add --force")
+        remedy += f" with 'nait-store {COMMANDS[kind]} untag {name} {label.name}'" + ("" if tag else ", or add --force")
         found[label.version].append(Dependent(f"{name}@{label.name}", f"{label.kind}{reason}", tag=tag, remedy=remedy))
     return found
 

@@ -19,9 +19,9 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
     Raises
     ------
     NotFoundError
-        The set version is gone, or the choice gives other samples than it did; or the profile was pulled, and its
-        choice is a condition that somebody else has written, which is shown, never run, or nothing tells that the set
-        here is the same.
+        The set version is gone, or the choice gives other samples than it did. Of a pulled profile, also where nothing
+        tells that the set here is the same, and where its choice is a condition: somebody else has written that, so it
+        is shown, never run.
     """
     from nait_store.registry.in_domain import choose_rows
 

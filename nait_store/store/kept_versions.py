@@ -1,4 +1,4 @@
-"""Versions put out of sight, brought back, named, described and protected: the same for sets and for profiles."""
+"""Versions put out of sight, brought back, named, described and protected: of sets, profiles and selections alike."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LabelSummary:
 
 
 class KeptVersions(ABC):
-    """What sets and profiles have in common: versions are deleted, brought back, named, described and protected.
+    """What sets, profiles and selections have in common: versions are deleted, brought back, named, noted, protected.
 
     Parameters
     ----------

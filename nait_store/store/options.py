@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal, Required, TypedDict
 
 
 class ModelOptions(TypedDict, total=False):
@@ -185,12 +185,24 @@ class PortOptions(ModelOptions, total=False):
 class SelectOptions(TypedDict, total=False):
     """Options of :meth:`nait_store.store.facade.Store.select`."""
 
+    combine: Literal["union", "sum", "min", "rrf"] | None
+    """How several profiles make one order; each one's best in turn by default."""
     strategy: Literal["alignment", "lowest", "random"]
     """Highest score first (default), lowest first, or by chance."""
     seed: int
     """Of a random selection; 0 by default."""
     where: str | None
     """Boolean SQL expression over the columns of ``samples(set)``."""
+    budget_tokens: int | None
+    """Tokens that the selection may have; samples are taken in order until the next one would not fit."""
+    quota: str | None
+    """What the values of a column give: ``source=alpaca:50%,code:20%``, exactly; all others give the rest."""
+    per: str | None
+    """Column of groups, each of which gives its own top."""
+    min_score: float | None
+    """Score that the chosen have at least."""
+    knee: bool
+    """Whether the score curve decides the number."""
     force: bool
     """Whether to silence compatibility warnings."""
 
@@ -204,3 +216,23 @@ class ExportOptions(TypedDict, total=False):
     """Whether to leave score and rank out."""
     overwrite: bool
     """Whether an existing file may be replaced."""
+
+
+class TrainerOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.selections.Selections.export`."""
+
+    to: Required[str]
+    """``llama-factory``, ``axolotl``, ``trl``, ``hf-datasets``, ``jsonl``, ``parquet`` or ``ids``."""
+    layout: str | None
+    """``alpaca``, ``sharegpt``, ``messages``, ``prompt-completion`` or ``text``; by default the first of the trainer's
+    that holds every sample, and for ``hf-datasets``, ``jsonl`` and ``parquet`` the records as they are."""
+    name: str | None
+    """Of the data set and its files; by default ``best-1`` for ``best@1``."""
+    shuffle: int | None
+    """Seed of the order; by rank if not given."""
+    map: Mapping[str, str] | None
+    """Which of the records' fields stands for which canonical one; by default as recorded by ``ingest``."""
+    on_error: Literal["stop", "skip"]
+    """What to do about a sample that the layout has no place for."""
+    overwrite: bool
+    """Whether files, and an entry of ``dataset_info.json``, may be replaced."""

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from nait_store.refs import Kind
 from nait_store.schemas.profile import Recipe
+from nait_store.store.labelled_versions import with_labels, written_at
 
 if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
 
 _SUMMARIES = """
-WITH labels AS (
-    SELECT name, version, 'alias' AS kind, alias AS label FROM aliases WHERE kind = 'profile'
-    UNION ALL SELECT name, version, 'tag', tag FROM tags WHERE kind = 'profile'
-),
-labelled AS (
-    SELECT name, version, list(label ORDER BY label) FILTER (kind = 'alias') AS aliases,
-        list(label ORDER BY label) FILTER (kind = 'tag') AS tags
-    FROM labels GROUP BY ALL
-),
-noted AS (SELECT name, version, note FROM notes WHERE kind = 'profile')
 SELECT reference, recipe, method, center, component, profile_feature, feature, metric, made_from,
     source, background, n_samples, len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id,
     len(warnings) AS n_warnings, message, card,
@@ -131,7 +123,8 @@ def list_profiles(
         told_of = "(is_latest OR labelled.version IS NOT NULL OR noted.version IS NOT NULL)"
         conditions.append(told_of if searching else "is_latest")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    found = catalog.ask(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values)
+    query = f"{with_labels(Kind.PROFILE)} {_SUMMARIES} {where} ORDER BY profile, profiles.version"
+    found = catalog.ask(query, values)
     return [_summary(row) for row in found]
 
 
@@ -150,7 +143,7 @@ def family_names(catalog: Catalog, name: str) -> list[str]:
 
 
 def _summary(row: dict[str, Any]) -> ProfileSummary:
-    written = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row.pop("written_us"))
+    written = written_at(row.pop("written_us"))
     choices = {name: row.pop(name) for name in _CHOICES}
     recipe = Recipe(name=row.pop("recipe"), component=row.pop("component") or 1, **choices)
     return ProfileSummary(

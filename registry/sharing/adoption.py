@@ -49,6 +49,8 @@ class Pulled:
         Files that an earlier, interrupted pull had not fetched, and their bytes.
     size_bytes
         Of all files of the version.
+    signed_by
+        Names of the trusted keys that signed it.
     """
 
     profile: Profile
@@ -58,6 +60,7 @@ class Pulled:
     policy: ReferencePolicy
     moved: Moved
     size_bytes: int
+    signed_by: tuple[str, ...] = ()
 
 
 class Adoption:
@@ -71,12 +74,17 @@ class Adoption:
         Where it comes from.
     publication
         What was published, as its document says.
+    signed_by
+        Names of the trusted keys that signed it.
     """
 
-    def __init__(self, location: Location, source: SharedRegistry, publication: Publication) -> None:
+    def __init__(
+        self, location: Location, source: SharedRegistry, publication: Publication, signed_by: Sequence[str] = ()
+    ) -> None:
         self._location = location
         self._source = source
         self._publication = publication
+        self._signed_by = tuple(signed_by)
         self._mark = hashlib.sha256(publication.to_json_bytes()).digest()[:6]
         self._registry = ProfileRegistry(location)
         self._log = self._registry.log
@@ -242,6 +250,7 @@ class Adoption:
                 published_by=publication.provenance.author,
                 published_at=publication.provenance.created_at,
                 reference=publication.reference,
+                signed_by=self._signed_by,
                 follows=max((other for other in used if other < number), default=0),
             ),
             provenance=current_provenance(),
@@ -256,6 +265,7 @@ class Adoption:
             policy=self._publication.reference.policy,
             moved=moved,
             size_bytes=self._publication.size_bytes,
+            signed_by=self._signed_by,
         )
 
 

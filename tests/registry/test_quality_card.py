@@ -404,6 +404,12 @@ def card_with(auc: float = 1.0, halves: float = 1.0, length: float | None = 0.0,
     )
 
 
+def test_length_within_the_in_domain_samples_is_no_warning() -> None:
+    card = card_with().model_copy(update={"separation": None})
+    assert card.length_correlation == 0.9
+    assert card_warnings(card, RECIPES["default"]) == ()
+
+
 def test_good_card_has_no_warnings() -> None:
     assert card_warnings(card_with(), RECIPES["default"]) == ()
 
