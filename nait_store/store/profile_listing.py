@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -144,9 +145,15 @@ def family_names(catalog: Catalog, name: str) -> list[str]:
     return sorted(found)
 
 
+@functools.lru_cache(maxsize=256)
+def _recipe(name: str, *choices: Any) -> Recipe:
+    """A recipe; thousands of profiles have a handful of them."""
+    return Recipe(name=name, **dict(zip(_CHOICES, choices, strict=True)))
+
+
 def _summary(row: dict[str, Any]) -> ProfileSummary:
     written = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row.pop("written_us"))
-    recipe = Recipe(name=row.pop("recipe"), **{name: row.pop(name) for name in _CHOICES})
+    recipe = _recipe(row.pop("recipe"), *(row.pop(name) for name in _CHOICES))
     return ProfileSummary(
         recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
     )

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from nait_store.errors import NaitStoreError
+from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import Operation, SetManifest, SourceFile
-from nait_store.schemas.profile import ProfileManifest
+from nait_store.schemas.profile import PortedFrom, ProfileManifest
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.versions import VersionLog, VersionNumbers
 from nait_store.store.lineage.graph import LineageNode, NodeKind, NodeState
@@ -158,7 +158,8 @@ class Origins:
         if ingest is None:
             self._gap(f"from which files ingest {ingest_id} of {version.qualified} read is not recorded any more")
         for source in ingest.plan.sources if ingest is not None else ():
-            yield Origin("ingested", thing=file_node(source))
+            again = recaptured_from(source)
+            yield Origin("ingested", thing=file_node(source)) if again is None else Origin("captured again", again)
         measured = ingest.plan.identity or identity if ingest is not None else identity
         if measured is not None:
             environment = ingest.segment.environment if ingest is not None and ingest.segment is not None else None
@@ -188,10 +189,20 @@ class Origins:
         yield Origin("built from", record.source.reference)
         if record.background is not None:
             yield Origin("built against", record.background.reference)
+        if record.ported_from is not None and self._is_here(record.ported_from):
+            ported_from = Reference(Kind.PROFILE, record.ported_from.name, version=record.ported_from.version)
+            yield Origin("ported from", ported_from)
         if outside and self.state(record.source.reference) in (NodeState.COLLECTED, NodeState.MISSING):
             # The set would have said it; where it is gone the profile still knows its model.
             model = model_node(record.identity, None)
             yield Origin("built with", thing=replace(model, name=record.model or model.name))
+
+    def _is_here(self, origin: PortedFrom) -> bool:
+        """Whether the profile of that name and number is the one that was ported, and not another store's namesake."""
+        if origin.version not in self.listing(Kind.PROFILE, origin.name).documents:
+            return False
+        manifest = self._logs[Kind.PROFILE].read(origin.name, origin.version)
+        return bool(manifest.recipe_sha256 == origin.recipe_sha256)
 
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
         record = self._store.selections.version(version.name, number_of(version)).record
@@ -241,6 +252,18 @@ def number_of(version: Reference) -> int:
     if version.version is None:
         raise ValueError(f"{version.qualified} has no number")
     return version.version
+
+
+def recaptured_from(source: SourceFile) -> Reference | None:
+    """The version whose samples an ingest captured again, for a port; None where it read a file."""
+    for kind in (Kind.SET, Kind.PROFILE):
+        if source.uri.startswith(f"{kind}:"):
+            try:
+                version = parse_reference(source.uri, kind)
+            except InvalidInputError:  # a file that is called so
+                return None
+            return version if version.version is not None else None
+    return None
 
 
 def file_node(source: SourceFile) -> LineageNode:

@@ -17,7 +17,7 @@ from nait_store.store.lineage.commands import (
 )
 from nait_store.store.lineage.graph import Lineage, NodeKind
 from nait_store.store.lineage.ingest_records import RecordedIngest, recorded_ingest
-from nait_store.store.lineage.origins import number_of
+from nait_store.store.lineage.origins import number_of, recaptured_from
 from nait_store.store.lineage.steps import Counterpart, Input, Step, Steps, can_be_lines
 from nait_store.store.lineage.tracing import find_version, trace
 
@@ -152,6 +152,12 @@ class _Planner:
         if environment.model_revision:
             notes.append(f"the hub's revision was {environment.model_revision}")
         for source in ingest.plan.sources:
+            if recaptured_from(source) is not None:
+                self._object(
+                    f"{version.qualified} was captured from {source.uri} by a port: 'nait-store profile port --model "
+                    f"{environment.model_source} --set {version.name}' of the profile makes it"
+                )
+                return False
             uri = self._located(source.uri)
             self._inputs[uri] = Input(uri, source.uri, source.sha256, source.size_bytes)
         self._models[self._located(environment.model_source)] = record.identity.model_fingerprint
