@@ -94,7 +94,9 @@ def low_rank(rng: np.random.Generator, n_samples: int, n_neurons: int) -> np.nda
     return (parts + mean + 0.2 * rng.standard_normal((n_samples, n_neurons))).astype(np.float32)
 
 
-def write_set(folder: str, n_layers: int, n_neurons: int, n_samples: int) -> None:
+def write_set(
+    folder: str, n_layers: int, n_neurons: int, n_samples: int, name: str = "in-domain", seed: int = 0
+) -> None:
     """Write the set a few rows at a time: its whole is larger than the limit under test."""
     from nait_store.activations.versions import ActivationSets
     from nait_store.activations.writer import SegmentWriter
@@ -105,11 +107,11 @@ def write_set(folder: str, n_layers: int, n_neurons: int, n_samples: int) -> Non
 
     location = Location(folder)
     sets = ActivationSets(location)
-    sets.create(fake_set_record("in-domain", n_layers=n_layers, n_neurons=n_neurons))
+    sets.create(fake_set_record(name, n_layers=n_layers, n_neurons=n_neurons))
     features = [Feature.MEAN, Feature.DRIFT]
     writer = SegmentWriter(
         location,
-        "in-domain",
+        name,
         identity=fake_identity(),
         layers=range(n_layers),
         n_neurons=n_neurons,
@@ -119,7 +121,7 @@ def write_set(folder: str, n_layers: int, n_neurons: int, n_samples: int) -> Non
         environment=ENVIRONMENT,
         expected_rows=n_samples,
     )
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     bases = rng.standard_normal((n_layers, 20, n_neurons)).astype(np.float32) / 20
     means = 0.3 * rng.standard_normal((n_layers, n_neurons)).astype(np.float32)
     strengths = (4.0 * 0.8 ** np.arange(20)).astype(np.float32)
@@ -130,10 +132,10 @@ def write_set(folder: str, n_layers: int, n_neurons: int, n_samples: int) -> Non
             weights = rng.standard_normal((n_layers, n, 20), dtype=np.float32) * strengths
             noise = 0.2 * rng.standard_normal((n, n_layers, n_neurons), dtype=np.float32)
             arrays[feature] = np.ascontiguousarray(np.matmul(weights, bases).transpose(1, 0, 2) + means + noise)
-        writer.append([fake_row(f"s{i:06d}", i) for i in range(start, start + n)], arrays)
+        writer.append([fake_row(f"{name}-{i:06d}", i) for i in range(start, start + n)], arrays)
     record = writer.close()
     if record is not None:
-        sets.commit("in-domain", [record], ingest_ids=[new_ulid()])
+        sets.commit(name, [record], ingest_ids=[new_ulid()])
 
 
 def build(folder: str, recipe: str) -> list[str]:

@@ -18,7 +18,7 @@ from benchmarks import page
 from benchmarks.timing import LEAST_ROUNDS, SECONDS
 
 FOLDER = Path(__file__).resolve().parent
-OF_QUALITY = {"recipes"}
+OF_QUALITY = {"fidelity", "recipes"}
 """What measures how well, not how fast: for docs/results.md, and run only when named."""
 
 OUTSIDE = ("data", "model")

@@ -64,6 +64,6 @@ def _line(node: LineageNode) -> str:
     elif node.kind in ("set", "selection") and node.n_samples is not None:
         facts.append(count(node.n_samples, "sample"))
     if node.created_at is not None:
-        facts.append(f"{node.created_at:%Y-%m-%d} by {cell(node.author)}")
+        facts.append(f"{node.created_at:%Y-%m-%d}" + (f" by {cell(node.author)}" if node.author else ""))
     state = "" if node.state in ("present", "outside") else f" ({node.state})"
     return f"{node.kind} {cell(node.name)}{state}" + (f": {', '.join(facts)}" if facts else "")

@@ -24,10 +24,13 @@ def card_page(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Write CARD.md and its pictures here.", show_default="standard output"),
+        typer.Option(
+            "--out", metavar="FOLDER", help="Write CARD.md and its pictures here.", show_default="standard output"
+        ),
     ] = None,
     pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Whether to draw pictures, with --output.")
+        bool,
+        typer.Option("--pictures/--no-pictures", help="Whether to draw pictures, with --out.", show_default="drawn"),
     ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.", show_default=False)] = False,
 ) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind
-from nait_store.registry.payload import DIRECTIONS_FOLDER, PROFILE_FILE, read_arrays
+from nait_store.registry.cards.stored import read_card
+from nait_store.registry.payload import CARD_FILE, DIRECTIONS_FOLDER, PROFILE_FILE, read_arrays
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.sharing import PushRecord
 from nait_store.storage import layout
@@ -76,13 +77,16 @@ class ProfileInspection:
         for payload, record in self._records.items():
             folder = layout.payload_folder(Kind.PROFILE, self._name, payload)
             if self._inspection.is_sound(f"{folder}/{file.path}" for file in record.files):
-                try:
-                    read_arrays(self._inspection.location, folder, record)
-                except NaitStoreError as error:
-                    self._inspection.error(f"{folder}/{DIRECTIONS_FOLDER}", error.what)
+                for part, read in ((DIRECTIONS_FOLDER, read_arrays), (CARD_FILE, read_card)):
+                    try:
+                        read(self._inspection.location, folder, record)
+                    except NaitStoreError as error:
+                        self._inspection.error(f"{folder}/{part}", error.what)
 
 
 def _place(record: ProfileRecord, path: str) -> str:
+    if path == CARD_FILE:
+        return "quality card"
     array = path.removeprefix(f"{DIRECTIONS_FOLDER}/").split("/")[0]
     if path.endswith("/c/0/0"):
         return f"{array} of {len(record.layers)} layers"

@@ -32,13 +32,13 @@ def findings(card: QualityCard) -> list[tuple[str, str]]:
 
 
 def decimals(value: float | None) -> str:
-    """``0.93``, rounded away from 1 and from 0.00: what is not perfect does not look so; empty where unknown."""
+    """``0.937``; what is not quite 1 does not look so, and what is unknown is empty."""
     if value is None:
         return ""
-    rounded = round(value, 2)
+    rounded = round(value, 3)
     if abs(value) < 1 <= abs(rounded):
-        rounded = math.copysign(0.99, value)
-    return f"{rounded + 0.0:.2f}"
+        rounded = math.copysign(0.999, value)
+    return f"{rounded + 0.0:.3f}"  # + 0.0: no minus before zero
 
 
 def _stability(card: QualityCard) -> str:

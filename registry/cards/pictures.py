@@ -77,10 +77,10 @@ def _pictures(card: ProfileCard) -> Iterator[Picture]:
     from matplotlib.figure import Figure
 
     panels = _panels(card.record.statistics, card.quality)
-    figure = Figure(figsize=(4.0 * len(panels), 3.0), layout="constrained")
-    for axes, (title, layers, values, limit) in zip(
-        figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-    ):
+    n_rows = (len(panels) + 1) // 2
+    figure = Figure(figsize=(9.0, 2.8 * n_rows), layout="constrained")
+    for place, (title, layers, values, limit) in enumerate(panels, 1):
+        axes = figure.add_subplot(n_rows, 2, place)
         axes.bar(layers, values, color=_BLUE)
         axes.axhline(limit, color=_ORANGE, linewidth=1, linestyle="--")
         axes.set(title=title, xlabel="layer")

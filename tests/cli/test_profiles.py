@@ -51,6 +51,16 @@ def test_feature_means_both_sides_unless_told(cli: Any, store: Path) -> None:
     assert (mixed["profile_feature"], mixed["feature"]) == ("drift", "mean")
 
 
+def test_a_later_component_is_named_wherever_the_recipe_is(cli: Any, store: Path) -> None:
+    run = cli("profile", "build", "second", "--from", "maths", "--component", "2", "--json")
+    assert run.json["profile"]["recipe"]["component"] == 2
+    assert "custom: uncentred pca component 2 of mean" in cli("profile", "list").out
+    assert "eigenvalue gap" in cli("profile", "show", "second").out
+    assert cli("profile", "diff", "math", "second", "--json").json["settings"]["component"] == [1, 2]
+    rows = cli("sql", "SELECT component FROM profiles WHERE profile IN ('math', 'second') ORDER BY 1", "--json").json
+    assert [row["component"] for row in rows] == [1, 2]
+
+
 def test_against_means_contrastive(cli: Any, store: Path) -> None:
     run = cli("profile", "build", "c", "--from", "maths", "--against", "pool", "--json").json["profile"]
     assert run["recipe"]["method"] == "contrastive"
@@ -69,7 +79,7 @@ def test_show_names_recipe_source_and_layers(cli: Any, store: Path) -> None:
     out = cli("profile", "show", "math").out
     for text in ("math@1", "20 samples of maths@1", "sign margin", "explained variance", "capture id"):
         assert text in out
-    assert len(out.split("sign margin")[1].splitlines()) == 1 + 3
+    assert len(out.split("sign margin")[1].split("\n\n")[0].splitlines()) == 1 + 3
 
 
 def test_list(cli: Any, store: Path) -> None:
@@ -97,6 +107,8 @@ def test_list_of_an_empty_store_says_what_to_do(cli: Any) -> None:
         (("new", "--from", "maths", "--method", "contrastive"), 7, "--against"),
         (("new", "--from", "maths", "--method", "mean", "--center"), 7, "centring"),
         (("new", "--from", "maths", "--against", "pool", "--method", "pca"), 7, "no use"),
+        (("new", "--from", "maths", "--method", "mean", "--component", "2"), 7, "no components"),
+        (("new", "--from", "maths", "--component", "9"), 7, "fewer than 9 directions"),
         (("new", "--from", "maths", "--against", "other-model"), 6, "model_fingerprint"),
         (("new", "--from", "maths", "--where", "knd = 1"), 3, "knd"),
         (("new", "--from", "maths", "--where", "false"), 7, "no sample"),
@@ -203,3 +215,59 @@ def test_check_says_whether_it_applies(cli: Any, store: Path) -> None:
     assert refused.out.splitlines()[0] == "profile math@1 does not apply to set other-model@1"
     assert "→ rebuild the profile" in refused.out
     assert cli("profile", "check", "math", "--set", "pol").code == 3
+
+
+def test_show_has_the_card_in_sentences_and_the_samples(cli: Any, store: Path) -> None:
+    cli("profile", "build", "new", "--from", "maths", "--limit", "19", "--card-against", "pool")
+    out = cli("profile", "show", "new").out
+    for text in ("stability ", "separation  area under the curve", "against 40 samples of pool@2", "halves agree"):
+        assert text in out
+    assert "in-domain samples with the lowest scores" in out
+    value = cli("profile", "show", "new", "--json").json
+    assert value["quality"]["separation"]["against"]["set_name"] == "pool"
+    assert len(value["top"]) == len(value["bottom"]) == 5
+
+
+def test_show_of_a_profile_without_a_card_says_how_to_measure_it(cli: Any, store: Path) -> None:
+    cli("profile", "build", "new", "--from", "maths", "--limit", "18", "--no-quality-card")
+    out = cli("profile", "show", "new").out
+    assert "nothing was measured when it was built" in out
+    assert "next: nait-store profile card new@1" in out
+    assert cli("profile", "show", "new", "--json").json["quality"] is None
+
+
+def test_build_that_was_there_says_that_nothing_was_measured(cli: Any, store: Path) -> None:
+    run = cli("profile", "build", "math", "--from", "maths", "--card-against", "pool")
+    assert "nothing was measured against pool; 'nait-store profile card math@1 --against pool' does" in run.err
+
+
+def test_card_is_a_page_on_standard_output(cli: Any, store: Path, snapshot: Any) -> None:
+    before = snapshot(store)
+    run = cli("profile", "card", "math", "--against", "pool")
+    assert run.out.startswith("# math@1\n")
+    assert "samples of pool@2" in run.out
+    assert snapshot(store) == before
+
+
+def test_card_is_written_into_a_folder(cli: Any, store: Path, folder: Path) -> None:
+    run = cli("profile", "card", "math", "--out", "card", "--no-pictures")
+    assert run.out == f"written: {folder / 'card' / 'CARD.md'}\n"
+    again = cli("profile", "card", "math", "--out", "card", "--no-pictures")
+    assert again.code == 4
+    assert "--force" in again.err
+    assert cli("profile", "card", "math", "--out", "card", "--no-pictures", "--force").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("nope",), 3, "nope"),
+        (("math", "--against", "nope"), 3, "nope"),
+        (("math", "--against", "other-model"), 6, "captured differently"),
+        (("math", "--against", "maths"), 7, "nothing to tell them from"),
+    ],
+)
+def test_bad_cards(cli: Any, store: Path, arguments: tuple[str, ...], code: int, says: str) -> None:
+    run = cli("profile", "card", *arguments)
+    assert run.code == code
+    assert says in run.err

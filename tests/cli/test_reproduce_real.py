@@ -10,12 +10,24 @@ from typing import Any
 import nait_store
 from nait_store.testing.tiny_models import save_tiny_model
 
+WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+
+def write(path: Path, first: int, n: int) -> None:
+    """Records of different lengths, so that batches are padded or packed."""
+    records = [
+        {
+            "instruction": f"add {WORDS[i % 10]} and {WORDS[(i * 3) % 7]}",
+            "output": f"number {first + i} " * (i % 5 + 1),
+        }
+        for i in range(n)
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
 
 def test_a_selection_by_a_real_model_is_made_again(cli: Any, folder: Path) -> None:
-    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-    for name, first, n in (("pool", 0, 24), ("maths", 100, 16)):
-        records = [record(i, first + i) for i in range(n)]
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    write(folder / "pool.jsonl", 0, 24)
+    write(folder / "maths.jsonl", 100, 16)
     save_tiny_model(folder / "model")
     store = nait_store.open(".nait-store", create=True)
     for name in ("pool", "maths"):

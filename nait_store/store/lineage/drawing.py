@@ -16,6 +16,7 @@ _SHAPES = {
     NodeKind.SELECTION: ('(["', '"])', "oval"),
     NodeKind.FILE: ('["', '"]', "note"),
     NodeKind.MODEL: ('[["', '"]]', "component"),
+    NodeKind.SHARED: ('(("', '"))', "folder"),
 }
 """Around a label in Mermaid, and the shape in Graphviz."""
 _PLAIN = frozenset(" .,@/_-+=()")

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cached_property
 
 
 class NodeKind(StrEnum):
-    """What a node is: a version of something, or what versions are made from in the end."""
+    """What a node is: a version in this store, or what versions are made from in the end."""
 
     SET = "set"
     PROFILE = "profile"
     SELECTION = "selection"
     FILE = "file"
     MODEL = "model"
+    SHARED = "shared"
+    """A version in a registry that stores share."""
 
 
 class NodeState(StrEnum):
     """Whether a version is there: visible, deleted and still kept, taken by gc, or referred to and never there.
 
-    Files and models lie outside of the store; whether they are where they were nobody looks.
+    Files, models and what others publish lie outside of the store; whether they are where they were nobody looks.
     """
 
     PRESENT = "present"
@@ -39,7 +42,7 @@ class LineageNode:
     ----------
     id
         Unique in the graph, and the same in every graph of the store: ``set:pool@3``, ``profile:math@2``,
-        ``file:pool.jsonl#9f86d081884c``, ``model:2c26b46b68ff``.
+        ``file:pool.jsonl#9f86d081884c``, ``model:2c26b46b68ff``, ``shared:s3://team/registry#math@3``.
     kind
         What it is.
     name
@@ -49,8 +52,8 @@ class LineageNode:
     what
         What it is made of, in words; empty where that is not known.
     digest
-        SHA-256 of the file's bytes, fingerprint of the model, SHA-256 of a profile's directions or of the document of
-        a set's or selection's version. None where it is not recorded, or not any more.
+        SHA-256 of the file's bytes, of a profile's directions, of the document of a set's or selection's version, of
+        the record of a published version; fingerprint of the model. None where it is not recorded, or not any more.
     size_bytes, n_samples
         Of a file; of a set or selection, and of a profile's in-domain samples.
     author, created_at
@@ -109,18 +112,27 @@ class Lineage:
 
     def node(self, node_id: str) -> LineageNode:
         """The node of this id; KeyError where there is none."""
-        for node in self.nodes:
-            if node.id == node_id:
-                return node
-        raise KeyError(node_id)
+        return self._by_id[node_id]
 
     def origins(self, node_id: str) -> tuple[LineageEdge, ...]:
         """Edges from all that a node was made from."""
-        return tuple(edge for edge in self.edges if edge.target == node_id)
+        return self._by_target.get(node_id, ())
 
     def products(self, node_id: str) -> tuple[LineageEdge, ...]:
         """Edges to all that was made from a node."""
-        return tuple(edge for edge in self.edges if edge.source == node_id)
+        return self._by_source.get(node_id, ())
+
+    @cached_property
+    def _by_id(self) -> dict[str, LineageNode]:
+        return {node.id: node for node in self.nodes}
+
+    @cached_property
+    def _by_target(self) -> dict[str, tuple[LineageEdge, ...]]:
+        return _grouped(self.edges, lambda edge: edge.target)
+
+    @cached_property
+    def _by_source(self) -> dict[str, tuple[LineageEdge, ...]]:
+        return _grouped(self.edges, lambda edge: edge.source)
 
     def mermaid(self) -> str:
         """Draw it as a Mermaid flowchart, which GitHub, GitLab and many notebooks show."""
@@ -165,13 +177,8 @@ def without_cycles(edges: Iterable[LineageEdge]) -> tuple[list[LineageEdge], lis
     return kept, left_out
 
 
-def from_origins_on(lineage: Lineage) -> Iterator[LineageNode]:
-    """The nodes, each after everything that it was made from; of several that could be next, the earlier one."""
-    waiting = {node.id: {edge.source for edge in lineage.origins(node.id)} for node in lineage.nodes}
-    nodes = {node.id: node for node in lineage.nodes}
-    while waiting:
-        ready = next(node_id for node_id, origins in waiting.items() if not origins)
-        del waiting[ready]
-        for origins in waiting.values():
-            origins.discard(ready)
-        yield nodes[ready]
+def _grouped(edges: Iterable[LineageEdge], key: Callable[[LineageEdge], str]) -> dict[str, tuple[LineageEdge, ...]]:
+    found: dict[str, list[LineageEdge]] = {}
+    for edge in edges:
+        found.setdefault(key(edge), []).append(edge)
+    return {name: tuple(some) for name, some in found.items()}
