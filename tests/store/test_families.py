@@ -102,5 +102,5 @@ def test_the_lineage_of_a_sister_leads_to_the_profile_and_its_samples(family: na
     edges = {(edge.source, edge.relation, edge.target) for edge in lineage.edges}
     assert ("profile:math-qwen@1", "ported from", "profile:math-opt@1") in edges
     assert ("profile:math@1", "ported from", "profile:math-qwen@1") in edges
-    assert ("set:sums@1", "captured again", "set:sums-qwen@1") in edges
+    assert ("set:sums@1", "samples of, captured again", "set:sums-qwen@1") in edges
     assert lineage.gaps == ()
