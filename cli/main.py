@@ -19,6 +19,9 @@ from typing import Any
 from nait_store.cli.tables import harmless
 from nait_store.errors import NaitStoreError
 
+# Looking for plugins of pydantic reads the metadata of every installed distribution, at every start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
