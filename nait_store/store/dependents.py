@@ -78,8 +78,8 @@ class Dependents:
         record = store.selections.open(reference).record
         remedy = "add --force: the selection keeps its ids and scores, but can no longer be exported"
         self._need(Kind.SET, record.set_ref, Dependent(reference.qualified, "was selected from it", remedy=remedy))
-        if record.profile_ref is not None:
-            self._need(Kind.PROFILE, record.profile_ref, Dependent(reference.qualified, "was selected by it"))
+        for profile in record.profiles_with_weights:
+            self._need(Kind.PROFILE, profile.reference, Dependent(reference.qualified, "was selected by it"))
 
     def _add_profile(self, store: Store, reference: Reference) -> None:
         profile = store.profiles.open(reference)

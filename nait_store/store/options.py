@@ -185,12 +185,24 @@ class PortOptions(ModelOptions, total=False):
 class SelectOptions(TypedDict, total=False):
     """Options of :meth:`nait_store.store.facade.Store.select`."""
 
+    combine: Literal["union", "sum", "min", "rrf"] | None
+    """How several profiles make one order; each one's best in turn by default."""
     strategy: Literal["alignment", "lowest", "random"]
     """Highest score first (default), lowest first, or by chance."""
     seed: int
     """Of a random selection; 0 by default."""
     where: str | None
     """Boolean SQL expression over the columns of ``samples(set)``."""
+    budget_tokens: int | None
+    """Tokens that the selection may have; samples are taken in order until the next one would not fit."""
+    quota: str | None
+    """What the values of a column give: ``source=alpaca:50%,code:20%``, exactly; all others give the rest."""
+    per: str | None
+    """Column of groups, each of which gives its own top."""
+    min_score: float | None
+    """Score that the chosen have at least."""
+    knee: bool
+    """Whether the score curve decides the number."""
     force: bool
     """Whether to silence compatibility warnings."""
 

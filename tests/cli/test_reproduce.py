@@ -37,6 +37,9 @@ USE = ("--offset", "contrast", "--metric", "cosine")
 MAPPED = ("--id-field", "key", "--map", "instruction=question,output=answer")
 
 
+TWO = ("select", "--from", "pool", "--profile", "contrast", "--profile", "math@1:0.5")
+
+
 @pytest.fixture(scope="module")
 def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """pool from two files, then without some samples; maths; profiles; selections."""
@@ -62,6 +65,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("profile", "combine", "mixed", "math@2:0.1", "contrast@1:-2", "--without", "second", *USE),
             ("select", "--from", "pool", "--profile", "math@1", "--top", "25%", "--save", "best"),
             ("select", "--from", "pool@1", "--random", "--seed", "7", "--top", "5", "--save", "chance"),
+            (*TWO, "--combine", "sum", "--quota", "level=1:50%", "--min-score=-9.5", "--top", "4", "--save", "two"),
         ):
             assert main([*command, "--quiet"]) == 0, command
     return folder
@@ -92,7 +96,9 @@ def verdicts(report: Any) -> dict[tuple[str, str], bool]:
     return {(check["subject"], check["what"]): check["ok"] for check in report["report"]["checks"]}
 
 
-@pytest.mark.parametrize("reference", ["best", "chance", "contrast", "mixed", "profile:math@2", "set:pool@3", "maths"])
+@pytest.mark.parametrize(
+    "reference", ["best", "chance", "two", "contrast", "mixed", "profile:math@2", "set:pool@3", "maths"]
+)
 def test_every_kind_of_version_is_made_again(made: Any, reference: str) -> None:
     run = made("reproduce", reference, "--run")
     assert run.code == 0, run.out + run.err

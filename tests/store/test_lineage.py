@@ -110,6 +110,18 @@ def test_a_selection_is_followed_back_to_files_and_models(store: nait_store.Stor
     assert found.root == "selection:best@1" == found.nodes[0].id
 
 
+def test_a_selection_by_two_profiles_comes_from_both(store: nait_store.Store) -> None:
+    store.selections.save("both", store.select("pool", profile=["math", "contrast"], top=5))
+    found = {edge for edge in edges(store.lineage("both", "up")) if edge[2] == "selection:both@1"}
+    assert found == {
+        ("set:pool@3", "selected from", "selection:both@1"),
+        ("profile:math@1", "ranked by", "selection:both@1"),
+        ("profile:contrast@1", "ranked by", "selection:both@1"),
+    }
+    with pytest.raises(InvalidInputError, match="selection:both@1"):
+        store.profiles.delete("contrast@1")
+
+
 def test_files_have_their_digests_and_models_their_fingerprint(store: nait_store.Store, folder: Path) -> None:
     found = store.lineage("best", "up")
     files = {Path(node.name).name: (node.digest, node.size_bytes) for node in found.nodes if node.kind == "file"}

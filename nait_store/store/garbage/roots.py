@@ -97,8 +97,8 @@ class Roots:
         self.directions: dict[str, list[str]] = {}
         for record, spelled in self._kept(Kind.SELECTION, SelectionRecord):
             self._need(Kind.SET, record.set_ref, f"{spelled} was selected from it")
-            if record.profile_ref is not None:
-                self._need(Kind.PROFILE, record.profile_ref, f"{spelled} was selected by it")
+            for profile in record.profiles_with_weights:
+                self._need(Kind.PROFILE, profile.reference, f"{spelled} was selected by it")
         unreadable = tuple(self.unreadable)
         n_needed = -1
         while n_needed != (n_needed := self._n_needed_profiles()):  # those that are kept keep their parts, and so on

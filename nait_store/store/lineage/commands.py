@@ -200,18 +200,26 @@ def combine_arguments(record: ProfileRecord, message: str, here: Mapping[Referen
 
 
 def select_arguments(
-    record: SelectionRecord, message: str, set_ref: Reference, profile_ref: Reference | None
+    record: SelectionRecord, message: str, set_ref: Reference, profile_refs: Sequence[Reference]
 ) -> tuple[str, ...]:
-    """Spell a selection from a set, by a profile, as these are called in the new store."""
+    """Spell a selection from a set, by profiles, as these are called in the new store."""
+    named = zip(profile_refs, record.profiles_with_weights, strict=True)
+    spelled = (str(here) if one.weight == 1 else f"{here}:{one.weight!r}" for here, one in named)
     how = {"alignment": (), "lowest": ("--lowest",), "random": ("--random",)}[record.strategy]
     return (
         "select",
         *_option("--from", str(set_ref)),
-        *_option("--profile", None if profile_ref is None else str(profile_ref)),
+        *(word for profile in spelled for word in _option("--profile", profile)),
+        *_option("--combine", record.combine),
         *_option("--top", record.top),
         *_option("--where", record.where),
         *how,
         *_option("--seed", record.seed),
+        *_option("--budget-tokens", record.budget_tokens),
+        *_option("--quota", record.quota),
+        *_option("--per", record.per),
+        *_option("--min-score", None if record.min_score is None else repr(record.min_score)),
+        *(("--knee",) if record.knee else ()),
         *_option("--save", record.name),
         *_option("--message", message or None),
     )

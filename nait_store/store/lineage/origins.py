@@ -222,8 +222,8 @@ class Origins:
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
         record = self._store.selections.version(version.name, number_of(version)).record
         yield Origin("selected from", parse_reference(record.set_ref, Kind.SET))
-        if record.profile_ref is not None:
-            yield Origin("ranked by", parse_reference(record.profile_ref, Kind.PROFILE))
+        for profile in record.profiles_with_weights:
+            yield Origin("ranked by", parse_reference(profile.reference, Kind.PROFILE))
 
     def _described(self, version: Reference, bare: LineageNode) -> LineageNode:
         number = number_of(version)

@@ -243,8 +243,9 @@ class _Planner:
         record = self._store.selections.version(version.name, number_of(version)).record
         message = self._store.selections.manifest(version.name, number_of(version)).message
         set_ref = self._known(parse_reference(record.set_ref, Kind.SET))
-        profile = None if record.profile_ref is None else self._known(parse_reference(record.profile_ref, Kind.PROFILE))
-        self._make(version, select_arguments(record, message, set_ref, profile))
+        named = [one.reference for one in record.profiles_with_weights]
+        profiles = [self._known(parse_reference(reference, Kind.PROFILE)) for reference in named]
+        self._make(version, select_arguments(record, message, set_ref, profiles))
 
     def _make(
         self,
