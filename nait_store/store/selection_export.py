@@ -37,6 +37,7 @@ def export_selection(
 ) -> TrainerExport:
     """Write a saved selection; see :meth:`~nait_store.store.selections.Selections.export`."""
     from nait_store.selection.trainers.export import TrainerRequest, export_to_trainer
+    from nait_store.selection.trainers.layouts import AS_THEY_ARE
 
     if on_error not in ("stop", "skip"):
         raise InvalidInputError(f"{on_error!r} is no way to treat a misfit", next_step="use 'stop' or 'skip'")
@@ -52,7 +53,7 @@ def export_selection(
         layout=chosen,
         shuffle=shuffle,
         skip=on_error == "skip",
-        field_map=_field_map(store, version, map),
+        field_map=_field_map(store, version, map) if chosen is not None or trainer not in AS_THEY_ARE else None,
         overwrite=overwrite,
     )
     return export_to_trainer(store.location, version, saved.selection(), _origin(store, saved, version), request)
