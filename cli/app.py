@@ -23,6 +23,8 @@ from nait_store.cli import (
     lineage,
     port,
     profile,
+    profile_combine,
+    profile_files,
     purge,
     remote,
     repair,
@@ -34,6 +36,7 @@ from nait_store.cli import (
     sharing,
     sql,
     transfer,
+    trust,
     verify,
 )
 from nait_store.cli.console import Console
@@ -55,6 +58,7 @@ _ORDER = (
     "export-bundle",
     "import-bundle",
     "remote",
+    "trust",
     "sql",
     "select",
     "selection",
@@ -99,6 +103,9 @@ app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
+profile.app.command("combine")(profile_combine.combine)
+profile.app.command("export")(profile_files.export)
+profile.app.command("import")(profile_files.import_)
 profile.app.command("port")(port.port)
 profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")
@@ -108,6 +115,7 @@ app.command("sync")(sharing.sync)
 app.command("export-bundle")(bundles.export_bundle)
 app.command("import-bundle")(bundles.import_bundle)
 app.add_typer(remote.app, name="remote")
+app.add_typer(trust.app, name="trust")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)

@@ -18,11 +18,43 @@ def select(
     set_ref: Annotated[
         str, typer.Option("--from", metavar="SET", show_default=False, help="Set to choose from, pool or pool@3.")
     ],
-    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="Profile to rank by, math or math@2.")] = None,
-    top: Annotated[str, typer.Option(metavar="N|N%", help="How many, or which share of the candidates.")] = "10%",
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PROFILE[:WEIGHT]", help="Profile to rank by, math or math@2; several, by name or weight, code:2."
+        ),
+    ] = None,
+    combine: Annotated[
+        Literal["union", "sum", "min", "rrf"] | None,
+        typer.Option(help="How several profiles make one order.", show_default="union"),
+    ] = None,
+    top: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N%",
+            help="How many, or which share of the candidates.",
+            show_default="10%, or what other limits leave",
+        ),
+    ] = None,
     where: Annotated[
         str | None, typer.Option(metavar="SQL", help="Choose among the samples for which this holds only.")
     ] = None,
+    budget_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Take samples in order while their tokens add up to N at most.")
+    ] = None,
+    quota: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE:SHARE,…", help="What the values of a column give, source=alpaca:50%,code:20%."
+        ),
+    ] = None,
+    per: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Take --top of every group of samples, by this column.")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(metavar="X", help="Only scores of X or more.")] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Take as many as lie before the score curve's knee.", show_default=False)
+    ] = False,
     lowest: Annotated[
         bool, typer.Option("--lowest", help="Lowest scores first: a control.", show_default=False)
     ] = False,
@@ -71,8 +103,14 @@ def select(
         selection = store.select(
             set_ref,
             profile=profile,
+            combine=combine,
             top=top,
             where=where,
+            budget_tokens=budget_tokens,
+            quota=quota,
+            per=per,
+            min_score=min_score,
+            knee=knee,
             strategy="lowest" if lowest else "random" if random else "alignment",
             seed=seed,
         )

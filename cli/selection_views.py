@@ -168,7 +168,7 @@ def _why_not(report: SelectionVerification) -> str:
 
 
 def _how(summary: SelectionSummary) -> str:
-    return how_chosen(summary.strategy, summary.profile_ref, summary.seed)
+    return how_chosen(summary.strategy, summary.profile_ref or "", summary.seed)
 
 
 def _sources(details: SelectionDetails) -> Iterator[Block]:

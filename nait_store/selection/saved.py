@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from nait_store.errors import CorruptChunkError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.schemas.selection import SELECTION_SCHEMA, SelectionManifest, SelectionRecord
-from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.choosing import Selection
 from nait_store.selection.payloads import RECORD_FILE, TABLE_FILE, redirects_of
+from nait_store.selection.requests import SelectionRequest
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
 from nait_store.storage.location import Location
@@ -71,17 +72,8 @@ class SavedSelection:
     def selection(self) -> Selection:
         """The selection as it was made, to export it again."""
         record = self.record
-        return Selection(
-            rows=self.rows(),
-            set_ref=record.set_ref,
-            profile_ref=record.profile_ref,
-            strategy=Strategy(record.strategy),
-            top=record.top,
-            where=record.where,
-            seed=record.seed,
-            n_candidates=record.n_candidates,
-            query=record.query,
-        )
+        request = SelectionRequest.from_record(record)
+        return Selection(self.rows(), request, record.n_candidates, record.query, shares=record.shares)
 
 
 class SavedSelections:
@@ -147,15 +139,11 @@ class SavedSelections:
         file = write_payload_file(self._location, folder, TABLE_FILE, buffer.getvalue())
         record = SelectionRecord(
             name=name,
-            set_ref=selection.set_ref,
-            profile_ref=selection.profile_ref,
-            strategy=selection.strategy.value,
-            top=selection.top,
-            where=selection.where,
-            seed=selection.seed,
+            **selection.request.recorded(),
             n_candidates=selection.n_candidates,
             n_selected=selection.n_selected,
             query=selection.query,
+            shares=selection.shares,
             parameters=dict(parameters or {}),
             files=(file,),
             provenance=current_provenance(),

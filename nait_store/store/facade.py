@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from nait_store.store.score_cache import ScoreCache
     from nait_store.store.selections import Selections
     from nait_store.store.sets import Sets
+    from nait_store.store.trust import Trust
 
 DEFAULT_URL = "./.nait-store"
 
@@ -117,6 +118,13 @@ class Store(Choosing, Tracing, Upkeep):
         from nait_store.store.remotes import Remotes
 
         return Remotes(self)
+
+    @cached_property
+    def trust(self) -> Trust:
+        """The keys whose signatures it believes."""
+        from nait_store.store.trust import Trust
+
+        return Trust(self)
 
     @cached_property
     def selections(self) -> Selections:

@@ -86,6 +86,8 @@ class BuildOptions(TypedDict, total=False):
     """``pca``, ``mean`` or ``contrastive``."""
     center: bool | None
     """Whether PCA removes the mean first."""
+    component: int | None
+    """Which principal component, from 1; the first by default."""
     profile_feature: str | None
     """Feature that the direction is made of."""
     feature: str | None
@@ -108,6 +110,41 @@ class BuildOptions(TypedDict, total=False):
     """Whether to measure the profile's quality card; it is by default."""
     card_against: str | None
     """Set that the card tells in-domain samples from; by default ``against``, and none without."""
+
+
+class ImportOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.import_`."""
+
+    like: str | None
+    """Set or profile that was captured as the directions were, ``pool`` or ``profile:math@2``; needed where the file
+    does not say."""
+    layers: Sequence[int] | None
+    """Zero-based decoder layers of the rows of an array [L, J], in their order, where the file does not say."""
+    feature: str | None
+    """Feature that candidates are scored on; as the file says, else ``mean``."""
+    metric: str | None
+    """``dot`` or ``cosine``; as the file says, else ``cosine``."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile; as the file says, if it does."""
+
+
+class CombineOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.combine`."""
+
+    without: Sequence[str]
+    """Profiles that the sum is made orthogonal to in every layer."""
+    offset: str | None
+    """The part whose background's mean candidates are centred on, or ``none``; needed where the parts differ in it."""
+    feature: str | None
+    """Feature that candidates are scored on; needed where the parts differ in it."""
+    metric: str | None
+    """``dot`` or ``cosine``; needed where the parts differ in it."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile."""
 
 
 class PortOptions(ModelOptions, total=False):
@@ -148,12 +185,24 @@ class PortOptions(ModelOptions, total=False):
 class SelectOptions(TypedDict, total=False):
     """Options of :meth:`nait_store.store.facade.Store.select`."""
 
+    combine: Literal["union", "sum", "min", "rrf"] | None
+    """How several profiles make one order; each one's best in turn by default."""
     strategy: Literal["alignment", "lowest", "random"]
     """Highest score first (default), lowest first, or by chance."""
     seed: int
     """Of a random selection; 0 by default."""
     where: str | None
     """Boolean SQL expression over the columns of ``samples(set)``."""
+    budget_tokens: int | None
+    """Tokens that the selection may have; samples are taken in order until the next one would not fit."""
+    quota: str | None
+    """What the values of a column give: ``source=alpaca:50%,code:20%``, exactly; all others give the rest."""
+    per: str | None
+    """Column of groups, each of which gives its own top."""
+    min_score: float | None
+    """Score that the chosen have at least."""
+    knee: bool
+    """Whether the score curve decides the number."""
     force: bool
     """Whether to silence compatibility warnings."""
 

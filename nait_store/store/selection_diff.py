@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nait_store.refs import Kind
-from nait_store.store.selection_details import lengths_of, missing_parents
+from nait_store.store.selection_details import has_set, lengths_of, missing_parents
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -97,8 +96,8 @@ def diff_selections(store: Store, first: SavedSelection, second: SavedSelection)
     gone = {saved.reference: missing_parents(store, saved) for saved in (first, second)}
 
     def part(rows: pa.Table, scores: tuple[pa.Table | None, pa.Table | None], owner: SavedSelection) -> SelectionPart:
-        has_set = rows.num_rows and Kind.SET not in gone[owner.reference]
-        lengths = lengths_of(store, owner.record.set_ref, rows) if has_set else None
+        there = rows.num_rows and has_set(gone[owner.reference])
+        lengths = lengths_of(store, owner.record.set_ref, rows) if there else None
         means = [None if one is None else pc.mean(one.column("score")).as_py() for one in scores]
         return SelectionPart(rows.num_rows, means[0], means[1], lengths.mean if lengths else None)
 

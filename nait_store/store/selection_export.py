@@ -42,8 +42,7 @@ def export_selection(
     if on_error not in ("stop", "skip"):
         raise InvalidInputError(f"{on_error!r} is no way to treat a misfit", next_step="use 'stop' or 'skip'")
     trainer, chosen = _trainer(to), _layout(layout)
-    gone = missing_parents(store, saved).get(Kind.SET)
-    if gone is not None:
+    for gone in (error for parent, error in missing_parents(store, saved).items() if parent.kind is Kind.SET):
         raise NotFoundError(f"{saved.reference} cannot be exported: {gone.what}", next_step=gone.next_step)
     version = store.sets.open(saved.record.set_ref)
     request = TrainerRequest(

@@ -9,12 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.set_version import SetVersion
-from nait_store.errors import NotFoundError
+from nait_store.errors import NaitStoreError, NotFoundError
 from nait_store.refs import Kind, parse_reference
 from nait_store.registry.in_domain import ChosenRows, choose_rows
 from nait_store.registry.profiles import Profile
 from nait_store.schemas.capture import StoredDtype
-from nait_store.store.lineage.origins import number_of
+from nait_store.schemas.profile import ProfileRecord
+from nait_store.store.lineage.origins import number_of, sample_sources
 from nait_store.store.lineage.steps import Counterpart
 from nait_store.store.ranking_checks import Check, counts, ranking_checks
 
@@ -135,8 +136,16 @@ class Comparison:
     def _tolerance_of_profile(self, profile: Profile) -> float:
         if self._tolerance is not None:
             return self._tolerance
-        source = profile.record.source.reference
-        return self.tolerance_for(self._original.sets.versions.version(source.name, number_of(source)))
+        record = profile.record
+        if record.parts is not None:  # a combination is as far off as its parts may be
+            registry = self._original.profiles.registry
+            return sum(self._tolerance_of_profile(registry.version(part.name, part.version)) for part in record.parts)
+        try:
+            source = next(iter(sample_sources(record).values())).reference
+            return self.tolerance_for(self._original.sets.versions.version(source.name, number_of(source)))
+        except (NaitStoreError, StopIteration):  # a pulled profile's set is in another store
+            computing = _OF_COMPUTING.get(record.settings.compute_dtype, _OF_COMPUTING_OTHERS)
+            return computing + _OF_STORING[StoredDtype.FLOAT16]
 
     def _selection(self, pair: Counterpart) -> Iterator[Check]:
         subject = pair.original.qualified
@@ -187,8 +196,14 @@ def _differing(first: Profile, second: Profile) -> str:
         "capture identity": (one.capture_id, other.capture_id),
         "settings": (one.settings, other.settings),
         "recipe": (one.recipe, other.recipe),
-        "in-domain samples": (one.source.sample_ids_sha256, other.source.sample_ids_sha256),
-        "background samples": tuple(p.background.sample_ids_sha256 if p.background else None for p in (one, other)),
+        "in-domain samples": tuple(_samples_of(record, "built from") for record in (one, other)),
+        "background samples": tuple(_samples_of(record, "built against") for record in (one, other)),
+        "weights": tuple([part.weight for part in record.parts or ()] for record in (one, other)),
         "layers": (one.layers, other.layers),
     }
     return ", ".join(name for name, (before, after) in facts.items() if before != after)
+
+
+def _samples_of(record: ProfileRecord, relation: str) -> str | None:
+    source = sample_sources(record).get(relation)
+    return None if source is None else source.sample_ids_sha256
