@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nait_store.store.selection_details import has_set, lengths_of, missing_parents
+from nait_store.store.selection_details import CONTROLS, has_set, lengths_of, missing_parents, ranked_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -127,11 +127,11 @@ def diff_selections(store: Store, first: SavedSelection, second: SavedSelection)
 def _settings(saved: SavedSelection) -> Iterator[tuple[str, Any]]:
     record = saved.record
     yield "set", record.set_ref
-    yield "profile", record.profile_ref
+    yield "profile", ranked_by(record)
+    yield "candidates", record.n_candidates
     yield "strategy", record.strategy
     yield "top", record.top
     yield "where", record.where
     yield "seed", record.seed
-    yield "candidates", record.n_candidates
-    for name in sorted(record.parameters):
-        yield name, record.parameters[name]
+    for name in CONTROLS:
+        yield name.replace("_", " "), getattr(record, name)
