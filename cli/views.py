@@ -272,7 +272,11 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
         "alignment": f"highest under {by}",
         "lowest": f"lowest under {by}",
         "random": f"by chance, seed {selection.seed}",
+        "length-matched": f"by chance, seed {selection.seed}, with the lengths of the highest under {by}",
+        "embedding": f"nearest to the in-domain samples of {request.in_domain or by}",
     }[selection.strategy.value]
+    if request.fuse:
+        how += f", fused with {', '.join(request.fuse)}"
     text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
     if (scores := selection.score_range) is not None:
         low, high = scores

@@ -36,6 +36,7 @@ def write(path: Path, numbers: range) -> str:
 MAPPED = ("--id-field", "key", "--map", "instruction=question,output=answer")
 
 
+NEAR = ("select", "--from", "pool", "--strategy", "embedding", "--in-domain", "maths")
 TWO = ("select", "--from", "pool", "--profile", "contrast", "--profile", "math@1:0.5")
 
 
@@ -63,6 +64,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("select", "--from", "pool", "--profile", "math@1", "--top", "25%", "--save", "best"),
             ("select", "--from", "pool@1", "--random", "--seed", "7", "--top", "5", "--save", "chance"),
             (*TWO, "--combine", "sum", "--quota", "level=1:50%", "--min-score=-9.5", "--top", "4", "--save", "two"),
+            (*NEAR, "--fuse", "level:0.25", "--top", "4", "--save", "near"),
         ):
             assert main([*command, "--quiet"]) == 0, command
     return folder
@@ -89,7 +91,7 @@ def verdicts(report: Any) -> dict[tuple[str, str], bool]:
     return {(check["subject"], check["what"]): check["ok"] for check in report["report"]["checks"]}
 
 
-@pytest.mark.parametrize("reference", ["best", "chance", "two", "contrast", "profile:math@2", "set:pool@3", "maths"])
+@pytest.mark.parametrize("reference", ["best", "chance", "two", "near", "contrast", "profile:math@2", "set:pool@3", "maths"])
 def test_every_kind_of_version_is_made_again(made: Any, reference: str) -> None:
     run = made("reproduce", reference, "--run")
     assert run.code == 0, run.out + run.err
