@@ -23,16 +23,20 @@ from nait_store.cli import (
     lineage,
     port,
     profile,
+    profile_combine,
+    profile_files,
     purge,
     remote,
     repair,
     reproduce,
     score,
     select,
+    selection,
     sets,
     sharing,
     sql,
     transfer,
+    trust,
     verify,
 )
 from nait_store.cli.console import Console
@@ -54,8 +58,10 @@ _ORDER = (
     "export-bundle",
     "import-bundle",
     "remote",
+    "trust",
     "sql",
     "select",
+    "selection",
     "score",
     "lineage",
     "reproduce",
@@ -97,6 +103,9 @@ app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
+profile.app.command("combine")(profile_combine.combine)
+profile.app.command("export")(profile_files.export)
+profile.app.command("import")(profile_files.import_)
 profile.app.command("port")(port.port)
 profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")
@@ -106,9 +115,11 @@ app.command("sync")(sharing.sync)
 app.command("export-bundle")(bundles.export_bundle)
 app.command("import-bundle")(bundles.import_bundle)
 app.add_typer(remote.app, name="remote")
+app.add_typer(trust.app, name="trust")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.add_typer(selection.app, name="selection")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer-report")(transfer.transfer_report)

@@ -9,7 +9,7 @@ import typer
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store
 from nait_store.cli.quantities import size
-from nait_store.cli.sharing import pulled_lines, pulled_value, travelled
+from nait_store.cli.sharing import RequireSignedOption, SignOption, pulled_lines, pulled_value, travelled
 
 
 def export_bundle(
@@ -27,11 +27,12 @@ def export_bundle(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.", show_default=False)] = False,
+    sign: SignOption = None,
 ) -> None:
     """Write profile versions into one file, for mail."""
     console: Console = context.obj
     report = open_store(console).remotes.export_bundle(
-        references, out, reference_samples=reference_samples, overwrite=force
+        references, out, reference_samples=reference_samples, overwrite=force, sign=sign
     )
     console.warn(report.notes)
     lines = [f"{', '.join(report.references)} written to {report.url}, {size(report.size_bytes)}"]
@@ -46,10 +47,11 @@ def import_bundle(
         str | None,
         typer.Option("--as", metavar="NAME", help="Take it as the next version of this name.", show_default=False),
     ] = None,
+    require_signed: RequireSignedOption = False,
 ) -> None:
     """Take the profile versions of a bundle; all are checked before any is taken."""
     console: Console = context.obj
-    found = open_store(console).remotes.import_bundle(file, as_name=as_name)
+    found = open_store(console).remotes.import_bundle(file, as_name=as_name, require_signed=require_signed)
     for pulled in found:
         console.warn(pulled.profile.record.warnings)
     lines = [line for pulled in found for line in pulled_lines(pulled)]

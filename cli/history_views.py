@@ -84,8 +84,8 @@ def profile_diff(diff: ProfileDiff) -> Iterator[Block]:
     else:
         yield f"{diff.first} → {diff.second}: in-domain samples unknown: {diff.unknown}"
     found = [
-        ("added", _first(diff.added, diff.n_added or 0)),
-        ("removed", _first(diff.removed, diff.n_removed or 0)),
+        ("added", first_ids(diff.added, diff.n_added or 0)),
+        ("removed", first_ids(diff.removed, diff.n_removed or 0)),
         ("layers", _signed(_ranges(diff.layers_added), _ranges(diff.layers_removed))),
         *((name, f"{_known(before)} → {_known(after)}") for name, (before, after) in diff.settings.items()),
     ]
@@ -135,9 +135,9 @@ def set_diff(diff: SetDiff) -> Iterator[Block]:
             f"{diff.n_changed:,} changed, {diff.n_kept:,} the same"
         )
     found = [
-        ("added", _first(diff.added, diff.n_added)),
-        ("removed", _first(diff.removed, diff.n_removed)),
-        ("changed", _first(diff.changed, diff.n_changed)),
+        ("added", first_ids(diff.added, diff.n_added)),
+        ("removed", first_ids(diff.removed, diff.n_removed)),
+        ("changed", first_ids(diff.changed, diff.n_changed)),
         ("features", _signed(diff.features_added, diff.features_removed)),
         ("layers", _signed(_ranges(diff.layers_added), _ranges(diff.layers_removed))),
         ("segments", _signed(_number(diff.n_segments_added), _number(diff.n_segments_removed))),
@@ -174,7 +174,7 @@ def deleted_samples(report: DeletedSamples, console: Console) -> list[str]:
     missing = f"; {report.n_missing:,} of the ids are not there" if report.n_missing else ""
     if not report.n_deleted:
         return [f"{report.set_ref} has none of these samples: nothing was deleted{missing}"]
-    shown = _first(report.sample_ids, report.n_deleted)
+    shown = first_ids(report.sample_ids, report.n_deleted)
     if report.dry_run:
         lines = [
             f"{count(report.n_deleted, 'sample')} of {report.set_ref} would be deleted, {report.n_left:,} left"
@@ -271,7 +271,8 @@ def _deletion(deleted: Deletion | None) -> str:
     return f"{deleted.deleted_at:{_TIME}} by {deleted.author}{why}"
 
 
-def _first(ids: Sequence[str], n: int) -> str:
+def first_ids(ids: Sequence[str], n: int) -> str:
+    """The first few ids, and of how many; empty for none."""
     shown = ", ".join(map(cell, ids[:_SHOWN_IDS]))
     return f"{shown}, … ({n:,} in all)" if n > _SHOWN_IDS else shown
 

@@ -13,7 +13,8 @@ from nait_store.cli.quantities import size
 from nait_store.cli.tables import Table
 
 if TYPE_CHECKING:
-    from nait_store.store.remotes import PublishedProfile, Remote
+    from nait_store.store.remote_names import Remote
+    from nait_store.store.remotes import PublishedProfile
 
 app = typer.Typer(
     help="Name the registries that stores share profiles through.", no_args_is_help=True, rich_markup_mode=None
@@ -27,10 +28,16 @@ def add(
     url: Annotated[
         str, typer.Argument(metavar="URL", show_default=False, help="Folder or fsspec URL; no credentials.")
     ],
+    require_signed: Annotated[
+        bool,
+        typer.Option(
+            "--require-signed", help="What is pulled from it must be signed by a trusted key.", show_default=False
+        ),
+    ] = False,
 ) -> None:
     """Give a shared registry a name; it need not exist yet."""
     console: Console = context.obj
-    remote = open_store(console).remotes.add(name, url)
+    remote = open_store(console).remotes.add(name, url, require_signed=require_signed)
     console.summary(remote, [f"{remote.name} is {remote.url}", console.hint(f"push PROFILE {remote.name}")])
 
 
@@ -71,7 +78,8 @@ def show(
 
 def _remotes(remotes: Sequence[Remote], hint: str) -> Iterator[str | Table]:
     if remotes:
-        yield Table(("remote", "url", "added by"), [(each.name, each.url, each.added_by) for each in remotes])
+        rows = [(each.name, each.url, "required" if each.require_signed else "", each.added_by) for each in remotes]
+        yield Table(("remote", "url", "signatures", "added by"), rows)
     else:
         yield "no registry has a name"
         yield hint
@@ -88,10 +96,11 @@ def _published(published: Sequence[PublishedProfile], hint: str) -> Iterator[str
             each.here,
             each.published_by,
             f"{each.published_at:%Y-%m-%d}",
+            ", ".join(each.signed_by),
             each.policy.value,
             size(each.size_bytes),
             each.message,
         )
         for each in published
     ]
-    yield Table(("profile", "here", "published by", "on", "reference", "size", "message"), rows)
+    yield Table(("profile", "here", "published by", "on", "signed by", "reference", "size", "message"), rows)

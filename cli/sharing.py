@@ -26,6 +26,15 @@ RemoteArgument = Annotated[
     ),
 ]
 
+SignOption = Annotated[
+    str | None,
+    typer.Option(metavar="KEY", help="Private Ed25519 key file (OpenSSH or PEM) to sign with.", show_default=False),
+]
+RequireSignedOption = Annotated[
+    bool,
+    typer.Option("--require-signed", help="Refuse what no key of 'trust list' has signed.", show_default=False),
+]
+
 
 def push(
     context: typer.Context,
@@ -47,11 +56,12 @@ def push(
         bool,
         typer.Option("--anew", help="Send all files again: the registry lost or damaged some.", show_default=False),
     ] = False,
+    sign: SignOption = None,
 ) -> None:
     """Publish a profile version in a registry that stores share."""
     console: Console = context.obj
     pushed = open_store(console).remotes.push(
-        reference, remote, as_name=as_name, reference_samples=reference_samples, anew=anew
+        reference, remote, as_name=as_name, reference_samples=reference_samples, anew=anew, sign=sign
     )
     console.warn(pushed.notes)
     console.summary(pushed, list(_pushed(pushed)))
@@ -67,10 +77,11 @@ def pull(
         str | None,
         typer.Option("--as", metavar="NAME", help="Take it as the next version of this name.", show_default=False),
     ] = None,
+    require_signed: RequireSignedOption = False,
 ) -> None:
     """Take a profile version from a registry that stores share."""
     console: Console = context.obj
-    pulled = open_store(console).remotes.pull(reference, remote, as_name=as_name)
+    pulled = open_store(console).remotes.pull(reference, remote, as_name=as_name, require_signed=require_signed)
     console.warn(pulled.profile.record.warnings)
     hint = console.hint(f"profile check {pulled.profile.reference} --set SET")
     console.summary(pulled_value(pulled), [*pulled_lines(pulled), hint])
@@ -91,10 +102,14 @@ def sync(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; change nothing.", show_default=False)
     ] = False,
+    sign: SignOption = None,
+    require_signed: RequireSignedOption = False,
 ) -> None:
     """Bring the store and a registry to the same versions of profiles."""
     console: Console = context.obj
-    report = open_store(console).remotes.sync(remote, names or (), direction=direction, dry_run=dry_run)
+    report = open_store(console).remotes.sync(
+        remote, names or (), direction=direction, dry_run=dry_run, sign=sign, require_signed=require_signed
+    )
     console.warn(report.notes)
     console.result(report, list(_synced(report)))
     if report.problems:
@@ -124,6 +139,7 @@ def pulled_value(pulled: Pulled) -> dict[str, Any]:
         "policy": pulled.policy,
         "moved": pulled.moved,
         "size_bytes": pulled.size_bytes,
+        "signed_by": pulled.signed_by,
         "profile": pulled.profile.record,
     }
 
@@ -143,6 +159,8 @@ def pulled_lines(pulled: Pulled) -> Iterator[str]:
     moved = f"{count(pulled.moved.n_files, 'file')} fetched, {size(pulled.moved.n_bytes)} of {size(pulled.size_bytes)}"
     yield f"{reference} pulled from {pulled.url}{named}: {moved}"
     yield f"with it came: {travelled(pulled.policy)} its in-domain samples"
+    if pulled.signed_by:
+        yield f"signed by {', '.join(pulled.signed_by)}"
 
 
 def _synced(report: SyncReport) -> Iterator[str]:

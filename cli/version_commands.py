@@ -1,4 +1,4 @@
-"""Commands that sets and profiles share: describe, delete, undelete, tag, untag, tags."""
+"""Commands that sets, profiles and selections share: describe, delete, undelete, tag, untag, tags."""
 
 # Without "from __future__ import annotations": typer would look for the words below among the globals.
 
@@ -23,7 +23,7 @@ def add_version_commands(app: typer.Typer, kind: Kind, example: str) -> None:
     app
         The group.
     kind
-        Set or profile.
+        Set, profile or selection.
     example
         A name, for the help texts.
     """
@@ -34,7 +34,7 @@ def add_version_commands(app: typer.Typer, kind: Kind, example: str) -> None:
 
     def versions(console: Console) -> "KeptVersions":
         store = open_store(console)
-        return store.sets if kind is Kind.SET else store.profiles
+        return {Kind.SET: store.sets, Kind.PROFILE: store.profiles, Kind.SELECTION: store.selections}[kind]
 
     @app.command("describe", help="Say something about a version, in the place of what was said before.")
     def describe(

@@ -141,13 +141,17 @@ def built_profile(profile: Profile, created: bool, console: Console) -> list[str
     record = profile.record
     source = record.source
     if created:
+        made_from = record.made_from
+        if source is not None:
+            made_from = f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version}"
         first = (
             f"{profile.reference}: {count(len(record.layers), 'direction')} of {record.n_neurons:,} neurons from "
-            f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version} "
-            f"(recipe {record.recipe.in_words})"
+            f"{made_from} (recipe {record.recipe.in_words})"
         )
-    else:
+    elif source is not None:
         first = f"{profile.reference} is this very recipe on these very samples already: nothing was computed"
+    else:
+        first = f"{profile.reference} has these very directions already: nothing was done"
     return [first, console.hint(f"select --from SET --profile {record.name} --top 10% --out FILE.jsonl")]
 
 
@@ -163,7 +167,7 @@ def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "
         (
             profile.reference,
             *([", ".join([*profile.aliases, *profile.tags])] if labelled else []),
-            profile.source,
+            profile.source or profile.made_from,
             profile.n_samples,
             profile.recipe.in_words,
             profile.model,
@@ -209,7 +213,8 @@ def profile_details(profile: Profile, note: NoteSummary | None) -> Iterator[Bloc
         [
             ("profile", profile.reference),
             ("recipe", record.recipe.in_words),
-            ("from", _sample_source(source)),
+            ("from", record.made_from if source is None else _sample_source(source)),
+            ("which was", None if record.imported is None else record.imported.told),
             ("against", _sample_source(background) if background is not None else None),
             ("layers", f"{numbers(record.layers)} ({len(record.layers)}), {record.n_neurons:,} neurons each"),
             ("hook", record.identity.hook_point.value + _aside(record.identity.hook_path)),
@@ -267,14 +272,9 @@ def selection_value(outcome: SelectOutcome) -> dict[str, Any]:
 def selection_summary(outcome: SelectOutcome) -> list[str]:
     """``562 of 5,620 samples of pool@1 by math@1, scores 0.812 … 0.437 → top.jsonl``."""
     selection = outcome.selection
-    request, by = selection.request, _ranked_by(selection.request)
-    how = {
-        "alignment": f"highest under {by}",
-        "lowest": f"lowest under {by}",
-        "random": f"by chance, seed {selection.seed}",
-        "length-matched": f"by chance, seed {selection.seed}, with the lengths of the highest under {by}",
-        "embedding": f"nearest to the in-domain samples of {request.in_domain or by}",
-    }[selection.strategy.value]
+    request = selection.request
+    by = request.in_domain or _ranked_by(request)
+    how = how_chosen(selection.strategy.value, by, selection.seed)
     if request.fuse:
         how += f", fused with {', '.join(request.fuse)}"
     text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
@@ -299,6 +299,17 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
     if outcome.saved is not None:
         lines.append(f"saved as selection:{outcome.saved.reference}")
     return lines
+
+
+def how_chosen(strategy: str, ranked_by: str, seed: int | None) -> str:
+    """``highest under math@1``, ``by chance, seed 7``."""
+    return {
+        "alignment": f"highest under {ranked_by}",
+        "lowest": f"lowest under {ranked_by}",
+        "random": f"by chance, seed {seed}",
+        "length-matched": f"by chance, seed {seed}, with the lengths of the highest under {ranked_by}",
+        "embedding": "nearest to the in-domain samples" + (f" of {ranked_by}" if ranked_by else ""),
+    }[strategy]
 
 
 def _ranked_by(request: SelectionRequest) -> str:

@@ -29,6 +29,7 @@ from nait_store.errors import (
     ReadOnlyError,
     StorageError,
     UnsupportedVersionError,
+    UntrustedError,
 )
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ __all__ = [
     "StorageError",
     "Store",
     "UnsupportedVersionError",
+    "UntrustedError",
     "open",
 ]
 

@@ -16,6 +16,7 @@ The tree is grouped by what a handler would do::
     ├── MissingExtraError              exit 11  install the named extra
     ├── ForbiddenError                 exit 12  the sandbox refuses it: write the query without it
     ├── LimitExceededError             exit 13  the sandbox stopped it: ask for less, or allow more
+    ├── UntrustedError                 exit 14  nobody whom the store trusts vouches for it
     └── IngestInterrupted              exit 130 Ctrl-C: run the same command again to go on
 
 ``kind`` is a stable, append-only code; ``exit_code`` is what the command line returns.
@@ -145,6 +146,13 @@ class LimitExceededError(NaitStoreError):
 
     kind = "limit_exceeded"
     exit_code = 13
+
+
+class UntrustedError(NaitStoreError):
+    """A signature of a trusted key is required, and there is none."""
+
+    kind = "untrusted"
+    exit_code = 14
 
 
 def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:

@@ -25,7 +25,7 @@ class Kind(StrEnum):
     SELECTION = "selection"
 
 
-COMMANDS = {Kind.SET: "sets", Kind.PROFILE: "profile"}
+COMMANDS = {Kind.SET: "sets", Kind.PROFILE: "profile", Kind.SELECTION: "selection"}
 """Group of commands that changes the versions of each kind: ``nait-store sets undelete``."""
 
 

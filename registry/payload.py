@@ -26,12 +26,12 @@ from nait_store.storage.readable_files import ReadableFiles
 
 DIRECTIONS_FOLDER = "directions.zarr"
 PROFILE_FILE = "profile.json"
-MAX_RECORD_BYTES = 16 << 20
 CARD_FILE = "card.json"
+MAX_RECORD_BYTES = 16 << 20
 MAX_CARD_BYTES = 4 << 20
 MAX_ARRAY_BYTES = 1 << 30
 _MAX_METADATA_BYTES = 1 << 16
-_FILES = re.compile(r"profile\.json|card\.json|directions\.zarr/(zarr\.json|(directions|offset)/(zarr\.json|c/0/0))")
+_FILES = re.compile(r"(profile|card)\.json|directions\.zarr/(zarr\.json|(directions|offset)/(zarr\.json|c/0/0))")
 _CODECS = [{"name": "bytes", "configuration": {"endian": "little"}}]
 
 
@@ -129,8 +129,10 @@ def size_limit_bytes(path: str) -> int | None:
     """
     if _FILES.fullmatch(path) is None:
         return None
-    if path in (PROFILE_FILE, CARD_FILE):
-        return MAX_RECORD_BYTES if path == PROFILE_FILE else MAX_CARD_BYTES
+    if path == PROFILE_FILE:
+        return MAX_RECORD_BYTES
+    if path == CARD_FILE:
+        return MAX_CARD_BYTES
     return MAX_ARRAY_BYTES if path.endswith("/c/0/0") else _MAX_METADATA_BYTES
 
 

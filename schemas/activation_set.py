@@ -202,7 +202,7 @@ class IngestChoices(Record):
     limit: int | None = None
     """The first so many usable, distinct samples."""
     n_only: int | None = None
-    """How many ids a repair named to be captured, and no others; the ids themselves are not kept."""
+    """How many samples a repair or a port named to be captured, and no others; their ids are not kept."""
 
 
 class IngestPlan(Document):

@@ -21,11 +21,19 @@ from nait_store.schemas.activation_set import (
 )
 from nait_store.schemas.history import CollectionRecord, DeletionRecord, LabelRecord, NoteRecord
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
+from nait_store.schemas.profile_export import ProfileExport
 from nait_store.schemas.quality_card import QualityCard
 from nait_store.schemas.record import Document, Record
 from nait_store.schemas.scores import ScoreKey, SidecarRecord
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
-from nait_store.schemas.sharing import Publication, PushRecord, ReferenceSamples, RegistryRecord, RemoteRecord
+from nait_store.schemas.sharing import (
+    Publication,
+    PushRecord,
+    ReferenceSamples,
+    RegistryRecord,
+    RemoteRecord,
+    TrustRecord,
+)
 from nait_store.schemas.store_record import FORMAT_VERSION, StoreRecord
 
 DOCUMENTS: dict[str, type[Record]] = {
@@ -40,6 +48,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "ingest-outcome": IngestOutcome,
     "profile": ProfileRecord,
     "profile-version": ProfileManifest,
+    "profile-export": ProfileExport,
     "quality-card": QualityCard,
     "selection": SelectionRecord,
     "selection-version": SelectionManifest,
@@ -53,6 +62,7 @@ DOCUMENTS: dict[str, type[Record]] = {
     "reference-samples": ReferenceSamples,
     "remote": RemoteRecord,
     "push": PushRecord,
+    "trusted-key": TrustRecord,
     "score-key": ScoreKey,
     "score-sidecar": SidecarRecord,
 }

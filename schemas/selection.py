@@ -92,6 +92,11 @@ class SelectionRecord(Document):
         return (ProfileWeight(reference=self.profile_ref),)
 
     @property
+    def has_scores(self) -> bool:
+        """Whether its samples have scores."""
+        return self.profile_ref is not None or self.strategy == "embedding"
+
+    @property
     def set_refs(self) -> tuple[str, ...]:
         """Every set version that took part, what was chosen from first."""
         return (self.set_ref,) if self.in_domain is None else (self.set_ref, self.in_domain)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from nait_store.errors import UnsupportedVersionError
 from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Timestamp, Ulid
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 
 REGISTRY_FORMAT_VERSION = 1
 KNOWN_REGISTRY_FEATURES: frozenset[str] = frozenset()
-KNOWN_PROFILE_FEATURES: frozenset[str] = frozenset()
+KNOWN_PROFILE_FEATURES: frozenset[str] = frozenset({SOURCELESS_FEATURE})
 
 
 class ReferencePolicy(StrEnum):
@@ -81,6 +83,15 @@ class SharedReference(Record):
     """The file that holds it, beside the payload's own; None under ``none``."""
 
 
+class Signature(Record):
+    """Somebody's signature of a publication."""
+
+    public_key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    """Ed25519, 32 bytes in hexadecimal."""
+    signature: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{128}$")]
+    """Of ``nait-store publication 1``, a line feed, and the canonical JSON of all other fields but ``_sha256``."""
+
+
 class Publication(Document):
     """``profiles/<name>/versions/<n>.json`` of a shared registry, whose atomic creation publishes it. Immutable."""
 
@@ -97,6 +108,7 @@ class Publication(Document):
     """As given to ``profile build``."""
     reader_features: tuple[str, ...] = ()
     """A reader that does not know one of these MUST refuse the version."""
+    signatures: Annotated[tuple[Signature, ...], Field(max_length=16)] = ()
     provenance: Provenance
     """Who published it, with what, when."""
 
@@ -127,13 +139,16 @@ class Origin(Record):
     published_by: str
     published_at: Timestamp
     reference: SharedReference
+    signed_by: tuple[str, ...] = ()
+    """Names of the trusted keys that had signed it, when it was pulled."""
     follows: int = Field(ge=0)
     """Highest number below this one that the name had used here; those between were never here."""
 
     @property
     def in_words(self) -> str:
         """For people: ``math@3 of s3://team/registry, published by alice@host``."""
-        return f"{self.name}@{self.number} of {self.url}, published by {self.published_by}"
+        signed = f", signed by {', '.join(self.signed_by)}" if self.signed_by else ""
+        return f"{self.name}@{self.number} of {self.url}, published by {self.published_by}{signed}"
 
 
 class RemoteRecord(Document):
@@ -141,6 +156,16 @@ class RemoteRecord(Document):
 
     name: Name
     url: str
+    require_signed: bool = False
+    """Whether what is pulled from it must be signed by a trusted key."""
+    provenance: Provenance
+
+
+class TrustRecord(Document):
+    """``trust/<name>.json`` of a store: a key whose signatures count."""
+
+    name: Name
+    public_key: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
     provenance: Provenance
 
 

@@ -45,6 +45,8 @@ def build_everything(url: str, inputs: Path) -> nait_store.Store:
     store.sets.tag("pool@1", "first", reason="in the paper")
     store.sets.alias("pool@3", "prod")
     store.sets.alias("pool@2", "prod")
+    store.sets.describe("pool@2", "to be checked")
+    store.sets.describe("pool@2", "checked")
     store.profiles.build("math", source="maths")
     store.profiles.build("math", source="maths", method="mean")
     store.profiles.build("contrast", source="maths", against="pool")

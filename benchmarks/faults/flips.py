@@ -21,6 +21,8 @@ from nait_store.storage.location import Location
 from nait_store.storage.verify import Finding
 from nait_store.store.integrity import verify
 
+_LOGS = ("aliases", "tags", "notes")  # folders of folders of numbered documents
+
 
 @dataclass(frozen=True)
 class Flip:
@@ -82,8 +84,8 @@ def kind_of(path: str) -> str:
     if parts[-1] == "zarr.json":
         return "zarr.json"
     if parts[-1].endswith(".json") and len(parts) > 2:
-        named = parts[-2] in ("versions", "redirects", "flushed") or parts[-3] in ("aliases", "tags")
-        return f"{parts[-3] if parts[-3] in ('aliases', 'tags') else parts[-2]}/*.json" if named else parts[-1]
+        named = parts[-2] in ("versions", "redirects", "flushed") or parts[-3] in _LOGS
+        return f"{parts[-3] if parts[-3] in _LOGS else parts[-2]}/*.json" if named else parts[-1]
     if parts[0] == "scores":
         return f"scores/*.{parts[-1].rpartition('.')[2]}"
     return "tombstones/*.parquet" if "tombstones" in parts else parts[-1]

@@ -146,7 +146,7 @@ class IngestRequest:
             id_field=self.id_field,
             on_error=self.on_error,
             limit=self.limit,
-            n_only=None if self.only is None else len(self.only),
+            n_only=self.given.n_samples if self.given is not None else None if self.only is None else len(self.only),
         )
 
 

@@ -45,6 +45,12 @@ class InDomain:
     def of(cls, profile: Profile) -> InDomain:
         """The samples that a profile was built from."""
         source = profile.record.source
+        if source is None:
+            raise IncompatibleError(
+                f"{profile.reference} was not built from samples, but of other profiles or directions: they have no "
+                "centroid",
+                next_step="name the in-domain samples with --in-domain SET instead",
+            )
         return cls(str(source.reference), source.where, source.limit, source.seed)
 
     def sql(self) -> str:

@@ -25,12 +25,20 @@ RECORD_FILE = "selection.json"
 
 def current_payload(location: Location, manifest: SelectionManifest) -> tuple[str, str]:
     """Return the payload that a version means now, and the SHA-256 of its record: redirects are followed."""
-    payload, record_sha256 = manifest.payload, manifest.record_sha256
+    followed = redirects_of(location, manifest)
+    if not followed:
+        return manifest.payload, manifest.record_sha256
+    return followed[-1].replacement, followed[-1].record_sha256
+
+
+def redirects_of(location: Location, manifest: SelectionManifest) -> list[SelectionRedirect]:
+    """Read the redirects from a version's payload to the one that it means now, in order; mostly there are none."""
     redirects = location.names(layout.redirects_folder(Kind.SELECTION, manifest.name))
+    payload, followed = manifest.payload, list[SelectionRedirect]()
     while f"{payload}.json" in redirects:
-        redirect = _read_redirect(location, manifest.name, payload)
-        payload, record_sha256 = redirect.replacement, redirect.record_sha256
-    return payload, record_sha256
+        followed.append(_read_redirect(location, manifest.name, payload))
+        payload = followed[-1].replacement
+    return followed
 
 
 @dataclass(frozen=True)

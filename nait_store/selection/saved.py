@@ -14,7 +14,7 @@ from nait_store.errors import CorruptChunkError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.schemas.selection import SELECTION_SCHEMA, SelectionManifest, SelectionRecord
 from nait_store.selection.choosing import Selection
-from nait_store.selection.payloads import RECORD_FILE, TABLE_FILE, current_payload
+from nait_store.selection.payloads import RECORD_FILE, TABLE_FILE, redirects_of
 from nait_store.selection.requests import SelectionRequest
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
@@ -33,10 +33,19 @@ class SavedSelection:
         What was selected from what, how, by which query.
     number
         Version number, from 1.
+    manifest
+        Its document: message, author, time.
+    record_sha256
+        Of ``selection.json``.
+    n_purged
+        Samples that it named and that a purge took out of it.
     """
 
     record: SelectionRecord
     number: int
+    manifest: SelectionManifest
+    record_sha256: str
+    n_purged: int
     _location: Location
     _folder: str
 
@@ -74,24 +83,29 @@ class SavedSelections:
     ----------
     location
         The store's root.
+
+    Attributes
+    ----------
+    log
+        The versions' documents.
     """
 
     def __init__(self, location: Location) -> None:
         self._location = location
-        self._log = VersionLog(location, Kind.SELECTION, SelectionManifest)
+        self.log = VersionLog(location, Kind.SELECTION, SelectionManifest)
 
     def names(self) -> list[str]:
         """Sorted names."""
-        return self._log.names()
+        return self.log.names()
 
     def manifests(self, name: str) -> list[SelectionManifest]:
         """Versions of one selection, oldest first; NotFoundError for an unknown name."""
-        self._log.resolve(Reference(Kind.SELECTION, check_name(name, Kind.SELECTION)))
-        return [self._log.read(name, number) for number in self._log.numbers(name)]
+        self.log.resolve(Reference(Kind.SELECTION, check_name(name, Kind.SELECTION)))
+        return [self.log.read(name, number) for number in self.log.numbers(name)]
 
     def manifest(self, name: str, number: int) -> SelectionManifest:
         """Read one version's document, deleted or not."""
-        return self._log.read(name, number)
+        return self.log.read(name, number)
 
     def save(
         self, name: str, selection: Selection, *, message: str = "", parameters: Mapping[str, Any] | None = None
@@ -136,8 +150,8 @@ class SavedSelections:
         )
         data = record.to_json_bytes()
         self._location.write_bytes(f"{folder}/{RECORD_FILE}", data)
-        number = self._commit(name, payload, sha256_bytes(data), message)
-        return SavedSelection(record, number, self._location, folder)
+        manifest = self._commit(name, payload, sha256_bytes(data), message)
+        return SavedSelection(record, manifest.number, manifest, sha256_bytes(data), 0, self._location, folder)
 
     def open(self, reference: Reference | str) -> SavedSelection:
         """Open a version.
@@ -151,12 +165,15 @@ class SavedSelections:
         """
         if isinstance(reference, str):
             reference = parse_reference(reference, Kind.SELECTION)
-        return self.version(reference.name, self._log.resolve(reference))
+        return self.version(reference.name, self.log.resolve(reference))
 
     def version(self, name: str, number: int) -> SavedSelection:
         """Open a version that gc has not taken, deleted or not; errors as for :meth:`open`."""
         manifest = self.manifest(name, number)
-        payload, record_sha256 = current_payload(self._location, manifest)
+        redirects = redirects_of(self._location, manifest)
+        current = redirects[-1] if redirects else None
+        payload = current.replacement if current else manifest.payload
+        record_sha256 = current.record_sha256 if current else manifest.record_sha256
         folder = layout.payload_folder(Kind.SELECTION, name, payload)
         path = f"{folder}/{RECORD_FILE}"
         data = self._location.read_bytes(path)
@@ -165,9 +182,10 @@ class SavedSelections:
                 f"{self._location.url_of(path)} differs from its recorded SHA-256", next_step="run 'nait-store verify'"
             )
         record = SelectionRecord.from_json_bytes(data, self._location.url_of(path))
-        return SavedSelection(record, number, self._location, folder)
+        n_purged = sum(redirect.n_removed for redirect in redirects)
+        return SavedSelection(record, number, manifest, record_sha256, n_purged, self._location, folder)
 
-    def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> int:
+    def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> SelectionManifest:
         def propose(numbers: VersionNumbers) -> SelectionManifest:
             return SelectionManifest(
                 name=name,
@@ -178,6 +196,6 @@ class SavedSelections:
                 provenance=current_provenance(),
             )
 
-        manifest = self._log.commit_next(name, propose)
+        manifest = self.log.commit_next(name, propose)
         assert manifest is not None
-        return manifest.number
+        return manifest

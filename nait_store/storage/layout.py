@@ -13,6 +13,7 @@ CATALOG_RECORD = "catalog.duckdb.json"
 SCORES = "scores"
 
 REMOTES = "remotes"
+TRUST = "trust"
 
 REGISTRY_RECORD = "registry.json"
 OBJECTS = "objects"
@@ -128,6 +129,11 @@ def remote_record(name: str) -> str:
 def pushes_folder(name: str) -> str:
     """Folder of the documents that say where versions of a profile were pushed to."""
     return f"{item_folder(Kind.PROFILE, name)}/pushes"
+
+
+def trust_record(name: str) -> str:
+    """The document that holds a key whose signatures a store trusts."""
+    return f"{TRUST}/{name}.json"
 
 
 def registry_object(sha256: str) -> str:

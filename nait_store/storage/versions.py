@@ -164,8 +164,7 @@ class VersionLog(Generic[R]):
             record = self.deletion(name, number)
             when = f" on {record.provenance.created_at:%Y-%m-%d} by {record.provenance.author}" if record else ""
             whole = f"{name}@{number}" if listing.visible else name
-            command = COMMANDS.get(self._kind)
-            back = f"bring it back with 'nait-store {command} undelete {whole}'" if command else others
+            back = f"bring it back with 'nait-store {COMMANDS[self._kind]} undelete {whole}'"
             return NotFoundError(f"{self._kind} {name}@{number} was deleted{when}", next_step=back)
         return NotFoundError(f"{self._kind} {name!r} has no version {number}", next_step=others)
 

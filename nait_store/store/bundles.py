@@ -14,6 +14,7 @@ from nait_store.storage.location import Location
 if TYPE_CHECKING:
     from nait_store.registry.sharing.adoption import Pulled
     from nait_store.registry.sharing.packing import PackedProfile
+    from nait_store.registry.sharing.signatures import SigningKey
     from nait_store.schemas.sharing import ReferencePolicy
     from nait_store.store.facade import Store
 
@@ -50,6 +51,7 @@ def export_bundle(
     *,
     policy: ReferencePolicy | None,
     overwrite: bool,
+    key: SigningKey | None,
 ) -> BundleReport:
     """Write versions into a bundle; see :meth:`~nait_store.store.remotes.Remotes.export_bundle`."""
     from nait_store.registry.sharing.bundle import write_bundle
@@ -63,7 +65,7 @@ def export_bundle(
     for reference in references:
         profile = store.profiles.open(reference)
         travelling = TravellingReference(store, profile, policy)
-        ready = pack(store.location, profile, profile.name, profile.number, *travelling.make())
+        ready = pack(store.location, profile, profile.name, profile.number, *travelling.make(), key=key)
         notes += travelling.notes
         packed[profile.reference] = ready
         store.remotes.remember(profile, target.url, ready.publication)
@@ -83,9 +85,8 @@ def export_bundle(
     )
 
 
-def import_bundle(store: Store, file: str, *, as_name: str | None) -> list[Pulled]:
+def import_bundle(store: Store, file: str, *, as_name: str | None, require_signed: bool) -> list[Pulled]:
     """Take every version of a bundle; see :meth:`~nait_store.store.remotes.Remotes.import_bundle`."""
-    from nait_store.registry.sharing.adoption import Adoption
     from nait_store.registry.sharing.arrival import check_whole
     from nait_store.registry.sharing.bundle import Bundle
     from nait_store.registry.sharing.shared_registry import SharedRegistry
@@ -102,7 +103,7 @@ def import_bundle(store: Store, file: str, *, as_name: str | None) -> list[Pulle
                 next_step="import it without a name",
             )
         shared = SharedRegistry(bundle)
+        adoptions = [store.remotes.adoption(shared, publication, require_signed) for publication in publications]
         for publication in publications:  # all of them before any: nothing is taken of a bundle that is not sound
             check_whole(publication, shared)
-        adoptions = [Adoption(store.location, shared, publication) for publication in publications]
         return [one.pull() if as_name is None else one.pull_as(as_name) for one in adoptions]

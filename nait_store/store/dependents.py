@@ -1,4 +1,4 @@
-"""Who needs a version: its aliases and tags, selections made from it, profiles built on it, sets projected on it."""
+"""Who needs a version: its labels, selections made from it, profiles built on it or of it, sets projected on it."""
 
 from __future__ import annotations
 
@@ -93,6 +93,12 @@ class Dependents:
                 self._needed[Kind.SET, source.set_name, source.version].append(
                     Dependent(reference.qualified, why, remedy=remedy)
                 )
+        remedy = "add --force: the profile stays, but cannot be combined again"
+        for part in record.parts or ():
+            why = "was combined from it" if part.weight is not None else "was made orthogonal to it"
+            self._needed[Kind.PROFILE, part.name, part.version].append(
+                Dependent(reference.qualified, why, remedy=remedy)
+            )
 
     def _add_set(self, store: Store, name: str) -> None:
         record = store.sets.versions.record(name)
@@ -117,8 +123,7 @@ def labels_of(location: Location, kind: Kind, name: str) -> dict[int, list[Depen
         tag = label.kind is LabelKind.TAG
         reason = f": {label.record.reason}" if label.record.reason else ""
         remedy = f"take the {label.kind} away"
-        if (command := COMMANDS.get(kind)) is not None:
-            remedy += f" with 'nait-store {command} untag {name} {label.name}'" + ("" if tag else ", or add --force")
+        remedy += f" with 'nait-store {COMMANDS[kind]} untag {name} {label.name}'" + ("" if tag else ", or add --force")
         found[label.version].append(Dependent(f"{name}@{label.name}", f"{label.kind}{reason}", tag=tag, remedy=remedy))
     return found
 

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from nait_store.ingest.requests import EstimateListener, IngestReport
     from nait_store.query.sandbox.limits import SandboxLimits
     from nait_store.query.session import QueryResult, QuerySession, StatementPlan
-    from nait_store.selection.saved import SavedSelections
     from nait_store.store.attached_file import AttachReport
     from nait_store.store.options import IngestOptions
     from nait_store.store.profiles import Profiles
     from nait_store.store.remotes import Remotes
     from nait_store.store.score_cache import ScoreCache
+    from nait_store.store.selections import Selections
     from nait_store.store.sets import Sets
+    from nait_store.store.trust import Trust
 
 DEFAULT_URL = "./.nait-store"
 
@@ -119,11 +120,18 @@ class Store(Choosing, Tracing, Upkeep):
         return Remotes(self)
 
     @cached_property
-    def selections(self) -> SavedSelections:
-        """Its saved selections."""
-        from nait_store.selection.saved import SavedSelections
+    def trust(self) -> Trust:
+        """The keys whose signatures it believes."""
+        from nait_store.store.trust import Trust
 
-        return SavedSelections(self.location)
+        return Trust(self)
+
+    @cached_property
+    def selections(self) -> Selections:
+        """Its saved selections."""
+        from nait_store.store.selections import Selections
+
+        return Selections(self)
 
     @cached_property
     def catalog(self) -> Catalog:

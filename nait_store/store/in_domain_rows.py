@@ -19,13 +19,18 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
     Raises
     ------
     NotFoundError
-        The set version is gone, or the choice gives other samples than it did; or the profile was pulled, and its
-        choice is a condition that somebody else has written, which is shown, never run, or nothing tells that the set
-        here is the same.
+        The set version is gone, or the choice gives other samples than it did. Of a pulled profile, also where nothing
+        tells that the set here is the same, and where its choice is a condition: somebody else has written that, so it
+        is shown, never run.
     """
     from nait_store.registry.in_domain import choose_rows
 
     source = profile.record.source
+    if source is None:
+        raise NotFoundError(
+            f"{profile.reference} was made from {profile.record.made_from}, not from samples",
+            next_step="name one that was built",
+        )
     if profile.manifest.origin is not None and source.where is not None:
         raise NotFoundError(
             f"{profile.reference} was pulled, and its samples are those of {source.set_name}@{source.version} elsewhere"

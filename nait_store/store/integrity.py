@@ -12,7 +12,7 @@ from nait_store.errors import NotFoundError, did_you_mean
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import NAME_PATTERN, Kind, check_name
 from nait_store.schemas.scores import KERNEL_REVISION, SidecarRecord
-from nait_store.schemas.sharing import RemoteRecord
+from nait_store.schemas.sharing import RemoteRecord, TrustRecord
 from nait_store.schemas.store_record import StoreRecord
 from nait_store.storage import layout
 from nait_store.storage.verify import Finding, Inspection, Severity
@@ -161,6 +161,9 @@ def _inspect_root(inspection: Inspection) -> None:
     for path, remote in inspection.documents(inspection.below(layout.REMOTES), RemoteRecord):
         if remote is not None and path != layout.remote_record(remote.name):
             inspection.error(path, f"it is about the remote {remote.name!r}", "name")
+    for path, key in inspection.documents(inspection.below(layout.TRUST), TrustRecord):
+        if key is not None and path != layout.trust_record(key.name):
+            inspection.error(path, f"it is about the key {key.name!r}", "name")
 
 
 def _inspect_scores(inspection: Inspection) -> None:

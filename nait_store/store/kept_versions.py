@@ -1,4 +1,4 @@
-"""Versions put out of sight, brought back, named, described and protected: the same for sets and for profiles."""
+"""Versions put out of sight, brought back, named, described and protected: of sets, profiles and selections alike."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class LabelSummary:
 
 
 class KeptVersions(ABC):
-    """What sets and profiles have in common: versions are deleted, brought back, named, described and protected.
+    """What sets, profiles and selections have in common: versions are deleted, brought back, named, noted, protected.
 
     Parameters
     ----------
@@ -118,7 +118,9 @@ class KeptVersions(ABC):
             found = [one for number in numbers for one in labels.get(number, ()) if one.tag]
         else:
             every = Dependents(self._store)
-            found = [one for number in numbers for one in every.of(self.kind, name, number)]
+            going = {f"{self.kind}:{name}@{number}" for number in numbers}  # a profile combined from its own versions
+            needs = [one for number in numbers for one in every.of(self.kind, name, number)]
+            found = [one for one in needs if one.reference not in going]
         require_unneeded([f"{name}@{number}" for number in numbers], found)
         for number in numbers:  # the latest last, so that the bare name means the same for as long as possible
             self._log.delete(name, number, reason)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal, Required, TypedDict
 
 
 class ModelOptions(TypedDict, total=False):
@@ -86,6 +86,8 @@ class BuildOptions(TypedDict, total=False):
     """``pca``, ``mean`` or ``contrastive``."""
     center: bool | None
     """Whether PCA removes the mean first."""
+    component: int | None
+    """Which principal component, from 1; the first by default."""
     profile_feature: str | None
     """Feature that the direction is made of."""
     feature: str | None
@@ -108,6 +110,41 @@ class BuildOptions(TypedDict, total=False):
     """Whether to measure the profile's quality card; it is by default."""
     card_against: str | None
     """Set that the card tells in-domain samples from; by default ``against``, and none without."""
+
+
+class ImportOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.import_`."""
+
+    like: str | None
+    """Set or profile that was captured as the directions were, ``pool`` or ``profile:math@2``; needed where the file
+    does not say."""
+    layers: Sequence[int] | None
+    """Zero-based decoder layers of the rows of an array [L, J], in their order, where the file does not say."""
+    feature: str | None
+    """Feature that candidates are scored on; as the file says, else ``mean``."""
+    metric: str | None
+    """``dot`` or ``cosine``; as the file says, else ``cosine``."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile; as the file says, if it does."""
+
+
+class CombineOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.combine`."""
+
+    without: Sequence[str]
+    """Profiles that the sum is made orthogonal to in every layer."""
+    offset: str | None
+    """The part whose background's mean candidates are centred on, or ``none``; needed where the parts differ in it."""
+    feature: str | None
+    """Feature that candidates are scored on; needed where the parts differ in it."""
+    metric: str | None
+    """``dot`` or ``cosine``; needed where the parts differ in it."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile."""
 
 
 class PortOptions(ModelOptions, total=False):
@@ -186,3 +223,23 @@ class ExportOptions(TypedDict, total=False):
     """Whether to leave score and rank out."""
     overwrite: bool
     """Whether an existing file may be replaced."""
+
+
+class TrainerOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.selections.Selections.export`."""
+
+    to: Required[str]
+    """``llama-factory``, ``axolotl``, ``trl``, ``hf-datasets``, ``jsonl``, ``parquet`` or ``ids``."""
+    layout: str | None
+    """``alpaca``, ``sharegpt``, ``messages``, ``prompt-completion`` or ``text``; by default the first of the trainer's
+    that holds every sample, and for ``hf-datasets``, ``jsonl`` and ``parquet`` the records as they are."""
+    name: str | None
+    """Of the data set and its files; by default ``best-1`` for ``best@1``."""
+    shuffle: int | None
+    """Seed of the order; by rank if not given."""
+    map: Mapping[str, str] | None
+    """Which of the records' fields stands for which canonical one; by default as recorded by ``ingest``."""
+    on_error: Literal["stop", "skip"]
+    """What to do about a sample that the layout has no place for."""
+    overwrite: bool
+    """Whether files, and an entry of ``dataset_info.json``, may be replaced."""

@@ -4,35 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from nait_store.refs import Kind
 from nait_store.schemas.profile import Recipe
+from nait_store.store.labelled_versions import with_labels, written_at
 
 if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
 
 _SUMMARIES = """
-WITH labels AS (
-    SELECT name, version, 'alias' AS kind, alias AS label FROM aliases WHERE kind = 'profile'
-    UNION ALL SELECT name, version, 'tag', tag FROM tags WHERE kind = 'profile'
-),
-labelled AS (
-    SELECT name, version, list(label ORDER BY label) FILTER (kind = 'alias') AS aliases,
-        list(label ORDER BY label) FILTER (kind = 'tag') AS tags
-    FROM labels GROUP BY ALL
-),
-noted AS (SELECT name, version, note FROM notes WHERE kind = 'profile')
-SELECT reference, recipe, method, center, profile_feature, feature, metric, source, background, n_samples,
-    len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id, len(warnings) AS n_warnings,
-    message, card, coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
+SELECT reference, recipe, method, center, component, profile_feature, feature, metric, made_from,
+    source, background, n_samples, len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id,
+    len(warnings) AS n_warnings, message, card,
+    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
     epoch_us(profiles.created_at) AS written_us, profiles.author
 FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
 LEFT JOIN noted ON noted.name = profile AND noted.version = profiles.version
 """
 _CHOICES = ("method", "center", "profile_feature", "feature", "metric")
 _SEARCHED = (
-    "concat_ws(chr(10), reference, recipe, method, source, background, model, message, card, note, author, "
+    "concat_ws(chr(10), reference, recipe, method, coalesce(source, made_from), background, model, message, card, "
+    "note, author, "
     "array_to_string(aliases, chr(10)), array_to_string(tags, chr(10)))"
 )
 
@@ -47,10 +41,12 @@ class ProfileSummary:
         ``math@3``.
     recipe
         What it is made of, and how candidates meet it.
+    made_from
+        What it was made from, in words: samples, a file, or other profiles.
     source, background
-        Set versions of the in-domain samples and of the background; None where there is no background.
+        Set versions of the in-domain samples and of the background; None where there are none.
     n_samples
-        In-domain samples.
+        In-domain samples; None where it was imported or combined.
     n_layers, n_neurons
         L and J of its directions.
     ported_from
@@ -73,9 +69,10 @@ class ProfileSummary:
 
     reference: str
     recipe: Recipe
-    source: str
+    made_from: str
+    source: str | None
     background: str | None
-    n_samples: int
+    n_samples: int | None
     n_layers: int
     n_neurons: int
     ported_from: str | None
@@ -126,7 +123,8 @@ def list_profiles(
         told_of = "(is_latest OR labelled.version IS NOT NULL OR noted.version IS NOT NULL)"
         conditions.append(told_of if searching else "is_latest")
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    found = catalog.ask(f"{_SUMMARIES} {where} ORDER BY profile, profiles.version", values)
+    query = f"{with_labels(Kind.PROFILE)} {_SUMMARIES} {where} ORDER BY profile, profiles.version"
+    found = catalog.ask(query, values)
     return [_summary(row) for row in found]
 
 
@@ -145,8 +143,9 @@ def family_names(catalog: Catalog, name: str) -> list[str]:
 
 
 def _summary(row: dict[str, Any]) -> ProfileSummary:
-    written = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row.pop("written_us"))
-    recipe = Recipe(name=row.pop("recipe"), **{name: row.pop(name) for name in _CHOICES})
+    written = written_at(row.pop("written_us"))
+    choices = {name: row.pop(name) for name in _CHOICES}
+    recipe = Recipe(name=row.pop("recipe"), component=row.pop("component") or 1, **choices)
     return ProfileSummary(
         recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
     )

@@ -10,42 +10,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from nait_store.errors import AlreadyExistsError, InvalidInputError, NotFoundError, ReadOnlyError, did_you_mean
+from nait_store.errors import AlreadyExistsError, InvalidInputError, ReadOnlyError
 from nait_store.refs import Kind, check_name, parse_reference
-from nait_store.schemas.sharing import Publication, PushRecord, ReferencePolicy, RemoteRecord
+from nait_store.schemas.sharing import Publication, PushRecord, ReferencePolicy
 from nait_store.storage import layout
-from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
+from nait_store.store.remote_names import RemoteNames
 
 if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile
-    from nait_store.registry.sharing.adoption import Pulled
+    from nait_store.registry.sharing.adoption import Adoption, Pulled
     from nait_store.registry.sharing.departure import Pushed
-    from nait_store.registry.sharing.shared_registry import WritableRegistry
+    from nait_store.registry.sharing.shared_registry import SharedRegistry, WritableRegistry
+    from nait_store.registry.sharing.signatures import SigningKey
     from nait_store.store.bundles import BundleReport
-    from nait_store.store.facade import Store
     from nait_store.store.synchronisation import SyncReport
 
 ReferenceChoice = Literal["full", "hashes", "none"]
 Direction = Literal["both", "push", "pull"]
-
-
-@dataclass(frozen=True)
-class Remote:
-    """A shared registry that the store has a name for.
-
-    Attributes
-    ----------
-    name, url
-        The name, and where it is.
-    added_by, added_at
-        Who named it, and when.
-    """
-
-    name: str
-    url: str
-    added_by: str
-    added_at: datetime
 
 
 @dataclass(frozen=True)
@@ -66,6 +48,8 @@ class PublishedProfile:
         As given to ``profile build``.
     here
         The version of this store that is the same; empty where there is none.
+    signed_by
+        Names of the trusted keys that signed it.
     """
 
     reference: str
@@ -75,9 +59,10 @@ class PublishedProfile:
     size_bytes: int
     message: str
     here: str
+    signed_by: tuple[str, ...] = ()
 
 
-class Remotes:
+class Remotes(RemoteNames):
     """Shared registries, and what goes to and fro.
 
     A registry is named by its URL, by the name that :meth:`add` gave it, or not at all where the store knows just one.
@@ -87,52 +72,6 @@ class Remotes:
     store
         The store.
     """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def add(self, name: str, url: str) -> Remote:
-        """Give a shared registry a name; it need not exist yet.
-
-        Parameters
-        ----------
-        name
-            The name.
-        url
-            Folder or fsspec URL, without credentials.
-
-        Raises
-        ------
-        AlreadyExistsError
-            Another registry has this name.
-        InvalidInputError
-            No valid name or URL, or credentials in it.
-        """
-        check_name(name, "remote")
-        location = self._location(url)
-        record = RemoteRecord(name=name, url=location.url, provenance=current_provenance())
-        try:
-            self._store.location.create_bytes(layout.remote_record(name), record.to_json_bytes())
-        except AlreadyExistsError as error:
-            known = self._read(name)
-            if known is None or known.url != location.url:
-                raise AlreadyExistsError(
-                    f"there is a remote {name!r} already: {known.url if known else 'it has just been removed'}",
-                    next_step=f"choose another name, or 'nait-store remote remove {name}' first",
-                ) from error
-            return known
-        return _remote(record)
-
-    def remove(self, name: str) -> Remote:
-        """Forget the name of a registry; what is in the registry stays. NotFoundError for an unknown name."""
-        known = self._known(check_name(name, "remote"))
-        self._store.location.delete(layout.remote_record(name))
-        return known
-
-    def list(self) -> list[Remote]:
-        """Registries that have a name, by name."""
-        names = (name.removesuffix(".json") for name in self._store.location.names(layout.REMOTES))
-        return [remote for name in names if (remote := self._read(name)) is not None]
 
     def show(self, remote: str | None = None) -> Sequence[PublishedProfile]:
         """List every version in a registry.
@@ -154,7 +93,11 @@ class Remotes:
         shared = SharedRegistry(self._locate(remote))
         shared.check()
         here = self._references_by_record()
-        return [_published(publication, here) for name in shared.names() for publication in shared.publications(name)]
+        return [
+            _published(publication, here, self._store.trust.vouch(publication, required=False))
+            for name in shared.names()
+            for publication in shared.publications(name)
+        ]
 
     def push(
         self,
@@ -164,6 +107,7 @@ class Remotes:
         as_name: str | None = None,
         reference_samples: ReferenceChoice | None = None,
         anew: bool = False,
+        sign: str | None = None,
     ) -> Pushed:
         """Publish a profile version in a shared registry; only what is missing there is sent.
 
@@ -180,6 +124,8 @@ class Remotes:
             the set that the profile was built from still has the samples.
         anew
             Send all files again: the registry may have lost or damaged some.
+        sign
+            Path of a private Ed25519 key, OpenSSH or PEM, to sign what is published with.
 
         Raises
         ------
@@ -198,9 +144,18 @@ class Remotes:
         profile = self._store.profiles.open(reference)
         if as_name is not None:
             check_name(as_name, Kind.PROFILE)
-        return self._push(profile, WritableRegistry(self._locate(remote)), policy, as_name=as_name, anew=anew)
+        key = _key(sign)
+        registry = WritableRegistry(self._locate(remote))
+        return self._push(profile, registry, policy, key=key, as_name=as_name, anew=anew)
 
-    def pull(self, reference: str, remote: str | None = None, *, as_name: str | None = None) -> Pulled:
+    def pull(
+        self,
+        reference: str,
+        remote: str | None = None,
+        *,
+        as_name: str | None = None,
+        require_signed: bool = False,
+    ) -> Pulled:
         """Take a profile version from a shared registry; it is checked before it can be seen.
 
         Parameters
@@ -211,25 +166,29 @@ class Remotes:
             Name or URL of the registry.
         as_name
             Take it as the next version of this name instead.
+        require_signed
+            Whether a key that the store trusts must have signed it; a remote that was added so requires it anyway.
 
         Raises
         ------
         NotFoundError
             No such registry, profile or version.
+        UntrustedError
+            A signature is required, and there is none.
         ConflictError
             The store has another profile of this name and number.
         CorruptChunkError, FormatError
             What came is not what it says, or not what a profile may be: nothing of it stays.
         """
-        from nait_store.registry.sharing.adoption import Adoption
         from nait_store.registry.sharing.shared_registry import SharedRegistry
 
         parsed = parse_reference(reference, Kind.PROFILE)
         if as_name is not None:
             check_name(as_name, Kind.PROFILE)
-        shared = SharedRegistry(self._locate(remote))
+        location = self._locate(remote)
+        shared = SharedRegistry(location)
         shared.check()
-        adoption = Adoption(self._store.location, shared, shared.open(parsed))
+        adoption = self.adoption(shared, shared.open(parsed), require_signed or self._requires_signed(location))
         return adoption.pull() if as_name is None else adoption.pull_as(as_name)
 
     def sync(
@@ -239,6 +198,8 @@ class Remotes:
         *,
         direction: Direction = "both",
         dry_run: bool = False,
+        sign: str | None = None,
+        require_signed: bool = False,
     ) -> SyncReport:
         """Push what a registry misses and pull what the store misses.
 
@@ -252,6 +213,8 @@ class Remotes:
             ``push`` or ``pull`` for one way only.
         dry_run
             Whether to look only.
+        sign, require_signed
+            As for :meth:`push` and :meth:`pull`.
 
         Returns
         -------
@@ -272,13 +235,16 @@ class Remotes:
 
         if direction not in ("both", "push", "pull"):
             raise InvalidInputError(f"{direction!r} is no direction", next_step="choose both, push or pull")
-        shared = WritableRegistry(self._locate(remote))
+        key = _key(sign)
+        location = self._locate(remote)
+        required = require_signed or self._requires_signed(location)
+        shared = WritableRegistry(location)
         shared.check()
         run = Synchronisation(
-            self._store.location,
             self._store.profiles.registry,
             shared,
-            lambda profile: self._push(profile, shared, None),
+            push=lambda profile: self._push(profile, shared, None, key=key),
+            adopt=lambda publication: self.adoption(shared, publication, required),
             dry_run=dry_run,
         )
         return run.run(names, pushes=direction != "pull", pulls=direction != "push")
@@ -290,6 +256,7 @@ class Remotes:
         *,
         reference_samples: ReferenceChoice | None = None,
         overwrite: bool = False,
+        sign: str | None = None,
     ) -> BundleReport:
         """Write profile versions into one .zip file, for mail or a machine without a network.
 
@@ -299,7 +266,7 @@ class Remotes:
             ``math@3``, or several.
         out
             Path or fsspec URL of the file.
-        reference_samples
+        reference_samples, sign
             As for :meth:`push`.
         overwrite
             Whether an existing file may be replaced.
@@ -319,9 +286,9 @@ class Remotes:
         chosen = (references,) if isinstance(references, str) else references
         if not chosen:
             raise InvalidInputError("a bundle of no profiles", next_step="name at least one version, e.g. math@1")
-        return export_bundle(self._store, chosen, out, policy=policy, overwrite=overwrite)
+        return export_bundle(self._store, chosen, out, policy=policy, overwrite=overwrite, key=_key(sign))
 
-    def import_bundle(self, file: str, *, as_name: str | None = None) -> Sequence[Pulled]:
+    def import_bundle(self, file: str, *, as_name: str | None = None, require_signed: bool = False) -> Sequence[Pulled]:
         """Take every version of a bundle; all of them are checked before any is taken.
 
         Parameters
@@ -330,6 +297,8 @@ class Remotes:
             Path or fsspec URL.
         as_name
             Take the one version that it holds as the next one of this name.
+        require_signed
+            Whether a key that the store trusts must have signed each version.
 
         Raises
         ------
@@ -342,7 +311,14 @@ class Remotes:
         """
         from nait_store.store.bundles import import_bundle
 
-        return import_bundle(self._store, file, as_name=as_name)
+        return import_bundle(self._store, file, as_name=as_name, require_signed=require_signed)
+
+    def adoption(self, shared: SharedRegistry, publication: Publication, required: bool) -> Adoption:
+        """A published version on its way here; UntrustedError where a trusted signature is required and missing."""
+        from nait_store.registry.sharing.adoption import Adoption
+
+        signed_by = self._store.trust.vouch(publication, required=required)
+        return Adoption(self._store.location, shared, publication, signed_by)
 
     def pushed_to(self, name: str, number: int) -> Sequence[PushRecord]:
         """Where a version was pushed to, or was about to be, by this store."""
@@ -358,6 +334,7 @@ class Remotes:
         registry: WritableRegistry,
         policy: ReferencePolicy | None,
         *,
+        key: SigningKey | None,
         as_name: str | None = None,
         anew: bool = False,
     ) -> Pushed:
@@ -371,6 +348,7 @@ class Remotes:
             registry,
             travelling.make,
             policy,
+            key,
             remember=lambda publication: self.remember(profile, registry.url, publication),
         )
         pushed = departure.push(anew=anew) if as_name is None else departure.push_as(as_name)
@@ -390,47 +368,6 @@ class Remotes:
             path = f"{layout.pushes_folder(profile.name)}/{key}.json"
             self._store.location.create_bytes(path, record.to_json_bytes())
 
-    def _locate(self, remote: str | None) -> Location:
-        if remote is None:
-            known = self.list()
-            if len(known) != 1:
-                raise InvalidInputError(
-                    "which registry?" if known else "no registry was named, and the store knows none",
-                    next_step=f"name one of {', '.join(each.name for each in known)}"
-                    if known
-                    else "give its URL, or name one with 'nait-store remote add NAME URL'",
-                )
-            return self._location(known[0].url)
-        if "/" in remote or remote.startswith("."):
-            return self._location(remote)
-        return self._location(self._known(check_name(remote, "remote")).url)
-
-    def _location(self, url: str) -> Location:
-        location = Location(url)
-        if location.url == self._store.location.url:
-            raise InvalidInputError(
-                f"{location.url} is this store itself", next_step="name another folder or prefix for the registry"
-            )
-        return location
-
-    def _known(self, name: str) -> Remote:
-        known = self._read(name)
-        if known is None:
-            names = [remote.name for remote in self.list()]
-            raise NotFoundError(
-                f"there is no remote {name!r}",
-                next_step=f"{did_you_mean(name, names)} (a folder is written ./{name})",
-            )
-        return known
-
-    def _read(self, name: str) -> Remote | None:
-        path = layout.remote_record(name)
-        location = self._store.location
-        try:
-            return _remote(RemoteRecord.from_json_bytes(location.read_bytes(path), location.url_of(path)))
-        except NotFoundError:
-            return None
-
     def _references_by_record(self) -> Mapping[str, Sequence[str]]:
         registry = self._store.profiles.registry
         found: dict[str, list[str]] = {}
@@ -440,11 +377,9 @@ class Remotes:
         return found
 
 
-def _remote(record: RemoteRecord) -> Remote:
-    return Remote(record.name, record.url, record.provenance.author, record.provenance.created_at)
-
-
-def _published(publication: Publication, here: Mapping[str, Sequence[str]]) -> PublishedProfile:
+def _published(
+    publication: Publication, here: Mapping[str, Sequence[str]], signed_by: Sequence[str]
+) -> PublishedProfile:
     same = here.get(publication.record_sha256, ())
     return PublishedProfile(
         reference=publication.spelled,
@@ -454,7 +389,14 @@ def _published(publication: Publication, here: Mapping[str, Sequence[str]]) -> P
         size_bytes=publication.size_bytes,
         message=publication.message,
         here=publication.spelled if publication.spelled in same else next(iter(same), ""),
+        signed_by=tuple(signed_by),
     )
+
+
+def _key(path: str | None) -> SigningKey | None:
+    from nait_store.registry.sharing.signatures import SigningKey
+
+    return None if path is None else SigningKey(path)
 
 
 def _policy(text: str) -> ReferencePolicy:

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nait_store.errors import ConflictError, FormatError, NaitStoreError, NotFoundError, did_you_mean
+from nait_store.errors import ConflictError, FormatError, NaitStoreError, NotFoundError, UntrustedError, did_you_mean
 from nait_store.refs import Kind, check_name
-from nait_store.registry.sharing.adoption import Adoption
 from nait_store.registry.sharing.departure import describe
 
 if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile, ProfileRegistry
+    from nait_store.registry.sharing.adoption import Adoption
     from nait_store.registry.sharing.departure import Pushed
     from nait_store.registry.sharing.shared_registry import SharedRegistry
     from nait_store.schemas.sharing import Publication
-    from nait_store.storage.location import Location
 
 
 @dataclass(frozen=True)
@@ -76,31 +75,31 @@ class Synchronisation:
 
     Parameters
     ----------
-    location
-        Root of the store.
     registry
-        Its profiles.
+        The store's profiles.
     shared
         The shared registry.
     push
         Publishes one version.
+    adopt
+        Prepares to take one; UntrustedError where nobody vouches for it who must.
     dry_run
         Whether to change nothing.
     """
 
     def __init__(
         self,
-        location: Location,
         registry: ProfileRegistry,
         shared: SharedRegistry,
-        push: Callable[[Profile], Pushed],
         *,
+        push: Callable[[Profile], Pushed],
+        adopt: Callable[[Publication], Adoption],
         dry_run: bool,
     ) -> None:
-        self._location = location
         self._registry = registry
         self._shared = shared
         self._push = push
+        self._adopt = adopt
         self._dry_run = dry_run
         self._pushed: list[str] = []
         self._pulled: list[str] = []
@@ -176,10 +175,11 @@ class Synchronisation:
 
     def _pull(self, publication: Publication) -> None:
         try:
+            adoption = self._adopt(publication)
             if not self._dry_run:
-                self._n_bytes += Adoption(self._location, self._shared, publication).pull().moved.n_bytes
+                self._n_bytes += adoption.pull().moved.n_bytes
             self._pulled.append(publication.spelled)
-        except (ConflictError, FormatError) as error:
+        except (ConflictError, FormatError, UntrustedError) as error:
             self._tell(publication.spelled, error)
 
     def _publish(self, name: str, number: int) -> None:

@@ -95,7 +95,7 @@ class ProfileCard:
         background = record.background
         lines = [
             ("recipe", record.recipe.in_words),
-            ("made from", record.source.in_words),
+            ("made from", record.made_from),
             ("against", "" if background is None else background.in_words),
             ("model", record.model or ""),
             ("hook point", record.identity.hook_point.value),

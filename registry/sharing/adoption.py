@@ -20,10 +20,12 @@ from nait_store.registry.sharing.shared_registry import Moved, SharedRegistry
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.sharing import Origin, Publication, ReferencePolicy
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
+from nait_store.storage.store_features import announce_feature
 from nait_store.storage.versions import VersionNumbers
 
 
@@ -47,6 +49,8 @@ class Pulled:
         Files that an earlier, interrupted pull had not fetched, and their bytes.
     size_bytes
         Of all files of the version.
+    signed_by
+        Names of the trusted keys that signed it.
     """
 
     profile: Profile
@@ -56,6 +60,7 @@ class Pulled:
     policy: ReferencePolicy
     moved: Moved
     size_bytes: int
+    signed_by: tuple[str, ...] = ()
 
 
 class Adoption:
@@ -69,12 +74,17 @@ class Adoption:
         Where it comes from.
     publication
         What was published, as its document says.
+    signed_by
+        Names of the trusted keys that signed it.
     """
 
-    def __init__(self, location: Location, source: SharedRegistry, publication: Publication) -> None:
+    def __init__(
+        self, location: Location, source: SharedRegistry, publication: Publication, signed_by: Sequence[str] = ()
+    ) -> None:
         self._location = location
         self._source = source
         self._publication = publication
+        self._signed_by = tuple(signed_by)
         self._mark = hashlib.sha256(publication.to_json_bytes()).digest()[:6]
         self._registry = ProfileRegistry(location)
         self._log = self._registry.log
@@ -202,6 +212,8 @@ class Adoption:
                 contents[other.path] = self._source.read(other) if kept is None else kept
                 self._location.write_bytes(f"{folder}/{other.path}", contents[other.path])
             check_contents(self._publication, record, HeldFiles(where, contents))
+            if record.source is None:
+                announce_feature(self._location, SOURCELESS_FEATURE)
             self._location.write_bytes(f"{folder}/{PROFILE_FILE}", data)
         except FormatError:
             self._location.delete(folder)
@@ -238,6 +250,7 @@ class Adoption:
                 published_by=publication.provenance.author,
                 published_at=publication.provenance.created_at,
                 reference=publication.reference,
+                signed_by=self._signed_by,
                 follows=max((other for other in used if other < number), default=0),
             ),
             provenance=current_provenance(),
@@ -252,6 +265,7 @@ class Adoption:
             policy=self._publication.reference.policy,
             moved=moved,
             size_bytes=self._publication.size_bytes,
+            signed_by=self._signed_by,
         )
 
 

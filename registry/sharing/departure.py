@@ -9,6 +9,7 @@ from nait_store.errors import AlreadyExistsError, ConflictError, NotFoundError
 from nait_store.registry.profiles import Profile
 from nait_store.registry.sharing.packing import pack, read_payload
 from nait_store.registry.sharing.shared_registry import Moved, WritableRegistry
+from nait_store.registry.sharing.signatures import SigningKey
 from nait_store.schemas.sharing import Publication, ReferencePolicy
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
@@ -67,6 +68,8 @@ class Departure:
         What travels of its in-domain samples.
     policy
         The policy that was asked for; None where any will do.
+    key
+        Signs what is published.
     remember
         Told of what is about to be published, before anything is sent, and of what turns out to be there.
     """
@@ -76,6 +79,7 @@ class Departure:
     registry: WritableRegistry
     reference: ReferenceMaker
     policy: ReferencePolicy | None = None
+    key: SigningKey | None = None
     remember: Callable[[Publication], None] = lambda _: None
 
     def push(self, *, anew: bool = False) -> Pushed:
@@ -118,7 +122,7 @@ class Departure:
                 continue  # somebody took the number: perhaps with this very profile
 
     def _publish(self, name: str, number: int) -> Pushed:
-        packed = pack(self.location, self.profile, name, number, *self.reference())
+        packed = pack(self.location, self.profile, name, number, *self.reference(), key=self.key)
         self.remember(packed.publication)
         moved = self.registry.publish(packed.publication, packed.contents)
         return self._pushed(packed.publication, moved, created=True)

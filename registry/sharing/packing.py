@@ -10,8 +10,10 @@ from nait_store.registry.payload import MAX_RECORD_BYTES, PROFILE_FILE, read_lim
 from nait_store.registry.profiles import Profile
 from nait_store.registry.sharing.arrival import HeldFiles, check_contents, check_listing, check_record
 from nait_store.registry.sharing.reference_samples import REFERENCE_FILE
+from nait_store.registry.sharing.signatures import SigningKey
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.sharing import Publication, ReferencePolicy, SharedReference
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
@@ -34,7 +36,14 @@ class PackedProfile:
 
 
 def pack(
-    location: Location, profile: Profile, name: str, number: int, policy: ReferencePolicy, reference: bytes | None
+    location: Location,
+    profile: Profile,
+    name: str,
+    number: int,
+    policy: ReferencePolicy,
+    reference: bytes | None,
+    *,
+    key: SigningKey | None = None,
 ) -> PackedProfile:
     """Put a version together.
 
@@ -48,6 +57,8 @@ def pack(
         What it is to be called.
     policy, reference
         What travels of its in-domain samples.
+    key
+        Signs the publication.
 
     Raises
     ------
@@ -69,13 +80,14 @@ def pack(
             policy=policy, file=None if reference is None else _digest_of(REFERENCE_FILE, reference)
         ),
         message=manifest.message,
+        reader_features=(SOURCELESS_FEATURE,) if record.source is None else (),
         provenance=current_provenance(),
     )
     files = HeldFiles(location.url_of(profile.folder), contents)
     check_listing(publication, files.url)
     check_record(contents[PROFILE_FILE], publication, files.url_of(PROFILE_FILE))
     check_contents(publication, record, files)
-    return PackedProfile(publication, contents)
+    return PackedProfile(publication if key is None else key.sign(publication), contents)
 
 
 def read_payload(location: Location, profile: Profile) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ from nait_store.errors import (
 )
 from nait_store.refs import NAME_PATTERN, Kind, Reference
 from nait_store.registry.payload import read_limited
+from nait_store.registry.sharing.signatures import check_signatures
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.sharing import KNOWN_PROFILE_FEATURES, REGISTRY_FORMAT_VERSION, Publication, RegistryRecord
 from nait_store.storage import layout
@@ -156,6 +157,8 @@ class SharedRegistry:
             publication = Publication.from_json_bytes(data, where)
         if (publication.name, publication.number) != (name, number):
             raise FormatError(f"{where} is about {publication.spelled}, not about {name}@{number}")
+        with from_outside():
+            check_signatures(data, publication, where)
         unknown = sorted({*publication.reader_features} - KNOWN_PROFILE_FEATURES)
         if unknown:
             raise FormatError(

@@ -20,7 +20,7 @@ from nait_store.errors import AlreadyExistsError, InvalidInputError, NaitStoreEr
 from nait_store.schemas.record import document_bytes
 from nait_store.store.lineage.reproduction import run_in_a_process
 from nait_store.testing.fake_capture import FakeCapture
-from nait_store.testing.stores import fake_identity
+from nait_store.testing.stores import ENVIRONMENT, fake_identity
 
 SAME = re.compile(r"was made again: \d+ comparisons, all the same\n")
 
@@ -33,6 +33,7 @@ def write(path: Path, numbers: range) -> str:
     return path.name
 
 
+USE = ("--offset", "contrast", "--metric", "cosine")
 MAPPED = ("--id-field", "key", "--map", "instruction=question,output=answer")
 
 
@@ -61,6 +62,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("profile", "build", "math", "--from", "maths", "--limit", "9", "--seed", "4"),
             ("profile", "build", "math", "--from", "maths", "--recipe", "nait-paper", "--feature", "mean"),
             ("profile", "build", "contrast", "--from", "maths", "--against", "pool@2", "--where", "level = 1"),
+            ("profile", "build", "second", "--from", "maths", "--component", "2"),
+            ("profile", "combine", "mixed", "math@2:0.1", "contrast@1:-2", "--without", "second", *USE),
             ("select", "--from", "pool", "--profile", "math@1", "--top", "25%", "--save", "best"),
             ("select", "--from", "pool@1", "--random", "--seed", "7", "--top", "5", "--save", "chance"),
             (*TWO, "--combine", "sum", "--quota", "level=1:50%", "--min-score=-9.5", "--top", "4", "--save", "two"),
@@ -81,8 +84,12 @@ def made(cli: Any, folder: Path, made_once: Path, monkeypatch: pytest.MonkeyPatc
 def becomes(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """From here on every model is this one."""
 
-    def open_capture(_model: str, request: Any, _options: Any) -> FakeCapture:
-        return FakeCapture(n_model_layers=3, n_neurons=8, features=request.features, **changes)
+    def open_capture(model: str, request: Any, _options: Any, **_: Any) -> FakeCapture:
+        if "other" in model:  # one of another shape
+            environment = ENVIRONMENT.model_copy(update={"model_source": model})
+            identity = fake_identity(model)
+            return FakeCapture(4, 6, features=request.features, identity=identity, environment=environment)
+        return FakeCapture(3, 8, features=request.features, **changes)
 
     monkeypatch.setattr("nait_store.store.ingesting.open_capture", open_capture)
 
@@ -91,7 +98,9 @@ def verdicts(report: Any) -> dict[tuple[str, str], bool]:
     return {(check["subject"], check["what"]): check["ok"] for check in report["report"]["checks"]}
 
 
-@pytest.mark.parametrize("reference", ["best", "chance", "two", "near", "contrast", "profile:math@2", "set:pool@3", "maths"])
+@pytest.mark.parametrize(
+    "reference", ["best", "chance", "two", "near", "contrast", "mixed", "profile:math@2", "set:pool@3", "maths"]
+)
 def test_every_kind_of_version_is_made_again(made: Any, reference: str) -> None:
     run = made("reproduce", reference, "--run")
     assert run.code == 0, run.out + run.err
@@ -183,6 +192,41 @@ def test_a_set_of_projections_is_made_again(made: Any, folder: Path) -> None:
     assert made("ingest", "c.jsonl", *arguments).code == 0
     run = made("reproduce", "slim", "--run")
     assert run.code == 0, run.out + run.err
+
+
+@pytest.mark.parametrize("like", [(), ("--like", "set:maths@1")])
+def test_an_imported_profile_is_imported_again(made: Any, folder: Path, like: tuple[str, ...]) -> None:
+    made("profile", "export", "math@2", "math.safetensors")
+    if like:  # another program's file, which tells nothing of the model
+        directions = nait_store.open().profiles.open("math@2").directions()
+        np.savez(folder / "math.npz", directions=directions)
+    file = "math.npz" if like else "math.safetensors"
+    assert made("profile", "import", "theirs", file, *like, "--message", "from elsewhere").code == 0
+    run = made("reproduce", "theirs", "--run", "--json")
+    assert run.code == 0, run.out + run.err
+    subjects = {check["subject"] for check in run.json["report"]["checks"]}
+    assert subjects >= {f"file:{file}", "profile:theirs@1", *(["set:maths@1"] if like else [])}
+    made("profile", "export", "contrast", file, "--force")
+    assert made("reproduce", "theirs", "--run").code == 1
+
+
+def test_a_ported_profile_comes_from_its_sister_and_is_ported_again(made: Any) -> None:
+    assert made("profile", "port", "math@1", "--model", "./other", "--layers", "1-3").code == 0
+    found = nait_store.open().lineage("math-other", "up")
+    relations = {(edge.source, edge.relation) for edge in found.origins("profile:math-other@1")}
+    assert relations == {("set:maths-other@1", "built from"), ("profile:math@1", "ported from")}
+    again = found.origins("set:maths-other@1")
+    assert ("set:maths@1", "samples of, captured again") in {(edge.source, edge.relation) for edge in again}
+    assert {Path(node.name).name for node in found.nodes if node.kind == "file"} == {"maths.jsonl"}
+    down = nait_store.open().lineage("maths", "down")
+    assert "set:maths-other@1" in {edge.target for edge in down.products("set:maths@1")}
+    run = made("reproduce", "math-other", "--run", "--in", "again", "--json")
+    assert run.code == 0, run.out + run.err
+    assert {"set:maths@1", "profile:math@1", "set:maths-other@1", "profile:math-other@1"} <= {
+        check["subject"] for check in run.json["report"]["checks"]
+    }
+    # the samples alone are nobody's to make: they come with the profile
+    assert made("reproduce", "maths-other", "--run").code == InvalidInputError.exit_code
 
 
 def test_a_changed_file_is_told_before_anything_is_run(made: Any, folder: Path) -> None:

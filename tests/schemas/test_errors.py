@@ -29,6 +29,7 @@ def test_kinds_and_exit_codes_are_pinned() -> None:
         "IngestInterrupted": ("interrupted", 130),
         "ForbiddenError": ("forbidden", 12),
         "LimitExceededError": ("limit_exceeded", 13),
+        "UntrustedError": ("untrusted", 14),
     }
 
 

@@ -43,7 +43,7 @@ def teams(tmp_path: Path) -> Teams:
     """All in folders; ours has math@1 and math@2."""
     ours = new_store(str(tmp_path / "ours"))
     ours.profiles.build("math", source="gsm8k", method="mean", message="the first", quality_card=False)
-    ours.profiles.build("math", source="gsm8k", method="mean", limit=16, quality_card=False)
+    ours.profiles.build("math", source="gsm8k", method="mean", limit=16)
     return Teams(ours, nait_store.open(str(tmp_path / "theirs"), create=True), str(tmp_path / "registry"))
 
 

@@ -104,7 +104,7 @@ def test_commands_say_what_they_did(teams: Teams, capsys: pytest.CaptureFixture[
     assert json.loads(run(teams.ours, "push", "math@1", "--as", "sums", "--json"))["published"] == "sums@1"
     assert "math@2" in run(teams.theirs, "remote", "show", teams.registry)
     shown = run(teams.theirs, "pull", "math", teams.registry)
-    assert f"math@2 pulled from {teams.registry}: 5 files fetched" in shown
+    assert f"math@2 pulled from {teams.registry}: 6 files fetched" in shown
     assert "with it came: hashes of its in-domain samples" in shown
     assert "nothing was fetched" in run(teams.theirs, "pull", "math", teams.registry)
     assert json.loads(run(teams.theirs, "pull", "sums", teams.registry, "--json"))["reference"] == "sums@1"

@@ -35,6 +35,7 @@ def test_the_store_has_one_of_everything(folder: Path) -> None:
         "activations/*/jobs/*/heartbeat.json",
         "activations/*/tags/*/*.json",
         "activations/*/aliases/*/2.json",
+        "activations/*/notes/*/2.json",
         "profiles/*/versions/2.json",
         "selections/*/payloads/*/selection.parquet",
         "scores/*.json",

@@ -58,6 +58,25 @@ def store(folder: Path) -> nait_store.Store:
     return nait_store.open(str(folder / "store"))
 
 
+def test_combined_and_imported_profiles_lead_to_what_they_are_of(store: nait_store.Store, folder: Path) -> None:
+    store.profiles.combine("mixed", {"math": 1.0}, without=["contrast"])
+    exported = store.profiles.export("mixed", str(folder / "mixed.npz"))
+    store.profiles.import_("theirs", exported.url)
+    found = edges(store.lineage("profile:mixed", direction="up"))
+    assert {one for one in found if one[2] == "profile:mixed@1"} == {
+        ("profile:math@1", "combined from", "profile:mixed@1"),
+        ("profile:contrast@1", "made orthogonal to", "profile:mixed@1"),
+    }
+    assert found >= MATH | MATHS
+    theirs = store.lineage("profile:theirs")
+    assert edges(theirs) == {
+        ("file:mixed.npz", "imported from", "profile:theirs@1"),
+        (MODEL, "built with", "profile:theirs@1"),
+    }
+    (file,) = (node for node in theirs.nodes if node.kind == "file")
+    assert file.digest == sha256(folder / "mixed.npz")
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from nait_store.refs import Reference
+from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import IngestChoices, SetRecord
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Method, ProfileRecord, Recipe
 from nait_store.schemas.selection import SelectionRecord
 from nait_store.store.lineage.ingest_records import RecordedIngest
+from nait_store.store.lineage.origins import sample_sources
 
-_KNOWN_RECIPE = frozenset(("name", "method", "center", "profile_feature", "feature", "metric"))
-"""Choices of a recipe that :func:`build_arguments` spells."""
+_KNOWN_RECIPE = frozenset(("name", "method", "center", "component", "profile_feature", "feature", "metric"))
+_KNOWN_METHODS = frozenset(("pca", "mean", "contrastive"))
+"""Choices of a recipe that :func:`build_arguments` spells, and methods that need no more than these."""
 
 
 def ingest_arguments(
@@ -78,7 +80,8 @@ def ingest_arguments(
 
 def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference, Reference]) -> tuple[str, ...]:
     """Spell the building of a profile; ``here`` has the sets that it was made from."""
-    recipe, source, background = record.recipe, record.source, record.background
+    recipe, sources = record.recipe, sample_sources(record)
+    source, background = sources["built from"], sources.get("built against")
     center = ("--center" if recipe.center else "--no-center",) if recipe.method is Method.PCA else ()
     layers = record.parameters.get("layers")
     return (
@@ -90,6 +93,7 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
         # The choices, not the name: a later release may give the name to others.
         *_option("--method", recipe.method.value),
         *center,
+        *_option("--component", recipe.component if recipe.component > 1 else None),
         *_option("--profile-feature", recipe.profile_feature.value),
         *_option("--feature", recipe.feature.value),
         *_option("--metric", recipe.metric.value),
@@ -97,6 +101,99 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
         *_option("--where", source.where),
         *_option("--limit", source.limit),
         *_option("--seed", source.seed if source.limit is not None else None),
+        *_option("--message", message or None),
+        *_option("--card", record.card or None),
+        # It is measured of the profile and is no part of it; whoever wants it leaves this out.
+        "--no-quality-card",
+    )
+
+
+def import_arguments(
+    record: ProfileRecord, message: str, located: Callable[[str], str], like: Reference | None
+) -> tuple[str, ...]:
+    """Spell an import; ``like`` is called as in the new store."""
+    if record.imported is None:
+        raise ValueError("this was not imported")
+    layers = record.parameters.get("layers")
+    return (
+        "profile",
+        "import",
+        *_option("--like", None if like is None else like.qualified),
+        *_option("--layers", _ranges(record.layers) if layers else None),
+        *_option("--feature", record.recipe.feature.value),
+        *_option("--metric", record.recipe.metric.value),
+        *_option("--message", message or None),
+        *_option("--card", record.card or None),
+        "--",
+        record.name,
+        located(record.imported.url),
+    )
+
+
+def port_arguments(
+    record: ProfileRecord,
+    message: str,
+    ingest: RecordedIngest,
+    located: Callable[[str], str],
+    here: Mapping[Reference, Reference],
+) -> tuple[str, ...]:
+    """Spell a port, which captures the samples of another profile on a model and builds from them.
+
+    Parameters
+    ----------
+    record, message
+        Of the profile.
+    ingest
+        That captured the samples.
+    located, here
+        As for an ingest and a build; the set of the samples is made by the port itself.
+    """
+    ported_from, segment = record.ported_from, ingest.segment
+    if ported_from is None or segment is None:
+        raise ValueError("this is no port, or what it captured with is not recorded any more")
+    environment, background = segment.environment, record.background
+    quantization = environment.quantization if environment.quantization in ("8bit", "4bit") else None
+    layers = record.parameters.get("layers")
+    against = None if background is None else here.get(background.reference)
+    return (
+        "profile",
+        "port",
+        str(here[Reference(Kind.PROFILE, ported_from.name, version=ported_from.version)]),
+        *_option("--model", located(environment.model_source)),
+        *_option("--adapter", environment.adapter_source and located(environment.adapter_source)),
+        *_option("--quantization", quantization),
+        *_option("--name", record.name),
+        *_option("--set", ingest.plan.set_name),
+        *_option("--layers", _ranges(record.layers) if layers else "all"),
+        *_option("--template", record.identity.template.name),
+        *_option("--max-length", segment.settings.max_length_tokens),
+        *_option("--hook-path", record.identity.hook_path),
+        *_option("--compute-dtype", segment.settings.compute_dtype),
+        *_option("--dtype", ingest.plan.dtype.value),
+        *_option("--token-budget", environment.token_budget or None),
+        *_option("--against", against),
+        *(("--capture-background",) if background is not None and against is None else ()),
+        *_option("--message", message or None),
+    )
+
+
+def combine_arguments(record: ProfileRecord, message: str, here: Mapping[Reference, Reference]) -> tuple[str, ...]:
+    """Spell a combination of profiles; ``here`` has its parts."""
+    parts = [
+        (part.weight, here[Reference(Kind.PROFILE, part.name, version=part.version)]) for part in record.parts or ()
+    ]
+    offset = record.parameters.get("offset")
+    if offset not in (None, "none"):
+        offset = here[parse_reference(str(offset), Kind.PROFILE)]
+    return (
+        "profile",
+        "combine",
+        record.name,
+        *(f"{reference}:{weight!r}" for weight, reference in parts if weight is not None),
+        *(text for weight, reference in parts if weight is None for text in ("--without", str(reference))),
+        *_option("--offset", offset),
+        *_option("--feature", record.recipe.feature.value),
+        *_option("--metric", record.recipe.metric.value),
         *_option("--message", message or None),
         *_option("--card", record.card or None),
     )
@@ -136,12 +233,12 @@ def select_arguments(
 
 def unspelled_choices(recipe: Recipe) -> list[str]:
     """Choices of a recipe that are recorded and that no option above spells."""
-    defaults = {name: field.default for name, field in type(recipe).model_fields.items()}
-    return [
+    found = [
         name
-        for name in type(recipe).model_fields
-        if name not in _KNOWN_RECIPE and getattr(recipe, name) != defaults[name]
+        for name, field in type(recipe).model_fields.items()
+        if name not in _KNOWN_RECIPE and getattr(recipe, name) != field.default
     ]
+    return found if recipe.method.value in _KNOWN_METHODS else ["method", *found]
 
 
 def _option(name: str, value: object, *, unless: str | None = None) -> tuple[str, ...]:

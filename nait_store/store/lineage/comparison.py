@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.set_version import SetVersion
-from nait_store.errors import NotFoundError
+from nait_store.errors import NaitStoreError, NotFoundError
 from nait_store.refs import Kind, parse_reference
 from nait_store.registry.in_domain import ChosenRows, choose_rows
 from nait_store.registry.profiles import Profile
 from nait_store.schemas.capture import StoredDtype
-from nait_store.store.lineage.origins import number_of
+from nait_store.schemas.profile import ProfileRecord
+from nait_store.store.lineage.origins import number_of, sample_sources
 from nait_store.store.lineage.steps import Counterpart
+from nait_store.store.ranking_checks import Check, counts, ranking_checks
 
 if TYPE_CHECKING:
     from nait_store.store.facade import Store
@@ -32,28 +33,6 @@ _OF_STORING = {
     StoredDtype.BFLOAT16: 8e-3,
     StoredDtype.INT8: 5e-2,
 }
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was compared.
-
-    Attributes
-    ----------
-    subject
-        The version or input, ``set:pool@1``, ``file:pool.jsonl``.
-    what
-        ``sample ids``, ``directions`` …
-    ok
-        Whether it is the same, or within the tolerance.
-    detail
-        What was found.
-    """
-
-    subject: str
-    what: str
-    ok: bool
-    detail: str
 
 
 class Comparison:
@@ -100,7 +79,7 @@ class Comparison:
         yield Check(subject, "model, tokenizer, template", not differing, detail)
         contents, again = _contents(first), _contents(second)
         missing, extra = contents.keys() - again.keys(), again.keys() - contents.keys()
-        found = f"{len(contents):,} samples" if not (missing or extra) else _counts(missing, extra)
+        found = f"{len(contents):,} samples" if not (missing or extra) else counts(missing, extra)
         yield Check(subject, "sample ids", not (missing or extra), found)
         changed = [one for one in contents.keys() & again.keys() if contents[one] != again[one]]
         yield Check(subject, "contents", not changed, f"{len(changed):,} differ" if changed else "equal SHA-256")
@@ -157,40 +136,28 @@ class Comparison:
     def _tolerance_of_profile(self, profile: Profile) -> float:
         if self._tolerance is not None:
             return self._tolerance
-        source = profile.record.source.reference
-        return self.tolerance_for(self._original.sets.versions.version(source.name, number_of(source)))
+        record = profile.record
+        if record.parts is not None:  # a combination is as far off as its parts may be
+            registry = self._original.profiles.registry
+            return sum(self._tolerance_of_profile(registry.version(part.name, part.version)) for part in record.parts)
+        try:
+            source = next(iter(sample_sources(record).values())).reference
+            return self.tolerance_for(self._original.sets.versions.version(source.name, number_of(source)))
+        except (NaitStoreError, StopIteration):  # a pulled profile's set is in another store
+            computing = _OF_COMPUTING.get(record.settings.compute_dtype, _OF_COMPUTING_OTHERS)
+            return computing + _OF_STORING[StoredDtype.FLOAT16]
 
     def _selection(self, pair: Counterpart) -> Iterator[Check]:
         subject = pair.original.qualified
         saved = self._original.selections.version(pair.original.name, number_of(pair.original))
         first, second = saved.rows(), self._made.selections.open(pair.here).rows()
-        ids, again = first.column("sample_id").to_pylist(), second.column("sample_id").to_pylist()
-        scores, scores_again = (
-            dict(zip(names, table.column("score").to_pylist(), strict=True))
-            for names, table in ((ids, first), (again, second))
-        )
-        if saved.record.profile_ref is None:
-            yield Check(subject, "sample ids", ids == again, _order(ids, again))
-            return
-        set_ref = parse_reference(saved.record.set_ref, Kind.SET)
-        opened = self._original.sets.versions.version(set_ref.name, number_of(set_ref))
-        tolerance = _SCORE_FACTOR * self.tolerance_for(opened)
-        spread = float(np.std(np.array([scores[one] for one in ids], dtype=np.float64))) if ids else 0.0
-        allowed = tolerance * (spread or 1.0)
-        missing, extra = set(ids) - set(again), set(again) - set(ids)
-        ok = not (missing or extra)
-        detail = _order(ids, again)
-        if not ok and len(ids) == len(again):
-            # Samples whose scores are as good as equal may change places over the last rank.
-            near = [abs(scores[one] - scores[ids[-1]]) for one in missing]
-            near += [abs(scores_again[one] - scores_again[again[-1]]) for one in extra]
-            ok = max(near) <= allowed
-            detail += ", all within the tolerance of the last rank's score" if ok else ""
-        yield Check(subject, "sample ids", ok, detail)
-        worst = max((abs(scores[one] - scores_again[one]) for one in set(ids) & set(again)), default=0.0)
-        unit = "standard deviations" if spread else "units"
-        detail = f"largest difference {worst / (spread or 1.0):.1e} {unit} of the scores; tolerance {tolerance:.1e}"
-        yield Check(subject, "scores", worst <= allowed, detail)
+        scored = saved.record.has_scores
+        tolerance = 0.0
+        if scored:
+            set_ref = parse_reference(saved.record.set_ref, Kind.SET)
+            opened = self._original.sets.versions.version(set_ref.name, number_of(set_ref))
+            tolerance = _SCORE_FACTOR * self.tolerance_for(opened)
+        yield from ranking_checks(subject, first, second, scored=scored, tolerance=tolerance)
 
 
 def _contents(version: SetVersion) -> dict[str, str]:
@@ -229,20 +196,14 @@ def _differing(first: Profile, second: Profile) -> str:
         "capture identity": (one.capture_id, other.capture_id),
         "settings": (one.settings, other.settings),
         "recipe": (one.recipe, other.recipe),
-        "in-domain samples": (one.source.sample_ids_sha256, other.source.sample_ids_sha256),
-        "background samples": tuple(p.background.sample_ids_sha256 if p.background else None for p in (one, other)),
+        "in-domain samples": tuple(_samples_of(record, "built from") for record in (one, other)),
+        "background samples": tuple(_samples_of(record, "built against") for record in (one, other)),
+        "weights": tuple([part.weight for part in record.parts or ()] for record in (one, other)),
         "layers": (one.layers, other.layers),
     }
     return ", ".join(name for name, (before, after) in facts.items() if before != after)
 
 
-def _counts(missing: Collection[str], extra: Collection[str]) -> str:
-    return f"{len(missing):,} missing, {len(extra):,} too many"
-
-
-def _order(ids: list[str], again: list[str]) -> str:
-    missing, extra = set(ids) - set(again), set(again) - set(ids)
-    if missing or extra:
-        return _counts(missing, extra)
-    moved = sum(one != other for one, other in zip(ids, again, strict=True))
-    return f"{len(ids):,} samples" + (f", {moved:,} at another rank" if moved else " in the same order")
+def _samples_of(record: ProfileRecord, relation: str) -> str | None:
+    source = sample_sources(record).get(relation)
+    return None if source is None else source.sample_ids_sha256

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from nait_store.activations.chunks import SEGMENT_FILE
 from nait_store.activations.redirects import Redirects
-from nait_store.errors import FormatError, NotFoundError
+from nait_store.errors import FormatError, InvalidInputError, NotFoundError
 from nait_store.ingest.journal import FLUSHED_FOLDER, OUTCOME_FILE, PLAN_FILE
+from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import IngestOutcome, IngestPlan, SegmentRecord
 from nait_store.storage import layout
 from nait_store.storage.location import Location
@@ -30,16 +32,34 @@ class RecordedIngest:
     segment: SegmentRecord | None
 
 
-def recorded_ingest(location: Location, set_name: str, ingest_id: str) -> RecordedIngest | None:
-    """Read the records of an ingest; None where gc has taken its plan, or nobody can read it."""
+def read_plan(location: Location, set_name: str, ingest_id: str) -> IngestPlan | None:
+    """Read the plan of an ingest; None where gc has taken it, or nobody can read it."""
     path = f"{layout.ingest_folder(set_name, ingest_id)}/{PLAN_FILE}"
     try:
-        plan = IngestPlan.from_json_bytes(location.read_bytes(path), location.url_of(path))
+        return IngestPlan.from_json_bytes(location.read_bytes(path), location.url_of(path))
     except (NotFoundError, FormatError):
+        return None
+
+
+def recorded_ingest(location: Location, set_name: str, ingest_id: str) -> RecordedIngest | None:
+    """Read the records of an ingest; None where its plan is gone."""
+    plan = read_plan(location, set_name, ingest_id)
+    if plan is None:
         return None
     folder = f"{layout.ingest_folder(set_name, ingest_id)}/{FLUSHED_FOLDER}"
     written = [name.removesuffix(".json") for name in location.names(folder) if name.endswith(".json")]
     return RecordedIngest(plan, next(_segments_from(location, set_name, written), None))
+
+
+def sets_read(plan: IngestPlan) -> list[Reference]:
+    """Versions of sets that an ingest took its samples from: a port captures those of another set again."""
+    found = []
+    for source in plan.sources:
+        if source.uri.startswith(f"{Kind.SET}:"):
+            with contextlib.suppress(InvalidInputError):
+                parsed = parse_reference(source.uri, Kind.SET)
+                found += [parsed] if parsed.version is not None else []
+    return found
 
 
 def ingests_of(location: Location, set_name: str, number: int) -> list[str]:

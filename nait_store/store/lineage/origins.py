@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import Operation, SetManifest, SourceFile
-from nait_store.schemas.profile import ProfileManifest
+from nait_store.schemas.profile import ProfileManifest, ProfileRecord, SampleSource
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.versions import VersionLog, VersionNumbers
 from nait_store.store.lineage.graph import LineageNode, NodeKind, NodeState
-from nait_store.store.lineage.ingest_records import ingests_of, recorded_ingest
+from nait_store.store.lineage.ingest_records import ingests_of, read_plan, recorded_ingest, sets_read
 from nait_store.store.set_history import in_words
 
 if TYPE_CHECKING:
@@ -137,12 +137,16 @@ class Origins:
         for one in record.projections if record is not None else ():
             yield Origin("keeps projections on", parse_reference(one.profile, Kind.PROFILE))
         if manifest is None:
-            ingest_ids = ingests_of(self._location, version.name, number) if outside else []
+            ingest_ids = ingests_of(self._location, version.name, number)
         else:
             yield from self._before(version, manifest)
             ingest_ids = list(manifest.ingest_ids)
-        for ingest_id in ingest_ids if outside else ():
-            yield from self._ingested(version, ingest_id, record.identity if record is not None else None)
+        for ingest_id in ingest_ids:
+            plan = read_plan(self._location, version.name, ingest_id)
+            for read in sets_read(plan) if plan is not None else ():
+                yield Origin("samples of, captured again", read)
+            if outside:
+                yield from self._ingested(version, ingest_id, record.identity if record is not None else None)
         if manifest is not None and outside and self._lost_its_beginning(version.name, manifest):
             yield from self._seen_in_segments(version)
 
@@ -159,8 +163,10 @@ class Origins:
         ingest = recorded_ingest(self._location, version.name, ingest_id)
         if ingest is None:
             self._gap(f"from which files ingest {ingest_id} of {version.qualified} read is not recorded any more")
+        read = {one.qualified for one in sets_read(ingest.plan)} if ingest is not None else set()
         for source in ingest.plan.sources if ingest is not None else ():
-            yield Origin("ingested", thing=file_node(source))
+            if source.uri not in read:
+                yield Origin("ingested", thing=file_node(source))
         measured = ingest.plan.identity or identity if ingest is not None else identity
         if measured is not None:
             environment = ingest.segment.environment if ingest is not None and ingest.segment is not None else None
@@ -194,11 +200,23 @@ class Origins:
             yield Origin("pulled from", thing=shared_node(pulled_from, profile.manifest.record_sha256))
             yield Origin("built with", thing=model)
             return
-        yield Origin("built from", record.source.reference)
-        if record.background is not None:
-            yield Origin("built against", record.background.reference)
-        if outside and self.state(record.source.reference) in (NodeState.COLLECTED, NodeState.MISSING):
-            # The set would have said it; where it is gone the profile still knows its model.
+        sources, file = sample_sources(record), record.imported
+        for relation, source in sources.items():
+            yield Origin(relation, source.reference)
+        if record.ported_from is not None:
+            ported_from = record.ported_from
+            yield Origin("ported from", Reference(Kind.PROFILE, ported_from.name, version=ported_from.version))
+        if file is not None:
+            imported = SourceFile(uri=file.url, size_bytes=file.size_bytes, sha256=file.sha256)
+            yield Origin("imported from", thing=file_node(imported))
+        if (like := imported_like(record)) is not None:
+            yield Origin("captured like", like)
+        for part in record.parts or ():
+            relation = "combined from" if part.weight is not None else "made orthogonal to"
+            yield Origin(relation, Reference(Kind.PROFILE, part.name, version=part.version))
+        gone = (NodeState.COLLECTED, NodeState.MISSING)
+        if outside and not record.parts and all(self.state(source.reference) in gone for source in sources.values()):
+            # The sets would have said it; where there are none any more the profile still knows its model.
             yield Origin("built with", thing=model)
 
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
@@ -222,9 +240,10 @@ class Origins:
             return replace(bare, **made)
         if isinstance(manifest, ProfileManifest):
             profile = self._store.profiles.registry.version(version.name, number).record
-            what = f"{profile.recipe.in_words}; {profile.source.in_words}"
+            what = f"{profile.recipe.in_words}; {profile.made_from}"
             what += " there" if manifest.origin is not None else ""
-            digest, n_samples = profile.directions_sha256, profile.source.n_samples
+            digest = profile.directions_sha256
+            n_samples = None if profile.source is None else profile.source.n_samples
             return replace(bare, what=what, digest=digest, n_samples=n_samples, **made)
         chosen = self._store.selections.version(version.name, number).record
         what = f"{chosen.top} of {chosen.n_candidates:,} candidates, {chosen.strategy}"
@@ -245,6 +264,20 @@ class Origins:
 
     def _gap(self, text: str) -> None:
         self.gaps[text] = None
+
+
+def sample_sources(record: ProfileRecord) -> dict[str, SampleSource]:
+    """The samples that a profile was built from, in-domain ones first: what they were to it → which they are."""
+    found = {"built from": record.source, "built against": record.background}
+    return {relation: source for relation, source in found.items() if source is not None}
+
+
+def imported_like(record: ProfileRecord) -> Reference | None:
+    """The set or profile that told what the directions of an imported profile are of; None where the file told it."""
+    if record.imported is None:
+        return None
+    kind, colon, _ = str(record.parameters.get("like", "")).partition(":")
+    return parse_reference(record.parameters["like"], Kind(kind)) if colon and kind in set(Kind) else None
 
 
 def number_of(version: Reference) -> int:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import Operation, SetManifest, SetRecord
+from nait_store.schemas.profile import ProfileRecord
 from nait_store.store.lineage.commands import (
     build_arguments,
+    combine_arguments,
+    import_arguments,
     ingest_arguments,
+    port_arguments,
     select_arguments,
     unspelled_choices,
 )
 from nait_store.store.lineage.graph import Lineage, NodeKind
-from nait_store.store.lineage.ingest_records import RecordedIngest, recorded_ingest
-from nait_store.store.lineage.origins import number_of
+from nait_store.store.lineage.ingest_records import RecordedIngest, recorded_ingest, sets_read
+from nait_store.store.lineage.origins import imported_like, number_of, sample_sources
 from nait_store.store.lineage.steps import Counterpart, Input, Step, Steps, can_be_lines
 from nait_store.store.lineage.tracing import find_version, trace
 
@@ -59,6 +63,7 @@ class _Planner:
         self._last_ingest: dict[str, tuple[str, ...]] = {}
         self._inputs: dict[str, Input] = {}
         self._models: dict[str, str] = {}
+        self._captured_again: dict[Reference, RecordedIngest] = {}  # sets that ports make, until their profiles come
         self.obstacles: dict[str, None] = {}
 
     def add(self, version: Reference) -> None:
@@ -73,6 +78,8 @@ class _Planner:
 
     def finished(self, root: Reference) -> Steps:
         """All of it."""
+        for version in self._captured_again.keys() - self._here.keys():
+            self._object(f"{version.qualified} was captured to port a profile, which is not among what is made again")
         return Steps(
             root=root,
             inputs=tuple(self._inputs.values()),
@@ -128,6 +135,9 @@ class _Planner:
         made = False
         for ingest_id in manifest.ingest_ids:
             ingest = recorded_ingest(self._store.location, version.name, ingest_id)
+            if ingest is not None and ingest.segment is not None and sets_read(ingest.plan):
+                self._captured_again[version] = ingest
+                return
             if ingest is None or ingest.segment is None:
                 self._object(f"ingest {ingest_id} of {version.qualified} is not recorded well enough any more")
                 continue
@@ -146,7 +156,7 @@ class _Planner:
             if ingest.plan.command:
                 notes.append(f"it was begun by: {ingest.plan.command}")
         elif choices.n_only is not None:
-            self._object(f"an ingest of {version.qualified} took {choices.n_only:,} samples that a repair named alone")
+            self._object(f"an ingest of {version.qualified} took {choices.n_only:,} samples that were named one by one")
         elif any(set(",=") & set(field) or field != field.strip() for field in choices.field_map.values()):
             self._object(f"a field that {version.qualified} maps has a name that --map cannot spell")
         if environment.model_revision:
@@ -191,12 +201,43 @@ class _Planner:
             published = f"{pulled_from.name}@{pulled_from.number}"
             self._make(version, ("pull", "--as", version.name, "--", published, self._located(pulled_from.url)))
             return
-        for name in unspelled_choices(record.recipe):
-            self._object(f"{version.qualified} records a choice, {name!r}, that no option of a build spells")
-        for source in (record.source, record.background):
-            if source is not None:
-                self._known(source.reference)
+        if record.imported is not None:
+            file, like = record.imported, imported_like(record)
+            uri = self._located(file.url)
+            self._inputs[uri] = Input(uri, file.url, file.sha256, file.size_bytes)
+            told = None if like is None else self._known(like)
+            self._make(version, import_arguments(record, message, self._located, told))
+            return
+        if record.parts is not None:
+            for part in record.parts:
+                self._known(Reference(Kind.PROFILE, part.name, version=part.version))
+            self._make(version, combine_arguments(record, message, self._here))
+            return
+        unspelled = unspelled_choices(record.recipe)
+        if unspelled:
+            self._object(f"{version.qualified} records choices that no option spells: {', '.join(unspelled)}")
+            return
+        sources = [source.reference for source in sample_sources(record).values()]
+        if record.ported_from is not None and sources[0] in self._captured_again:
+            self._port(version, record, message, sources)
+            return
+        for source in sources:
+            self._known(source)
         self._make(version, build_arguments(record, message, self._here))
+
+    def _port(self, version: Reference, record: ProfileRecord, message: str, sources: Sequence[Reference]) -> None:
+        """One command that captures the samples, of the background too where that was captured again, and builds."""
+        ingest = self._captured_again[sources[0]]
+        if sources[0] in self._here:  # an earlier port of the same samples has made it
+            self._make(version, build_arguments(record, message, self._here))
+            return
+        assert ingest.segment is not None
+        self._models[self._located(ingest.segment.environment.model_source)] = record.identity.model_fingerprint
+        self._make(version, port_arguments(record, message, ingest, self._located, self._here))
+        for made in sources:
+            if made in self._captured_again and made not in self._here:
+                self._latest[made.kind, made.name] += 1
+                self._here[made] = Reference(made.kind, made.name, version=self._latest[made.kind, made.name])
 
     def _add_selection(self, version: Reference) -> None:
         record = self._store.selections.version(version.name, number_of(version)).record

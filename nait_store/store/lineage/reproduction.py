@@ -17,7 +17,7 @@ from nait_store.store.lineage.steps import Input, Step, Steps
 
 if TYPE_CHECKING:
     from nait_store.store.facade import Store
-    from nait_store.store.lineage.comparison import Check
+    from nait_store.store.ranking_checks import Check
 
 Execute = Callable[[Sequence[str], str], None]
 """Runs ``nait-store`` with these arguments and this standard input; raises a NaitStoreError where it fails."""
@@ -174,7 +174,7 @@ def run_in_a_process(arguments: Sequence[str], lines: str) -> None:
 def _check_input(wanted: Input) -> Check:
     from nait_store.capture.readers import open_sources
     from nait_store.errors import NotFoundError
-    from nait_store.store.lineage.comparison import Check
+    from nait_store.store.ranking_checks import Check
 
     subject = f"file:{wanted.uri}"
     try:
