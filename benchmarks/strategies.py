@@ -8,6 +8,7 @@ NumPy's stable sorts and a loop, over the same scores already in memory, without
 from __future__ import annotations
 
 import argparse
+import time
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ SEGMENTS = 8
 PROFILES = tuple(f"domain-{i}" for i in range(8))
 QUOTAS = {"alpaca": 50, "code": 20}
 TOP_PERCENT = 10
-MOST_SECONDS, MOST_BYTES = 20.0, 2e9
+MOST_SECONDS, MOST_GB = 20.0, 2.0
 CASES: dict[str, dict[str, Any]] = {
     "union": {"combine": "union"},
     "union, quotas": {"combine": "union", "quota": True},
@@ -53,15 +54,16 @@ def body(options: Options, report: Report) -> None:
             peak = max(one.peak_bytes for one in runs)
             slowest, largest = max(slowest, seconds[-1]), max(largest, peak)
             chosen = len(runs[0].result["ids"])
-            cells = (f"{seconds[len(seconds) // 2]:.2f}", f"{seconds[0]:.2f}-{seconds[-1]:.2f}", f"{peak / 1e6:,.0f}")
-            rows.append((name, f"{chosen:,}", *cells))
+            cpu = min(one.result["cpu_seconds"] for one in runs)
+            cells = (f"{seconds[len(seconds) // 2]:.2f}", f"{seconds[0]:.2f}–{seconds[-1]:.2f}", f"{cpu:.2f}")
+            rows.append((name, f"{chosen:,}", *cells, f"{peak / 1e6:,.0f}"))
     report.table(
         f"{len(PROFILES)} profiles, {n_rows:,} candidates, top {TOP_PERCENT} %, in a fresh process each",
-        ("selection", "chosen", "seconds, median", "fastest-slowest", "peak memory, MB"),
+        ("selection", "chosen", "seconds, median", "fastest–slowest", "CPU seconds", "peak memory, MB"),
         rows,
     )
-    report.limit("seconds of the slowest selection", "≤", MOST_SECONDS, slowest)
-    report.limit("bytes of memory at most", "≤", MOST_BYTES, largest)
+    report.limit("the slowest selection", "≤", MOST_SECONDS, slowest, " s")
+    report.limit("the largest process", "≤", MOST_GB, largest / 1e9, " GB")
 
 
 def build_store(url: str, n_rows: int) -> None:
@@ -87,6 +89,7 @@ def build_store(url: str, n_rows: int) -> None:
 
 def select(url: str, case: dict[str, Any]) -> dict[str, Any]:
     """What is timed: from opening the store to ids."""
+    started = time.process_time()
     names = PROFILES[: case.get("profiles", len(PROFILES))]
     quota = "source=" + ",".join(f"{value}:{percent}%" for value, percent in QUOTAS.items())
     budget_tokens = case.get("budget_tokens")
@@ -98,7 +101,7 @@ def select(url: str, case: dict[str, Any]) -> dict[str, Any]:
         quota=quota if case.get("quota") else None,
         budget_tokens=budget_tokens,
     )
-    return {"ids": selection.rows.column("sample_id").to_pylist()}
+    return {"ids": selection.rows.column("sample_id").to_pylist(), "cpu_seconds": time.process_time() - started}
 
 
 def read_pool(url: str) -> dict[str, NDArray[Any]]:
@@ -155,4 +158,4 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    run(__doc__, body, packages=("duckdb", "pyarrow", "numpy"), add_arguments=_arguments)
+    run(__doc__, body, packages=("duckdb", "pyarrow"), add_arguments=_arguments)

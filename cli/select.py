@@ -55,11 +55,31 @@ def select(
     knee: Annotated[
         bool, typer.Option("--knee", help="Take as many as lie before the score curve's knee.", show_default=False)
     ] = False,
+    strategy: Annotated[
+        Literal["alignment", "lowest", "random", "length-matched", "embedding"] | None,
+        typer.Option(help="How candidates are ordered, or drawn.", show_default="alignment"),
+    ] = None,
     lowest: Annotated[
         bool, typer.Option("--lowest", help="Lowest scores first: a control.", show_default=False)
     ] = False,
     random: Annotated[bool, typer.Option("--random", help="By chance: the other control.", show_default=False)] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of --random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what chance decides.")] = 0,
+    in_domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Set whose centroid --strategy embedding compares with.",
+            show_default="the profile's own samples",
+        ),
+    ] = None,
+    fuse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN:WEIGHT", help="Add a column of numbers to the score; several times if need be."),
+    ] = None,
+    fuse_by: Annotated[
+        Literal["minmax", "rank"] | None,
+        typer.Option(help="How score and columns are put on one scale.", show_default="minmax"),
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Export here: path, fsspec URL, or - for standard output.")
     ] = None,
@@ -90,6 +110,11 @@ def select(
     console: Console = context.obj
     if lowest and random:
         raise InvalidInputError("--lowest and --random exclude each other", next_step="leave one of them out")
+    shorthand: Literal["lowest", "random"] | None = "lowest" if lowest else "random" if random else None
+    if strategy is not None and shorthand is not None:
+        raise InvalidInputError(
+            f"--strategy {strategy} and --{shorthand} exclude each other", next_step="leave one of them out"
+        )
     if save is not None:
         check_name(save, Kind.SELECTION)
     to_stdout = out == "-"
@@ -111,8 +136,11 @@ def select(
             per=per,
             min_score=min_score,
             knee=knee,
-            strategy="lowest" if lowest else "random" if random else "alignment",
+            strategy=strategy or shorthand or "alignment",
             seed=seed,
+            in_domain=in_domain,
+            fuse=fuse or (),
+            fuse_by=fuse_by,
         )
         console.warn(selection.warnings)
         saved = store.selections.save(save, selection, message=message) if save is not None else None

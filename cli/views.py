@@ -273,7 +273,10 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
     """``562 of 5,620 samples of pool@1 by math@1, scores 0.812 … 0.437 → top.jsonl``."""
     selection = outcome.selection
     request = selection.request
-    how = how_chosen(selection.strategy.value, _ranked_by(request), selection.seed)
+    by = request.in_domain or _ranked_by(request)
+    how = how_chosen(selection.strategy.value, by, selection.seed)
+    if request.fuse:
+        how += f", fused with {', '.join(request.fuse)}"
     text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
     if (scores := selection.score_range) is not None:
         low, high = scores
@@ -304,6 +307,8 @@ def how_chosen(strategy: str, ranked_by: str, seed: int | None) -> str:
         "alignment": f"highest under {ranked_by}",
         "lowest": f"lowest under {ranked_by}",
         "random": f"by chance, seed {seed}",
+        "length-matched": f"by chance, seed {seed}, with the lengths of the highest under {ranked_by}",
+        "embedding": "nearest to the in-domain samples" + (f" of {ranked_by}" if ranked_by else ""),
     }[strategy]
 
 

@@ -57,7 +57,12 @@ class SelectionRecord(Document):
     """All of several, with their weights; empty where ``profile_ref`` says it all."""
     combine: Annotated[Literal["union", "sum", "min", "rrf"] | None, _LATER] = None
     """How several profiles made one order."""
-    strategy: Literal["alignment", "lowest", "random"]
+    strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
+    in_domain: Annotated[str | None, _LATER] = None
+    """Set whose centroid the embedding strategy compared with, resolved; None for the profile's own samples."""
+    fuse: Annotated[tuple[str, ...], _LATER] = ()
+    """Columns and weights as asked, ``quality:0.5``."""
+    fuse_by: Annotated[Literal["minmax", "rank"] | None, _LATER] = None
     top: str
     """As asked, ``10%`` or ``562``."""
     where: str | None
@@ -85,6 +90,16 @@ class SelectionRecord(Document):
         if self.profiles or self.profile_ref is None:
             return self.profiles
         return (ProfileWeight(reference=self.profile_ref),)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether its samples have scores."""
+        return self.profile_ref is not None or self.strategy == "embedding"
+
+    @property
+    def set_refs(self) -> tuple[str, ...]:
+        """Every set version that took part, what was chosen from first."""
+        return (self.set_ref,) if self.in_domain is None else (self.set_ref, self.in_domain)
 
 
 class SelectionManifest(Document):

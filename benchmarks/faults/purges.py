@@ -40,7 +40,8 @@ from nait_store.ingest.requests import FlushPolicy, IngestRequest
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.selection import SELECTION_SCHEMA
 from nait_store.selection.choosing import Selection
-from nait_store.selection.requests import SelectionRequest, parse_profiles
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profiles
 from nait_store.storage.location import Location
 from nait_store.testing.fake_capture import FakeCapture
 from nait_store.testing.faults import kill_at, write_steps

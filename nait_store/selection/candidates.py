@@ -18,8 +18,10 @@ from nait_store.query.rows import score_samples
 from nait_store.query.spelling import identifier, literal
 from nait_store.registry.profiles import Profile
 from nait_store.schemas.selection import ProfileShare
-from nait_store.selection.requests import Combine, SelectionRequest, Strategy
+from nait_store.selection.embedding import Embedding
+from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import CANDIDATES, RANKED, Moments, SelectionStatement
+from nait_store.selection.strategies import Combine, Strategy
 
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
@@ -52,6 +54,15 @@ class Candidates:
     def scores(self, session: QuerySession) -> NDArray[np.float64]:
         """[n] The score of every candidate, all profiles combined."""
         found: NDArray[np.float64] = session.sql(self.statement.scores(), tables=self.tables).arrow()[0].to_numpy()
+        return found
+
+    def taken(self, chosen: pa.Table) -> pa.Table:
+        """The rows of chosen samples, in the table's order."""
+        return self.table.filter(pc.is_in(self.table.column("sample_id"), chosen.column("sample_id").combine_chunks()))
+
+    def n_tokens(self, chosen: pa.Table) -> NDArray[np.int64]:
+        """[n] Tokens of chosen samples."""
+        found: NDArray[np.int64] = self.taken(chosen).column("n_tokens").to_numpy().astype(np.int64)
         return found
 
     def group_sizes(self) -> dict[str, int]:
@@ -91,6 +102,7 @@ def find_candidates(
     profiles: Sequence[Profile],
     request: SelectionRequest,
     group: str | None,
+    embedding: Embedding | None = None,
 ) -> Candidates:
     """Score the candidates and rank them under every profile.
 
@@ -104,22 +116,34 @@ def find_candidates(
         What to choose from, by what, and how; the request's references are resolved.
     group
         Column of the user's to group by.
+    embedding
+        What scores the candidates instead of the profiles.
 
     Raises
     ------
     NotFoundError
         There is no such column.
     InvalidInputError
-        Scores that are not finite.
+        Scores that are not finite, or columns to be fused that are no numbers, or lack some.
     """
-    if group is not None:  # before anything is computed
-        session.sql(f"SELECT {identifier(group)} FROM samples({literal(version.reference)}) LIMIT 0")
-    statement = SelectionStatement(request)
+    # Before anything is computed.
+    for column in filter(None, [group, *(name for name, _ in request.fused)]):
+        session.sql(f"SELECT {identifier(column)} FROM samples({literal(version.reference)}) LIMIT 0")
+    spelled = None if embedding is None else embedding.sql()
+    statement = SelectionStatement(request, embedding=spelled)
     tables = {}
-    if profiles and request.where is not None:
+    if embedding is not None:
+        condition = "" if request.where is None else f" WHERE (\n{request.where}\n)"
+        query = f"SELECT row_id, sample_id FROM samples({literal(request.set_ref)}){condition} ORDER BY row_id"
+        found = session.sql(query).arrow()
+        scores = pa.array(embedding.scores(found.column("row_id").to_numpy()))
+        tables["scored"] = pa.table({"sample_id": found.column("sample_id"), "score_1": scores})
+    elif profiles and request.where is not None:
         names = ["sample_id", *(f"score_{i}" for i in range(1, len(profiles) + 1))]
         tables["scored"] = score_samples(session, version, profiles, request.where).rename_columns(names)
     table = session.sql(statement.candidates(group, scored=bool(tables)), tables=tables).arrow()
+    for i, (column, _) in enumerate(request.fused, start=1):
+        _require_numbers(table.column(f"fused_{i}"), column)
     moments = []
     if statement.has_moments:
         moments = [_moments(table.column(f"score_{i}").to_numpy()) for i in range(1, len(profiles) + 1)]
@@ -128,7 +152,16 @@ def find_candidates(
         for i in range(1, len(profiles) + 1):
             ranks = _ranks(table.column(f"score_{i}").to_numpy(), order, request.strategy)
             table = table.append_column(f"rank_{i}", pa.array(ranks))
-    return Candidates(request, table, SelectionStatement(request, moments))
+    return Candidates(request, table, SelectionStatement(request, moments, embedding=spelled))
+
+
+def _require_numbers(values: pa.ChunkedArray, column: str) -> None:
+    n_lacking = values.null_count + (pc.sum(pc.invert(pc.is_finite(values.drop_null()))).as_py() or 0)
+    if n_lacking:
+        raise InvalidInputError(
+            f"{n_lacking:,} of {len(values):,} candidates have no number in {column}, which --fuse adds to the score",
+            next_step=f'leave them out, e.g. --where "{column} IS NOT NULL"',
+        )
 
 
 def _moments(scores: NDArray[np.float64]) -> Moments:

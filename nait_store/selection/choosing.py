@@ -19,10 +19,12 @@ from nait_store.registry.profiles import Profile, ProfileRegistry
 from nait_store.schemas.selection import SELECTION_SCHEMA, ProfileShare
 from nait_store.selection.budget import EVERYTHING, Budget, parse_budget
 from nait_store.selection.candidates import Candidates, find_candidates
+from nait_store.selection.embedding import Embedding, InDomain
 from nait_store.selection.knee import Knee, find_knee
 from nait_store.selection.quotas import Division, Quota, parse_quota
-from nait_store.selection.requests import SelectionRequest, Strategy
-from nait_store.selection.statements import Limits
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.statements import Lengths, Limits
+from nait_store.selection.strategies import FuseBy, Strategy
 
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
@@ -90,8 +92,8 @@ class Selection:
 
     @property
     def seed(self) -> int | None:
-        """None unless the strategy is random."""
-        return self.request.seed if self.strategy is Strategy.RANDOM else None
+        """None where chance has no part in it."""
+        return self.request.seed if self.strategy.is_seeded else None
 
     @property
     def n_selected(self) -> int:
@@ -100,8 +102,8 @@ class Selection:
 
     @property
     def has_scores(self) -> bool:
-        """Whether a profile scored the samples."""
-        return bool(self.request.profiles)
+        """Whether the samples have scores."""
+        return self.request.has_scores
 
     @property
     def score_range(self) -> tuple[float, float] | None:
@@ -145,25 +147,34 @@ def select(
     version = sets.open(parse_reference(request.set_ref, Kind.SET))
     profiles = [registry.open(parse_reference(one.reference, Kind.PROFILE)) for one in request.profiles]
     warnings = [text for profile in profiles for text in require_compatible(profile, version, force=request.force)]
-    request = _resolved(request, version, profiles, top)
+    request = _resolved(request, sets, version, profiles, top)
     if request.where is not None:
         check_condition(session, version, request.where)
     described = request.set_ref if request.where is None else f"{request.set_ref} where {request.where}"
     if request.is_plain:
         return _select_plain(session, version, profiles, request, top, described, tuple(warnings))
     group = request.per if quota is None else quota.column
-    candidates = find_candidates(session, version, profiles, request, group)
+    embedding = None
+    if request.strategy is Strategy.EMBEDDING:
+        in_domain = InDomain.of(profiles[0]) if profiles else InDomain(request.in_domain or "")
+        embedding = Embedding(session, sets, version, in_domain)
+    candidates = find_candidates(session, version, profiles, request, group, embedding)
     knee = find_knee(candidates.scores(session)) if request.knee else None
     limits = _limits(candidates, top, quota, knee, described)
     chosen = session.sql(candidates.statement.chosen(limits), tables=candidates.tables).arrow()
     n_tokens = _require_met(candidates, limits, quota, chosen)
+    lengths = None
+    if request.strategy is Strategy.LENGTH_MATCHED:
+        lengths = Lengths.of(candidates.n_tokens(chosen))
+        chosen = session.sql(candidates.statement.matched(limits, lengths), tables=candidates.tables).arrow()
+        n_tokens = int(candidates.n_tokens(chosen).sum())
     if knee is not None and not knee.is_clear:
         warnings.append(knee.in_words)
     return Selection(
         rows=_rows(chosen),
         request=request,
         n_candidates=candidates.table.num_rows,
-        query=candidates.statement.whole(group, limits),
+        query=candidates.statement.whole(group, limits, lengths),
         warnings=tuple(dict.fromkeys(warnings)),
         n_tokens=n_tokens,
         shares=candidates.shares(chosen) if len(profiles) > 1 else (),
@@ -171,7 +182,9 @@ def select(
     )
 
 
-def _resolved(request: SelectionRequest, version: SetVersion, profiles: list[Profile], top: Budget) -> SelectionRequest:
+def _resolved(
+    request: SelectionRequest, sets: ActivationSets, version: SetVersion, profiles: list[Profile], top: Budget
+) -> SelectionRequest:
     """The request with what its references and defaults mean today."""
     named = tuple(
         one.model_copy(update={"reference": profile.reference})
@@ -184,7 +197,19 @@ def _resolved(request: SelectionRequest, version: SetVersion, profiles: list[Pro
                 f"{reference} is named twice", next_step="name each profile once; a weight makes it count more"
             )
     combine = request.effective_combine
-    return replace(request, set_ref=version.reference, profiles=named, top=top.text, combine=combine)
+    in_domain = request.in_domain
+    if in_domain is not None:
+        in_domain = sets.open(parse_reference(in_domain, Kind.SET)).reference
+    fuse_by = (request.fuse_by or FuseBy.MINMAX) if request.fuse else None
+    return replace(
+        request,
+        set_ref=version.reference,
+        profiles=named,
+        top=top.text,
+        combine=combine,
+        in_domain=in_domain,
+        fuse_by=fuse_by,
+    )
 
 
 def _limits(candidates: Candidates, top: Budget, quota: Quota | None, knee: Knee | None, described: str) -> Limits:
@@ -206,7 +231,7 @@ def _limits(candidates: Candidates, top: Budget, quota: Quota | None, knee: Knee
 
 def _require_met(candidates: Candidates, limits: Limits, quota: Quota | None, chosen: pa.Table) -> int:
     """Refuse an empty selection, and one whose quotas are not met; returns the tokens of what was chosen."""
-    request, table = candidates.request, candidates.table
+    request = candidates.request
     if not chosen.num_rows:
         what = []
         if request.min_score is not None:
@@ -217,7 +242,7 @@ def _require_met(candidates: Candidates, limits: Limits, quota: Quota | None, ch
             f"there is nothing to select: {' or '.join(what) or 'no group has a sample'}",
             next_step="lower --min-score" if request.min_score is not None else "raise --budget-tokens",
         )
-    taken = table.filter(pc.is_in(table.column("sample_id"), chosen.column("sample_id").combine_chunks()))
+    taken = candidates.taken(chosen)
     if quota is not None and limits.division is not None:
         _require_quotas(candidates, quota, limits.division, taken)
     return int(pc.sum(taken.column("n_tokens")).as_py())

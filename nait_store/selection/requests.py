@@ -3,58 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 from nait_store.errors import InvalidInputError
-from nait_store.refs import Kind
 from nait_store.schemas.selection import ProfileWeight, SelectionRecord
 from nait_store.selection.budget import EVERYTHING
 from nait_store.selection.quotas import parse_quota
+from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_fused
 
 DEFAULT_TOP = "10%"
-_KINDS = frozenset(Kind)
-
-
-class Strategy(StrEnum):
-    """Highest alignment first, lowest first (the paper's control), or by chance (the other control)."""
-
-    ALIGNMENT = "alignment"
-    LOWEST = "lowest"
-    RANDOM = "random"
-
-    @classmethod
-    def parse(cls, text: str) -> Strategy:
-        """Return the strategy of this name; InvalidInputError where there is none."""
-        try:
-            return cls(text)
-        except ValueError as error:
-            raise InvalidInputError(f"{text!r} is not a strategy", next_step=f"use one of {', '.join(cls)}") from error
-
-
-class Combine(StrEnum):
-    """How several profiles make one order.
-
-    ``union``: each profile's best in turn, without repeats; ``sum`` and ``min``: of scores in standard deviations from
-    the candidates' mean; ``rrf``: the sum of 1 / (60 + rank).
-    """
-
-    UNION = "union"
-    SUM = "sum"
-    MIN = "min"
-    RRF = "rrf"
-
-    @classmethod
-    def parse(cls, text: str) -> Combine:
-        """Return the combination of this name; InvalidInputError where there is none."""
-        try:
-            return cls(text)
-        except ValueError as error:
-            raise InvalidInputError(
-                f"{text!r} is no way to combine profiles", next_step=f"use one of {', '.join(cls)}"
-            ) from error
 
 
 @dataclass(frozen=True)
@@ -75,7 +33,13 @@ class SelectionRequest:
     strategy
         How candidates are ordered.
     seed
-        Of a random selection.
+        Of a random or length-matched selection.
+    in_domain
+        Set whose centroid ``embedding`` compares with; by default the samples that the profile was built from.
+    fuse
+        ``quality:0.5``: columns of numbers, and what each counts beside the score's 1 (or the one profile's weight).
+    fuse_by
+        How score and columns are put on one scale from 0 to 1; ``minmax`` if None.
     where
         Boolean SQL expression over the columns of ``samples(set)``; what it leaves are the candidates.
     budget_tokens
@@ -98,6 +62,9 @@ class SelectionRequest:
     top: str | int | None = None
     strategy: Strategy = Strategy.ALIGNMENT
     seed: int = 0
+    in_domain: str | None = None
+    fuse: tuple[str, ...] = ()
+    fuse_by: FuseBy | None = None
     where: str | None = None
     budget_tokens: int | None = None
     quota: str | None = None
@@ -119,6 +86,9 @@ class SelectionRequest:
             top=record.top,
             strategy=Strategy(record.strategy),
             seed=record.seed or 0,
+            in_domain=record.in_domain,
+            fuse=record.fuse,
+            fuse_by=None if record.fuse_by is None else FuseBy(record.fuse_by),
             where=record.where,
             budget_tokens=record.budget_tokens,
             quota=record.quota,
@@ -142,7 +112,10 @@ class SelectionRequest:
             "strategy": self.strategy.value,
             "top": str(self.top),
             "where": self.where,
-            "seed": self.seed if self.strategy is Strategy.RANDOM else None,
+            "seed": self.seed if self.strategy.is_seeded else None,
+            "in_domain": self.in_domain,
+            "fuse": self.fuse,
+            "fuse_by": None if self.fuse_by is None else self.fuse_by.value,
             "budget_tokens": self.budget_tokens,
             "quota": self.quota,
             "per": self.per,
@@ -167,7 +140,19 @@ class SelectionRequest:
     def is_plain(self) -> bool:
         """Whether it is ``top`` of one order and nothing else."""
         controls = (self.budget_tokens, self.quota, self.per, self.min_score)
-        return len(self.profiles) < 2 and not self.knee and all(control is None for control in controls)
+        ordered = self.strategy in (Strategy.ALIGNMENT, Strategy.LOWEST, Strategy.RANDOM)
+        limited = self.knee or self.fuse or any(control is not None for control in controls)
+        return ordered and len(self.profiles) < 2 and not limited
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether candidates have a score."""
+        return bool(self.profiles) or self.strategy is Strategy.EMBEDDING
+
+    @property
+    def fused(self) -> tuple[tuple[str, float], ...]:
+        """Columns of :attr:`fuse` and their weights."""
+        return tuple(parse_fused(text) for text in self.fuse)
 
     def check(self) -> None:
         """Refuse what cannot be meant together.
@@ -185,9 +170,43 @@ class SelectionRequest:
         names = [one.reference for one in self.profiles]
         several, weighted = len(names) > 1, any(one.weight != 1 for one in self.profiles)
         random, combine = self.strategy is Strategy.RANDOM, self.effective_combine
+        embedding = self.strategy is Strategy.EMBEDDING
+        columns = [column for column, _ in self.fused]
         return [
             (
-                not names and not random,
+                embedding and not names and self.in_domain is None,
+                "the embedding baseline compares with in-domain samples, and none were named",
+                "add --in-domain SET, or --profile NAME for the samples that it was built from",
+            ),
+            (
+                embedding and (several or (bool(names) and self.in_domain is not None)),
+                "the embedding baseline has one centroid",
+                "give either one --profile or --in-domain",
+            ),
+            (
+                self.in_domain is not None and not embedding,
+                "--in-domain is for --strategy embedding",
+                "leave it out, or add --strategy embedding",
+            ),
+            (
+                bool(columns) and (random or combine is Combine.UNION),
+                "--fuse adds to a score, and "
+                + ("a random order" if random else "a union of several profiles")
+                + " has none",
+                "leave --fuse out" + ("" if random else ", or combine with sum, min or rrf"),
+            ),
+            (
+                len(set(columns)) < len(columns),
+                "--fuse names a column twice",
+                "give each column one weight",
+            ),
+            (
+                self.fuse_by is not None and not columns,
+                "--fuse-by is for --fuse",
+                "leave it out, or name a column with --fuse",
+            ),
+            (
+                not names and not random and not embedding,
                 f"the strategy {self.strategy.value!r} ranks by a profile and none was named",
                 "add --profile NAME ('nait-store profile list' shows them), or choose by chance with --random",
             ),
@@ -197,7 +216,7 @@ class SelectionRequest:
                 "name each with --profile, or leave --combine out",
             ),
             (
-                weighted and not several,
+                weighted and not several and not columns,
                 "a weight says how much one of several profiles counts, and there is one",
                 "leave the weight out, or add another --profile",
             ),
@@ -218,7 +237,7 @@ class SelectionRequest:
                 "say how many with --top; or combine with sum, min or rrf",
             ),
             (
-                self.min_score is not None and not names,
+                self.min_score is not None and not self.has_scores,
                 "--min-score needs scores, and no profile was named",
                 "add --profile NAME",
             ),
@@ -250,42 +269,3 @@ class SelectionRequest:
                 "leave one of them out",
             ),
         ]
-
-
-def parse_profile(text: str) -> ProfileWeight:
-    """Parse ``math``, ``math@2``, ``code:2`` or ``profile:code@prod:0.5``.
-
-    Raises
-    ------
-    InvalidInputError
-        The weight is no number above 0.
-    """
-    prefix, colon, rest = text.partition(":")
-    body = rest if colon and prefix in _KINDS else text
-    _, colon, weight = body.rpartition(":")
-    if not colon:
-        return ProfileWeight(reference=text)
-    try:
-        value = float(weight)
-    except ValueError:
-        value = math.nan
-    return _weighted(text.removesuffix(f":{weight}"), value)
-
-
-def parse_profiles(profiles: str | Sequence[str] | Mapping[str, float] | None) -> tuple[ProfileWeight, ...]:
-    """Understand one profile, several, or a mapping of profiles to weights; errors as of :func:`parse_profile`."""
-    if profiles is None:
-        return ()
-    if isinstance(profiles, str):
-        return (parse_profile(profiles),)
-    if isinstance(profiles, Mapping):
-        return tuple(_weighted(name, weight) for name, weight in profiles.items())
-    return tuple(parse_profile(profile) for profile in profiles)
-
-
-def _weighted(reference: str, weight: float) -> ProfileWeight:
-    if not (math.isfinite(weight) and weight > 0):
-        raise InvalidInputError(
-            f"the weight of {reference!r} is not a number above 0", next_step="write e.g. --profile code:2 or code:0.5"
-        )
-    return ProfileWeight(reference=reference, weight=weight)

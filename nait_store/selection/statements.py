@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nait_store.query.spelling import identifier, literal
 from nait_store.selection.budget import Budget
 from nait_store.selection.quotas import Division
-from nait_store.selection.requests import Combine, SelectionRequest, Strategy
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import Combine, FuseBy, Strategy
 
 RRF_CONSTANT = 60
+_LENGTH_CLASSES = 20
 CANDIDATES, RANKED = "candidates", "ranked"
 
 
@@ -42,6 +47,30 @@ class Limits:
     division: Division | None = None
 
 
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of some samples in tokens, in classes.
+
+    Attributes
+    ----------
+    least, most
+        The shortest and the longest.
+    edges
+        Where classes end, ascending; the last one ends with the longest.
+    """
+
+    least: int
+    most: int
+    edges: tuple[int, ...]
+
+    @classmethod
+    def of(cls, n_tokens: NDArray[np.int64]) -> Lengths:
+        """Twentieths of the samples; fewer classes where many are equally long."""
+        shares = np.linspace(0, 1, _LENGTH_CLASSES + 1)[1:-1]
+        edges = np.unique(np.quantile(n_tokens, shares, method="inverted_cdf"))
+        return cls(int(n_tokens.min()), int(n_tokens.max()), tuple(int(edge) for edge in edges))
+
+
 class SelectionStatement:
     """Spells the parts of the query for one request.
 
@@ -51,12 +80,17 @@ class SelectionStatement:
         With resolved references.
     moments
         Of every profile where scores are put in standard deviations; empty otherwise.
+    embedding
+        Query of ``row_id`` and ``score_1`` that gives the scores instead of a profile.
     """
 
-    def __init__(self, request: SelectionRequest, moments: Sequence[Moments] = ()) -> None:
+    def __init__(
+        self, request: SelectionRequest, moments: Sequence[Moments] = (), *, embedding: str | None = None
+    ) -> None:
         self._request = request
         self._moments = moments
-        self._numbers = range(1, len(request.profiles) + 1)
+        self._embedding = embedding
+        self._numbers = range(1, 1 + (1 if embedding is not None else len(request.profiles)))
 
     @property
     def has_ranks(self) -> bool:
@@ -81,13 +115,20 @@ class SelectionStatement:
         """
         request = self._request
         named = "" if group is None else f", {identifier(group)}::VARCHAR AS group_value"
+        fused = [f"fused_{i}" for i in range(1, len(request.fuse) + 1)]
+        named += "".join(
+            f", {identifier(column)}::DOUBLE AS {name}" for (column, _), name in zip(request.fused, fused, strict=True)
+        )
         condition = "" if request.where is None else f" WHERE (\n{request.where}\n)"
         samples = f"SELECT row_id, sample_id, n_tokens{named} FROM samples({literal(request.set_ref)}){condition}"
         scores = "".join(f", score_{i}" for i in self._numbers)
-        lines = [f"SELECT sample_id, n_tokens{', group_value' if group is not None else ''}{scores}"]
+        grouped = ", group_value" if group is not None else ""
+        lines = [f"SELECT sample_id, n_tokens{grouped}{''.join(f', {name}' for name in fused)}{scores}"]
         lines.append(f"FROM ({samples})")
         if scored:
             lines.append("JOIN scored USING (sample_id)")
+        elif self._embedding is not None:
+            lines.append(f"JOIN (\n{self._embedding}\n) USING (row_id)")
         else:
             for i, profile in zip(self._numbers, request.profiles, strict=True):
                 pair = f"{literal(request.set_ref)}, {literal(profile.reference)}"
@@ -108,29 +149,72 @@ class SelectionStatement:
         """The rows of the selection out of ``candidates`` or ``ranked``, beginning with ``WITH``."""
         return self._chain([], limits)
 
-    def whole(self, group: str | None, limits: Limits) -> str:
-        """The query that needs nothing but the store."""
+    def matched(self, limits: Limits, lengths: Lengths) -> str:
+        """As :meth:`chosen`, but drawn by chance: as many of each length, and group, as that takes.
+
+        Parameters
+        ----------
+        limits
+            Of :meth:`chosen`.
+        lengths
+            Of what that takes.
+        """
+        return self._matched_chain([], limits, lengths)
+
+    def whole(self, group: str | None, limits: Limits, lengths: Lengths | None = None) -> str:
+        """The query that needs nothing but the store; ``lengths`` as for :meth:`matched`."""
         first = [(CANDIDATES, self.candidates(group))]
         if self.has_ranks:
             first.append((RANKED, self.ranked()))
-        return self._chain(first, limits)
+        return self._chain(first, limits) if lengths is None else self._matched_chain(first, limits, lengths)
 
     @property
     def _source(self) -> str:
         return RANKED if self.has_ranks else CANDIDATES
 
     def _chain(self, first: list[tuple[str, str]], limits: Limits) -> str:
-        union = self._request.effective_combine is Combine.UNION
-        parts = [*first, ("combined", self._combined(limits)), ("placed", self._placed())]
-        if self._is_grouped(limits) or self._request.budget_tokens is not None:
-            parts.append(("counted", self._counted(limits)))
-        listed = ",\n".join(f"{name} AS (\n{text}\n)" for name, text in parts)
-        through = ", profile" if union else ""
+        parts = [*first, *self._counting(limits)]
         return (
-            f"WITH {listed}\n"
-            f"SELECT row_number() OVER (ORDER BY place) AS rank, sample_id, score{through}\n"
+            f"WITH {_listed(parts)}\n"
+            f"SELECT row_number() OVER (ORDER BY place) AS rank, sample_id, score{self._profile_column}\n"
             f"FROM {parts[-1][0]}\nWHERE {self._limit(limits)}\nORDER BY rank"
         )
+
+    def _matched_chain(self, first: list[tuple[str, str]], limits: Limits, lengths: Lengths) -> str:
+        parts = [*first, *self._counting(limits)]
+        group = ", group_value" if self._is_grouped(limits) else ""
+        length = " + ".join(f"(n_tokens > {edge})::INTEGER" for edge in lengths.edges)
+        taken = f"SELECT {length} AS length_class{group} FROM {parts[-1][0]} WHERE {self._limit(limits)}"
+        chance = self._by_chance()
+        drawn = (
+            f"SELECT *, row_number() OVER (PARTITION BY length_class{group} ORDER BY {chance}) AS place_in_class\n"
+            f"FROM (SELECT *, {length} AS length_class FROM combined)\n"
+            f"WHERE n_tokens BETWEEN {lengths.least} AND {lengths.most}"
+        )
+        parts += [
+            ("wanted", f"SELECT length_class{group}, count(*) AS n_wanted FROM ({taken}) GROUP BY ALL"),
+            ("drawn", drawn),
+        ]
+        same = " AND drawn.group_value IS NOT DISTINCT FROM wanted.group_value" if group else ""
+        return (
+            f"WITH {_listed(parts)}\n"
+            f"SELECT row_number() OVER (ORDER BY {chance}) AS rank, sample_id, score{self._profile_column}\n"
+            f"FROM drawn JOIN wanted ON drawn.length_class = wanted.length_class{same}\n"
+            "WHERE place_in_class <= n_wanted\nORDER BY rank"
+        )
+
+    def _counting(self, limits: Limits) -> list[tuple[str, str]]:
+        parts = [("combined", self._combined(limits)), ("placed", self._placed())]
+        if self._is_grouped(limits) or self._request.budget_tokens is not None:
+            parts.append(("counted", self._counted(limits)))
+        return parts
+
+    @property
+    def _profile_column(self) -> str:
+        return ", profile" if self._request.effective_combine is Combine.UNION else ""
+
+    def _by_chance(self) -> str:
+        return f"sha256('{self._request.seed}:' || sample_id), sample_id"
 
     def _combined(self, limits: Limits) -> str:
         columns = ["sample_id", "n_tokens", f"{self._score()} AS score"]
@@ -148,7 +232,7 @@ class SelectionStatement:
     def _placed(self) -> str:
         request = self._request
         if request.strategy is Strategy.RANDOM:
-            order = f"sha256('{request.seed}:' || sample_id), sample_id"
+            order = self._by_chance()
         elif request.effective_combine is Combine.UNION:
             order = "turn, through"
         else:
@@ -190,8 +274,25 @@ class SelectionStatement:
         return limits.division is not None or self._request.per is not None
 
     def _score(self) -> str:
+        """The score, with the columns that are fused with it."""
+        request = self._request
+        if not request.fuse:
+            return self._bare_score()
+        weight = request.profiles[0].weight if len(request.profiles) == 1 else 1.0
+        values = [(self._bare_score(), weight)]
+        values += [(f"fused_{i}", weight) for i, (_, weight) in enumerate(request.fused, start=1)]
+        return " + ".join(f"{_number(weight)} * {self._scaled(value)}" for value, weight in values)
+
+    def _scaled(self, value: str) -> str:
+        """From 0 to 1 over all candidates; 0 where all are equal."""
+        if self._request.fuse_by is FuseBy.RANK:
+            return f"percent_rank() OVER (ORDER BY {value})"
+        lowest, highest = f"min({value}) OVER ()", f"max({value}) OVER ()"
+        return f"coalesce(({value} - {lowest}) / nullif({highest} - {lowest}, 0), 0)"
+
+    def _bare_score(self) -> str:
         combine, profiles = self._request.effective_combine, self._request.profiles
-        if not profiles:
+        if not self._numbers:
             return "NULL::DOUBLE"
         if combine is None:
             return "score_1"
@@ -228,6 +329,10 @@ class SelectionStatement:
         turn = self._turn()
         cases = "".join(f" WHEN {t} = {turn} THEN {value}" for t, value in zip(self._turns(), values, strict=True))
         return f"CASE{cases} END"
+
+
+def _listed(parts: Sequence[tuple[str, str]]) -> str:
+    return ",\n".join(f"{name} AS (\n{text}\n)" for name, text in parts)
 
 
 def _number(value: float) -> str:

@@ -142,9 +142,10 @@ class Choosing:
             Ranked; hand it to :meth:`export`, or to ``store.selections.save(name, selection)``.
         """
         from nait_store.selection.choosing import select
-        from nait_store.selection.requests import Combine, SelectionRequest, Strategy, parse_profiles
+        from nait_store.selection.requests import SelectionRequest
+        from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_profiles
 
-        combine = options.get("combine")
+        combine, fuse, fuse_by = options.get("combine"), options.get("fuse", ()), options.get("fuse_by")
         request = SelectionRequest(
             set,
             parse_profiles(profile),
@@ -152,6 +153,11 @@ class Choosing:
             top=top,
             strategy=Strategy.parse(options.get("strategy", "alignment")),
             seed=options.get("seed", 0),
+            in_domain=options.get("in_domain"),
+            fuse=tuple(f"{name}:{weight!r}" for name, weight in fuse.items())
+            if isinstance(fuse, Mapping)
+            else tuple(fuse),
+            fuse_by=None if fuse_by is None else FuseBy.parse(fuse_by),
             where=options.get("where"),
             budget_tokens=options.get("budget_tokens"),
             quota=options.get("quota"),

@@ -77,7 +77,8 @@ class Dependents:
     def _add_selection(self, store: Store, reference: Reference) -> None:
         record = store.selections.open(reference).record
         remedy = "add --force: the selection keeps its ids and scores, but can no longer be exported"
-        self._need(Kind.SET, record.set_ref, Dependent(reference.qualified, "was selected from it", remedy=remedy))
+        for set_ref in record.set_refs:
+            self._need(Kind.SET, set_ref, Dependent(reference.qualified, "was selected from it", remedy=remedy))
         for profile in record.profiles_with_weights:
             self._need(Kind.PROFILE, profile.reference, Dependent(reference.qualified, "was selected by it"))
 

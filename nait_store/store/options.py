@@ -187,10 +187,17 @@ class SelectOptions(TypedDict, total=False):
 
     combine: Literal["union", "sum", "min", "rrf"] | None
     """How several profiles make one order; each one's best in turn by default."""
-    strategy: Literal["alignment", "lowest", "random"]
-    """Highest score first (default), lowest first, or by chance."""
+    strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
+    """Highest score first (default), lowest first, by chance, by chance with the lengths that alignment takes, or by
+    cosine to the in-domain samples' centroid in the last layer."""
     seed: int
-    """Of a random selection; 0 by default."""
+    """Of a random or length-matched selection; 0 by default."""
+    in_domain: str | None
+    """Set whose centroid ``embedding`` compares with; by default the samples that the profile was built from."""
+    fuse: Mapping[str, float] | Sequence[str]
+    """Columns of numbers to add to the score, each with a weight: ``{"quality": 0.5}`` or ``["quality:0.5"]``."""
+    fuse_by: Literal["minmax", "rank"] | None
+    """How score and columns are put on one scale from 0 to 1; ``minmax`` by default."""
     where: str | None
     """Boolean SQL expression over the columns of ``samples(set)``."""
     budget_tokens: int | None

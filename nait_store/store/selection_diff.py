@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nait_store.store.facade import Store
 
 _FIRST = 5
+_OPTIONS = ("combine", "in_domain", "fuse", "fuse_by", "budget_tokens", "quota", "per", "min_score", "knee")
 
 
 @dataclass(frozen=True)
@@ -134,4 +135,6 @@ def _settings(saved: SavedSelection) -> Iterator[tuple[str, Any]]:
     yield "where", record.where
     yield "seed", record.seed
     for name in CONTROLS:
-        yield name.replace("_", " "), getattr(record, name)
+        yield name.replace("_", " "), getattr(record, name) or None
+    for name in sorted(record.parameters):
+        yield name, record.parameters[name]

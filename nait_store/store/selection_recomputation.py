@@ -82,7 +82,7 @@ def verify_selection(store: Store, saved: SavedSelection) -> SelectionVerificati
         detail = f"{again.n_candidates:,} where {record.n_candidates:,} were recorded"
         same = again.n_candidates == record.n_candidates
         found.append(Check(subject, "candidates", same, f"{record.n_candidates:,}" if same else detail))
-    found += ranking_checks(subject, rows, again.rows, scored=record.profile_ref is not None, tolerance=TOLERANCE)
+    found += ranking_checks(subject, rows, again.rows, scored=record.has_scores, tolerance=TOLERANCE)
     compared = ["sample_id", "score"]  # ranks that a purge left have gaps
     identical = rows.select(compared).equals(again.rows.select(compared))
     return SelectionVerification(reference, tuple(found), identical, rows.num_rows, notes)

@@ -309,7 +309,7 @@ COMMENT ON COLUMN selections.reference IS 'What to call it in a query or on the 
 COMMENT ON COLUMN selections.is_latest IS 'Whether it is the latest, which the bare name means';
 COMMENT ON COLUMN selections.activation_set IS 'Version of the set that it chose from: pool@3';
 COMMENT ON COLUMN selections.profile IS 'Version of the profile that gave the scores: math@2; of several, math@2, code@1; NULL for a random one without scores';
-COMMENT ON COLUMN selections.strategy IS 'alignment (highest scores), lowest (lowest scores) or random';
+COMMENT ON COLUMN selections.strategy IS 'alignment (highest scores), lowest (lowest scores), random, length-matched or embedding';
 COMMENT ON COLUMN selections.top IS 'How many were asked for: 10% or 562';
 COMMENT ON COLUMN selections.condition IS 'Condition that candidates had to meet (--where); NULL for none';
 COMMENT ON COLUMN selections.seed IS 'Seed of a random one; NULL for others';

@@ -37,6 +37,7 @@ USE = ("--offset", "contrast", "--metric", "cosine")
 MAPPED = ("--id-field", "key", "--map", "instruction=question,output=answer")
 
 
+NEAR = ("select", "--from", "pool", "--strategy", "embedding", "--in-domain", "maths")
 TWO = ("select", "--from", "pool", "--profile", "contrast", "--profile", "math@1:0.5")
 
 
@@ -66,6 +67,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("select", "--from", "pool", "--profile", "math@1", "--top", "25%", "--save", "best"),
             ("select", "--from", "pool@1", "--random", "--seed", "7", "--top", "5", "--save", "chance"),
             (*TWO, "--combine", "sum", "--quota", "level=1:50%", "--min-score=-9.5", "--top", "4", "--save", "two"),
+            (*NEAR, "--fuse", "level:0.25", "--top", "4", "--save", "near"),
         ):
             assert main([*command, "--quiet"]) == 0, command
     return folder
@@ -97,7 +99,7 @@ def verdicts(report: Any) -> dict[tuple[str, str], bool]:
 
 
 @pytest.mark.parametrize(
-    "reference", ["best", "chance", "two", "contrast", "mixed", "profile:math@2", "set:pool@3", "maths"]
+    "reference", ["best", "chance", "two", "near", "contrast", "mixed", "profile:math@2", "set:pool@3", "maths"]
 )
 def test_every_kind_of_version_is_made_again(made: Any, reference: str) -> None:
     run = made("reproduce", reference, "--run")

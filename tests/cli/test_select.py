@@ -175,6 +175,7 @@ def test_overwriting_needs_force(cli: Any, store: Path, folder: Path) -> None:
         ((*BEST, "--where", "true) OR (true"), 7, "not one SQL expression"),
         ((*BEST, "--where", ""), 7, "not one SQL expression"),
         ((*BEST, "--lowest", "--random"), 7, "exclude each other"),
+        ((*BEST, "--strategy", "embedding", "--random"), 7, "exclude each other"),
         ((*BEST, "--profile", "math@1"), 7, "named twice"),
         ((*BEST, "--profile", "maths:2"), 3, "'math'"),
         ((*BEST, "--quota", "kind=code:90%", "--top", "30"), 7, "kind=code is 27 samples, and there are 20"),

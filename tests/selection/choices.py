@@ -65,7 +65,9 @@ def build_pool(folder: Path) -> tuple[nait_store.Store, Pool]:
     """A store with the set pool, of two segments, and three profiles; and its columns."""
     store = nait_store.open(str(folder / "store"), create=True)
     sources = [None if i % 13 == 5 else SOURCES[min(i * 7 % 10 // 4, 2)] for i in range(N_SAMPLES)]
-    build_set(store.location, "pool", N_SAMPLES, n_segments=2, user_fields={"source": sources, "it's": sources})
+    quality = [None if i % 13 == 5 else i / 10 for i in range(N_SAMPLES)]
+    fields = {"source": sources, "it's": sources, "quality": quality}
+    build_set(store.location, "pool", N_SAMPLES, n_segments=2, user_fields=fields)
     for i, name in enumerate(PROFILES):
         build_set(store.location, f"of-{name}", 8, features=(Feature.MEAN,), seed=i + 1, first=1000)
         store.profiles.build(name, source=f"of-{name}", metric="dot" if name == "code" else "cosine")

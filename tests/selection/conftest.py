@@ -12,7 +12,8 @@ import pytest
 from nait_store.activations.versions import SetVersion
 from nait_store.schemas.selection import SELECTION_SCHEMA
 from nait_store.selection.choosing import Selection
-from nait_store.selection.requests import SelectionRequest, parse_profiles
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profiles
 from nait_store.storage.location import Location
 
 

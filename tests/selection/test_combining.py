@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import nait_store
 from nait_store.errors import InvalidInputError
-from nait_store.selection.requests import SelectionRequest, parse_profile
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profile
 from tests.selection.choices import PROFILES, Pool, build_pool, combined, ranks_of, share
 
 Built = tuple[nait_store.Store, Pool]
@@ -156,7 +157,7 @@ def test_a_profile_and_its_weight_are_told_apart(text: str, reference: str, weig
         ({"profile": "math:2"}, "a weight says how much one of several"),
         ({"profile": "math", "combine": "sum"}, "for several profiles"),
         ({"profile": ["math", "code:2"], "combine": "min"}, "the minimum of the scores has no weights"),
-        ({"profile": ["math", "code"], "combine": "max"}, "no way to combine"),
+        ({"profile": ["math", "code"], "combine": "max"}, "not a way to combine"),
         ({"profile": ["math", "code"], "strategy": "random"}, "no use for several profiles"),
         ({"profile": []}, "none was named"),
     ],

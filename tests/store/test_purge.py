@@ -22,7 +22,8 @@ from nait_store.schemas.capture import Feature
 from nait_store.schemas.selection import SELECTION_SCHEMA
 from nait_store.scoring.carrying import sidecar_records
 from nait_store.selection.choosing import Selection
-from nait_store.selection.requests import SelectionRequest, parse_profiles
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profiles
 from nait_store.storage import layout
 from nait_store.storage.heartbeat import job
 from nait_store.storage.location import Location

@@ -96,7 +96,8 @@ class Roots:
         self.unreadable: list[Held] = []
         self.directions: dict[str, list[str]] = {}
         for record, spelled in self._kept(Kind.SELECTION, SelectionRecord):
-            self._need(Kind.SET, record.set_ref, f"{spelled} was selected from it")
+            for set_ref in record.set_refs:
+                self._need(Kind.SET, set_ref, f"{spelled} was selected from it")
             for profile in record.profiles_with_weights:
                 self._need(Kind.PROFILE, profile.reference, f"{spelled} was selected by it")
         unreadable = tuple(self.unreadable)

@@ -200,12 +200,15 @@ def combine_arguments(record: ProfileRecord, message: str, here: Mapping[Referen
 
 
 def select_arguments(
-    record: SelectionRecord, message: str, set_ref: Reference, profile_refs: Sequence[Reference]
+    record: SelectionRecord,
+    message: str,
+    set_ref: Reference,
+    profile_refs: Sequence[Reference],
+    in_domain: Reference | None = None,
 ) -> tuple[str, ...]:
     """Spell a selection from a set, by profiles, as these are called in the new store."""
     named = zip(profile_refs, record.profiles_with_weights, strict=True)
     spelled = (str(here) if one.weight == 1 else f"{here}:{one.weight!r}" for here, one in named)
-    how = {"alignment": (), "lowest": ("--lowest",), "random": ("--random",)}[record.strategy]
     return (
         "select",
         *_option("--from", str(set_ref)),
@@ -213,7 +216,10 @@ def select_arguments(
         *_option("--combine", record.combine),
         *_option("--top", record.top),
         *_option("--where", record.where),
-        *how,
+        *_option("--strategy", record.strategy, unless="alignment"),
+        *_option("--in-domain", None if in_domain is None else str(in_domain)),
+        *(word for text in record.fuse for word in _option("--fuse", text)),
+        *_option("--fuse-by", record.fuse_by),
         *_option("--seed", record.seed),
         *_option("--budget-tokens", record.budget_tokens),
         *_option("--quota", record.quota),

@@ -151,7 +151,7 @@ class Comparison:
         subject = pair.original.qualified
         saved = self._original.selections.version(pair.original.name, number_of(pair.original))
         first, second = saved.rows(), self._made.selections.open(pair.here).rows()
-        scored = saved.record.profile_ref is not None
+        scored = saved.record.has_scores
         tolerance = 0.0
         if scored:
             set_ref = parse_reference(saved.record.set_ref, Kind.SET)

@@ -222,6 +222,8 @@ class Origins:
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
         record = self._store.selections.version(version.name, number_of(version)).record
         yield Origin("selected from", parse_reference(record.set_ref, Kind.SET))
+        if record.in_domain is not None:
+            yield Origin("compared with", parse_reference(record.in_domain, Kind.SET))
         for profile in record.profiles_with_weights:
             yield Origin("ranked by", parse_reference(profile.reference, Kind.PROFILE))
 

@@ -243,9 +243,10 @@ class _Planner:
         record = self._store.selections.version(version.name, number_of(version)).record
         message = self._store.selections.manifest(version.name, number_of(version)).message
         set_ref = self._known(parse_reference(record.set_ref, Kind.SET))
+        in_domain = None if record.in_domain is None else self._known(parse_reference(record.in_domain, Kind.SET))
         named = [one.reference for one in record.profiles_with_weights]
         profiles = [self._known(parse_reference(reference, Kind.PROFILE)) for reference in named]
-        self._make(version, select_arguments(record, message, set_ref, profiles))
+        self._make(version, select_arguments(record, message, set_ref, profiles, in_domain))
 
     def _make(
         self,
