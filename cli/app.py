@@ -14,6 +14,7 @@ from nait_store.cli import (
     bundles,
     cache,
     compact,
+    compare,
     convert,
     demo,
     doctor,
@@ -62,6 +63,7 @@ _ORDER = (
     "sql",
     "select",
     "selection",
+    "compare",
     "score",
     "lineage",
     "reproduce",
@@ -119,6 +121,7 @@ app.add_typer(trust.app, name="trust")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("compare")(compare.compare)
 app.add_typer(selection.app, name="selection")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
