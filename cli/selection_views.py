@@ -67,6 +67,7 @@ def selection_details(details: SelectionDetails) -> Iterator[Block]:
             ("from", summary.set_ref),
             ("where", summary.where),
             ("chosen", f"{_how(summary)}, top {summary.top}"),
+            *((name.replace("_", " "), cell(value)) for name, value in details.controls.items()),
             ("scores", f"{scores[0]:.4g} … {scores[1]:.4g}" if scores else None),
             ("length", _lengths(details.lengths)),
             ("of the set", _lengths(details.lengths_of_set)),

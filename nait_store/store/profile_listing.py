@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -142,10 +143,15 @@ def family_names(catalog: Catalog, name: str) -> list[str]:
     return sorted(found)
 
 
+@functools.lru_cache(maxsize=256)
+def _recipe(name: str, component: int, *choices: Any) -> Recipe:
+    """A recipe; thousands of profiles have a handful of them."""
+    return Recipe(name=name, component=component, **dict(zip(_CHOICES, choices, strict=True)))
+
+
 def _summary(row: dict[str, Any]) -> ProfileSummary:
+    recipe = _recipe(row.pop("recipe"), row.pop("component") or 1, *(row.pop(name) for name in _CHOICES))
     written = written_at(row.pop("written_us"))
-    choices = {name: row.pop(name) for name in _CHOICES}
-    recipe = Recipe(name=row.pop("recipe"), component=row.pop("component") or 1, **choices)
     return ProfileSummary(
         recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NotFoundError
 from nait_store.refs import Kind, Reference, parse_reference
@@ -15,8 +15,12 @@ from nait_store.store.selection_listing import SelectionSummary
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from nait_store.schemas.selection import SelectionRecord
     from nait_store.selection.saved import SavedSelection
     from nait_store.store.facade import Store
+
+CONTROLS = ("combine", "in_domain", "fuse", "fuse_by", "budget_tokens", "quota", "per", "min_score", "knee")
+"""What may decide besides strategy, top, condition and seed: fields of the record."""
 
 _FIRST_ROWS = 5
 _FIRST_CHARACTERS = 200
@@ -52,6 +56,8 @@ class SelectionDetails:
         How it was made, by whom and when.
     versions
         Numbers of the versions that there are.
+    controls
+        What else decided: ``combine``, ``quota`` … → what was asked for.
     query
         The SQL that gives it again.
     score_range
@@ -72,6 +78,7 @@ class SelectionDetails:
 
     summary: SelectionSummary
     versions: tuple[int, ...]
+    controls: Mapping[str, Any]
     query: str
     score_range: tuple[float, float] | None
     sources: Mapping[str, int]
@@ -92,6 +99,7 @@ def describe_selection(store: Store, saved: SavedSelection) -> SelectionDetails:
     return SelectionDetails(
         summary=_summary(store, saved),
         versions=tuple(store.selections.log.numbers(record.name)),
+        controls={name: value for name in CONTROLS if (value := getattr(record, name))},
         query=record.query,
         score_range=selection.score_range if rows.num_rows else None,
         sources=values_of(store, record.set_ref, rows) if there else {},
@@ -118,6 +126,11 @@ def missing_parents(store: Store, saved: SavedSelection) -> dict[Reference, NotF
         except NotFoundError as error:
             found[parent] = error
     return found
+
+
+def ranked_by(record: SelectionRecord) -> str | None:
+    """The profiles that took part, as the catalog has them: ``math@2``, ``math@2, code@1``; None without one."""
+    return ", ".join(one.reference for one in record.profiles_with_weights) or None
 
 
 def has_set(missing: Iterable[Reference]) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nait_store.store.selection_details import has_set, lengths_of, missing_parents
+from nait_store.store.selection_details import CONTROLS, has_set, lengths_of, missing_parents, ranked_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,14 +128,13 @@ def diff_selections(store: Store, first: SavedSelection, second: SavedSelection)
 def _settings(saved: SavedSelection) -> Iterator[tuple[str, Any]]:
     record = saved.record
     yield "set", record.set_ref
-    named = [one.reference + ("" if one.weight == 1 else f":{one.weight:g}") for one in record.profiles_with_weights]
-    yield "profile", ", ".join(named) or None
+    yield "profile", ranked_by(record)
+    yield "candidates", record.n_candidates
     yield "strategy", record.strategy
     yield "top", record.top
     yield "where", record.where
     yield "seed", record.seed
-    yield "candidates", record.n_candidates
-    for name in _OPTIONS:
+    for name in CONTROLS:
         yield name.replace("_", " "), getattr(record, name) or None
     for name in sorted(record.parameters):
         yield name, record.parameters[name]

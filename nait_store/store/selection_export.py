@@ -10,15 +10,17 @@ from nait_store.refs import Kind, parse_reference
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.store.lineage.ingest_records import recorded_ingest
+from nait_store.store.lineage.origins import number_of
 from nait_store.store.selection_details import missing_parents
 
 if TYPE_CHECKING:
     from nait_store.activations.versions import SetVersion
     from nait_store.capture.conversations import FieldMap
+    from nait_store.schemas.selection import ProfileWeight
     from nait_store.selection.saved import SavedSelection
     from nait_store.selection.trainers.export import TrainerExport
     from nait_store.selection.trainers.layouts import Layout, Trainer
-    from nait_store.selection.trainers.provenance import SelectionOrigin
+    from nait_store.selection.trainers.provenance import ProfileOrigin, SelectionOrigin
     from nait_store.store.facade import Store
 
 
@@ -37,6 +39,7 @@ def export_selection(
 ) -> TrainerExport:
     """Write a saved selection; see :meth:`~nait_store.store.selections.Selections.export`."""
     from nait_store.selection.trainers.export import TrainerRequest, export_to_trainer
+    from nait_store.selection.trainers.layouts import AS_THEY_ARE
 
     if on_error not in ("stop", "skip"):
         raise InvalidInputError(f"{on_error!r} is no way to treat a misfit", next_step="use 'stop' or 'skip'")
@@ -51,7 +54,7 @@ def export_selection(
         layout=chosen,
         shuffle=shuffle,
         skip=on_error == "skip",
-        field_map=_field_map(store, version, map),
+        field_map=_field_map(store, version, map) if chosen is not None or trainer not in AS_THEY_ARE else None,
         overwrite=overwrite,
     )
     return export_to_trainer(store.location, version, saved.selection(), _origin(store, saved, version), request)
@@ -100,30 +103,21 @@ def _field_map(store: Store, version: SetVersion, asked: Mapping[str, str] | Non
 
 
 def _origin(store: Store, saved: SavedSelection, version: SetVersion) -> SelectionOrigin:
+    from nait_store.selection.requests import SelectionRequest
     from nait_store.selection.trainers.provenance import SelectionOrigin
 
     record, manifest = saved.record, saved.manifest
     document = layout.version_document(Kind.SET, version.name, version.number)
-    profile = None
-    if record.profile_ref is not None:
-        reference = parse_reference(record.profile_ref, Kind.PROFILE)
-        try:
-            profile = store.profiles.registry.version(reference.name, reference.version or 0)
-        except NotFoundError:  # gc has taken it; the selection has its scores
-            profile = None
+    references = ("set_ref", "profile_ref", "profiles")
+    asked = SelectionRequest.from_record(record).recorded().items()
     return SelectionOrigin(
         reference=saved.reference,
         record_sha256=saved.record_sha256,
         set_ref=record.set_ref,
         set_sha256=sha256_bytes(store.location.read_bytes(document)),
         capture_id=version.record.capture_id,
-        profile_ref=record.profile_ref,
-        profile_sha256=profile.manifest.record_sha256 if profile else None,
-        directions_sha256=profile.record.directions_sha256 if profile else None,
-        strategy=record.strategy,
-        top=record.top,
-        where=record.where,
-        seed=record.seed,
+        profiles=tuple(_profile_origin(store, one) for one in record.profiles_with_weights),
+        request={name: value for name, value in asked if name not in references},
         query=record.query,
         n_candidates=record.n_candidates,
         n_selected=record.n_selected,
@@ -131,3 +125,15 @@ def _origin(store: Store, saved: SavedSelection, version: SetVersion) -> Selecti
         author=manifest.provenance.author,
         saved_at=manifest.provenance.created_at.isoformat(),
     )
+
+
+def _profile_origin(store: Store, profile: ProfileWeight) -> ProfileOrigin:
+    from nait_store.selection.trainers.provenance import ProfileOrigin
+
+    reference = parse_reference(profile.reference, Kind.PROFILE)
+    try:
+        opened = store.profiles.registry.version(reference.name, number_of(reference))
+    except NotFoundError:  # gc has taken it; the selection has its scores
+        return ProfileOrigin(profile.reference, profile.weight, None, None)
+    digests = opened.manifest.record_sha256, opened.record.directions_sha256
+    return ProfileOrigin(profile.reference, profile.weight, *digests)

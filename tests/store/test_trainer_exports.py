@@ -19,7 +19,8 @@ import nait_store
 from nait_store.errors import AlreadyExistsError, InvalidInputError, NotFoundError
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.selection import SELECTION_SCHEMA
-from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.choosing import Selection
+from nait_store.selection.requests import SelectionRequest, Strategy
 from nait_store.testing.stores import build_segment, fake_row, fake_set_record
 
 HOSTILE = 'line\none\r\n"quoted" \\ \u2028\u2029\u0085 \x0b\x1c é😀 {"a": 1} - x: y # z'
@@ -62,7 +63,8 @@ def saved(store: nait_store.Store, records: Sequence[Mapping[str, Any]]) -> list
     table = pa.table(
         {"rank": list(range(1, len(ids) + 1)), "sample_id": ids, "score": [None] * len(ids)}, schema=SELECTION_SCHEMA
     )
-    selection = Selection(table, "pool@1", None, Strategy.RANDOM, str(len(ids)), None, 3, len(ids), "SELECT 1")
+    request = SelectionRequest("pool@1", strategy=Strategy.RANDOM, top=str(len(ids)), seed=3)
+    selection = Selection(table, request, len(ids), "SELECT 1")
     store.selections.save("best", selection, message="for the first run")
     return ids
 
@@ -232,10 +234,11 @@ def test_the_side_file_says_what_the_data_file_is(store: nait_store.Store, tmp_p
     root = tmp_path / "store"
     document = (root / "activations" / "pool" / "versions" / "1.json").read_bytes()
     record = next((root / "selections" / "best" / "payloads").glob("*/selection.json")).read_bytes()
-    assert (origin["reference"], origin["set_ref"], origin["profile_ref"]) == ("best@1", "pool@1", None)
+    assert (origin["reference"], origin["set_ref"], origin["profiles"]) == ("best@1", "pool@1", [])
     assert origin["set_sha256"] == hashlib.sha256(document).hexdigest()
     assert origin["record_sha256"] == hashlib.sha256(record).hexdigest()
-    assert (origin["query"], origin["seed"], origin["message"]) == ("SELECT 1", 3, "for the first run")
+    assert (origin["query"], origin["message"]) == ("SELECT 1", "for the first run")
+    assert (origin["request"]["strategy"], origin["request"]["seed"], origin["request"]["top"]) == ("random", 3, "4")
     assert (side["n_samples"], side["left_out"]) == (4, [])
     assert side["export"]["shuffle"] == 5
     assert side["written_by"] == f"nait-store {nait_store.__version__}"

@@ -24,7 +24,7 @@ from nait_store.selection.export import write_ids
 from nait_store.selection.ranked_records import RankedRecords
 from nait_store.selection.trainers import axolotl, llama_factory
 from nait_store.selection.trainers.data_file import Rows, write_bytes, write_rows
-from nait_store.selection.trainers.layouts import KEEPS_RECORDS, LAYOUTS, Columns, Layout, Trainer, row_of
+from nait_store.selection.trainers.layouts import AS_THEY_ARE, LAYOUTS, Columns, Layout, Trainer, row_of
 from nait_store.selection.trainers.provenance import DataFile, ExportOptions, SelectionOrigin, side_file
 from nait_store.selection.trainers.survey import LeftOut, Survey
 from nait_store.storage.location import Location
@@ -112,7 +112,7 @@ def export_to_trainer(
         data, n_samples = _write_ids(targets.data, selection), selection.n_selected
     else:
         with RankedRecords(location, version, selection.rows) as records:
-            if request.layout is None and request.trainer in KEEPS_RECORDS:
+            if request.layout is None and request.trainer in AS_THEY_ARE:
                 rows: Rows = lambda: (ranked.record for ranked in records)  # noqa: E731
             else:
                 asked = (request.layout,) if request.layout is not None else LAYOUTS[request.trainer]

@@ -49,8 +49,8 @@ LAYOUTS: Mapping[Trainer, Sequence[Layout]] = {
 }
 """What each reads; where none is asked for, the first that holds every sample is taken."""
 
-KEEPS_RECORDS = frozenset({Trainer.HF_DATASETS, Trainer.JSONL, Trainer.PARQUET})
-"""Those that take the records as they are, where no layout is asked for."""
+AS_THEY_ARE = frozenset({Trainer.HF_DATASETS, Trainer.JSONL, Trainer.PARQUET, Trainer.IDS})
+"""Those that take the records, or their ids, as they are where no layout is asked for."""
 
 _SHAREGPT_ROLES = {"user": "human", "assistant": "gpt", "system": "system", "tool": "tool"}
 _LLAMA_FACTORY_ROLES = {"user": "human", "assistant": "gpt", "tool": "observation"}

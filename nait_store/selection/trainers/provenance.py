@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,24 @@ from nait_store.storage.provenance import current_provenance
 
 FORMAT = 1
 """Of the side file; it changes where a field changes its meaning."""
+
+
+@dataclass(frozen=True)
+class ProfileOrigin:
+    """A profile version that took part.
+
+    Attributes
+    ----------
+    reference, weight
+        ``math@2``, and how much it counts.
+    record_sha256, directions_sha256
+        Digests of its record and of its directions; None where gc has taken it.
+    """
+
+    reference: str
+    weight: float
+    record_sha256: str | None
+    directions_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -25,10 +43,12 @@ class SelectionOrigin:
         ``best@1``, and the digest of its record.
     set_ref, set_sha256, capture_id
         Set version that it was selected from, the digest of that version's document, and what it measures.
-    profile_ref, profile_sha256, directions_sha256
-        Profile version that ranked it, the digests of its record and its directions; None without one.
-    strategy, top, where, seed, query
-        How it was selected.
+    profiles
+        Every profile version that ranked it; none for one by chance alone.
+    request
+        What was asked for: strategy, top, where, seed, combine, quota …
+    query
+        The SQL that gives it again.
     n_candidates, n_selected
         Samples to choose from, and chosen.
     message, author, saved_at
@@ -40,13 +60,8 @@ class SelectionOrigin:
     set_ref: str
     set_sha256: str
     capture_id: str
-    profile_ref: str | None
-    profile_sha256: str | None
-    directions_sha256: str | None
-    strategy: str
-    top: str
-    where: str | None
-    seed: int | None
+    profiles: tuple[ProfileOrigin, ...]
+    request: Mapping[str, Any]
     query: str
     n_candidates: int
     n_selected: int
