@@ -39,7 +39,7 @@ def compare(
         bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
     ] = False,
 ) -> None:
-    """Compare saved selections: overlap, sources, lengths, scores, and the samples that only one has."""
+    """Compare saved selections: overlap, sources, lengths and scores."""
     console: Console = context.obj
     form = query_output.choose_form(None, out, as_json=False)
     target = query_output.open_target(out, overwrite=force)
