@@ -15,6 +15,7 @@ from nait_store.cli import (
     bundles,
     cache,
     compact,
+    compare,
     convert,
     demo,
     doctor,
@@ -63,6 +64,7 @@ _ORDER = (
     "sql",
     "select",
     "selection",
+    "compare",
     "score",
     "lineage",
     "reproduce",
@@ -120,6 +122,7 @@ app.add_typer(trust.app, name="trust")
 app.command("score")(score.score)
 app.command("sql")(sql.sql)
 app.command("select")(select.select)
+app.command("compare")(compare.compare)
 app.add_typer(selection.app, name="selection")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)

@@ -102,7 +102,7 @@ def describe_selection(store: Store, saved: SavedSelection) -> SelectionDetails:
         controls={name: value for name in CONTROLS if (value := getattr(record, name))},
         query=record.query,
         score_range=selection.score_range if rows.num_rows else None,
-        sources=_sources(store, record.set_ref, rows) if there else {},
+        sources=values_of(store, record.set_ref, rows) if there else {},
         lengths=lengths_of(store, record.set_ref, rows) if there else None,
         lengths_of_set=lengths_of(store, record.set_ref) if there else None,
         first=_first(store, record.set_ref, rows.slice(0, _FIRST_ROWS), with_text=there),
@@ -150,10 +150,19 @@ def lengths_of(store: Store, set_ref: str, rows: pa.Table | None = None) -> Samp
     return SampleLengths(*row) if row is not None and row[0] is not None else None
 
 
-def _sources(store: Store, set_ref: str, rows: pa.Table) -> dict[str, int]:
+def values_of(store: Store, set_ref: str, rows: pa.Table, column: str = "source_uri") -> dict[str, int]:
+    """Value of a column, as text → how many of a selection's samples have it, most first.
+
+    Raises
+    ------
+    NotFoundError
+        The set has no such column.
+    """
+    from nait_store.query.spelling import identifier
+
     query = (
-        f"SELECT source_uri, count(*) AS n FROM samples('{set_ref}') JOIN chosen USING (sample_id) "
-        "GROUP BY source_uri ORDER BY n DESC, source_uri"
+        f"SELECT coalesce({identifier(column)}::VARCHAR, '') AS value, count(*) AS n FROM samples('{set_ref}') "
+        "JOIN chosen USING (sample_id) GROUP BY value ORDER BY n DESC, value"
     )
     return dict(store.sql(query, tables={"chosen": rows.select(["sample_id"])}).fetchall())
 

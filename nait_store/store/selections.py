@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from nait_store.refs import Kind, Reference
 from nait_store.store.kept_versions import KeptVersions
+from nait_store.store.selection_comparison import SelectionComparison, compare_selections
 from nait_store.store.selection_details import SelectionDetails, describe_selection
 from nait_store.store.selection_diff import SelectionDiff, diff_selections
 from nait_store.store.selection_listing import SelectionSummary, list_selections
@@ -125,6 +126,25 @@ class Selections(KeptVersions):
             Unknown selection or version.
         """
         return diff_selections(self._store, self.open(first), self.open(second))
+
+    def compare(self, *references: Reference | str, by: str = "source_uri") -> SelectionComparison:
+        """Compare two versions or more: overlap, what the samples are like, and which only one has.
+
+        Parameters
+        ----------
+        references
+            ``best@1``, ``random``, …
+        by
+            Column of the samples whose values are counted.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown selection, version or column.
+        InvalidInputError
+            Fewer than two, or one named twice.
+        """
+        return compare_selections(self._store, [self.open(reference) for reference in references], by)
 
     def verify(self, reference: Reference | str) -> SelectionVerification:
         """Make a version again from what is recorded of it, and compare ids, order and scores.
