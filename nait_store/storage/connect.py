@@ -5,6 +5,7 @@ from __future__ import annotations
 from fsspec.core import url_to_fs
 
 from nait_store.errors import InvalidInputError
+from nait_store.storage import hub
 from nait_store.storage.backend import Backend, LocalBackend, MemoryBackend, protocols_of
 
 
@@ -16,7 +17,7 @@ def connect(url: str) -> tuple[Backend, str]:
     InvalidInputError
         It is no location, no installed filesystem, or carries credentials.
     MissingExtraError
-        It needs s3fs, which is not installed.
+        It needs s3fs or huggingface_hub, which is not installed.
     """
     if not url.strip() or "\x00" in url:
         raise InvalidInputError(f"{url!r} is not a location", next_step="give a folder or an fsspec URL, e.g. ./store")
@@ -28,6 +29,9 @@ def connect(url: str) -> tuple[Backend, str]:
         if not bucket:
             raise InvalidInputError(f"{url!r} names no bucket", next_step="write s3://bucket/prefix")
         return s3.S3Backend(bucket), root
+    if hub.is_hub_url(url):
+        repository, root = hub.split_url(url)
+        return hub.HubBackend(repository), root
     try:
         fs, root = url_to_fs(url)
     except (ValueError, ImportError) as error:
