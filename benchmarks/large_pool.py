@@ -44,7 +44,9 @@ BYTES_PER_ROW = 300
 
 _ROW_GROUP_ROWS = 8192  # as SegmentWriter's
 _BATCH_ROWS = 16 * _ROW_GROUP_ROWS
-_FIELDS: dict[str, FieldType] = {"instruction": "string", "output": "string"}
+_FIELDS: dict[str, FieldType] = {"instruction": "string", "output": "string", "source": "string"}
+SOURCES = ("alpaca", "code", "orca", "dolly")
+"""Of the samples, in turn."""
 _TEXT = (
     "name the largest river of a country explain why leaves fall write short poem about rain sort these numbers "
     "translate sentence into French give three reasons compare two cities describe how engine works summarise text"
@@ -173,6 +175,7 @@ class _Texts:
             record,
             instructions,
             outputs,
+            pa.array(SOURCES).take(pa.array(numbers % len(SOURCES))),
         ]
         return pa.Table.from_arrays(columns, schema=samples_schema(_FIELDS))
 

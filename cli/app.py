@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -23,6 +24,8 @@ from nait_store.cli import (
     lineage,
     port,
     profile,
+    profile_combine,
+    profile_files,
     purge,
     remote,
     repair,
@@ -101,6 +104,9 @@ app.command("ingest")(ingest.ingest)
 sets.app.command("compact")(compact.compact)
 sets.app.command("convert")(convert.convert)
 app.add_typer(sets.app, name="sets")
+profile.app.command("combine")(profile_combine.combine)
+profile.app.command("export")(profile_files.export)
+profile.app.command("import")(profile_files.import_)
 profile.app.command("port")(port.port)
 profile.app.command("family")(port.family)
 app.add_typer(profile.app, name="profile")
@@ -165,9 +171,9 @@ def global_options(
 
 def invoke(arguments: Sequence[str]) -> int:
     """Run a command with errors left to the caller; returns its exit code."""
-    command = typer.main.get_command(app)
     if "_NAIT_STORE_COMPLETE" in os.environ:  # a shell asks what could come next
-        command.main(args=list(arguments), prog_name="nait-store")
+        typer.main.get_command(app).main(args=list(arguments), prog_name="nait-store")
+    command = typer.main.get_command(_needed(app, _words(arguments)))
     try:
         # Not command.main(): it would meet interrupts and broken pipes before we do.
         with command.make_context("nait-store", list(arguments)) as context:
@@ -175,3 +181,34 @@ def invoke(arguments: Sequence[str]) -> int:
     except typer.Exit as end:
         return end.exit_code
     return 0
+
+
+def _words(arguments: Sequence[str]) -> list[str]:
+    """What is no option: first the command's name, where it stands behind the global options."""
+    words: list[str] = []
+    skip = False
+    for argument in arguments:
+        if not skip and not argument.startswith("-"):
+            words.append(argument)
+        skip = argument == "--store"
+    return words
+
+
+def _needed(whole: typer.Typer, words: Sequence[str]) -> typer.Typer:
+    """The application with no commands but the one that is named; all of it where none is.
+
+    To build every command takes longer than to run a small one.
+    """
+    if not words:
+        return whole
+    commands = [one for one in whole.registered_commands if one.name == words[0]]
+    groups = [one for one in whole.registered_groups if one.name == words[0]]
+    if not commands and not groups:
+        return whole
+    needed = copy.copy(whole)
+    needed.registered_commands = commands
+    needed.registered_groups = [copy.copy(one) for one in groups]
+    for group in needed.registered_groups:
+        if group.typer_instance is not None:
+            group.typer_instance = _needed(group.typer_instance, words[1:])
+    return needed

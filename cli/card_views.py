@@ -23,6 +23,8 @@ def card_details(card: ProfileCard, console: Console) -> Iterator[str | Table]:
     from nait_store.registry.cards.findings import findings
 
     quality = card.quality
+    if card.record.source is None:  # nothing can be said of samples
+        return
     yield ""
     if quality is None:
         yield "nothing was measured when it was built"
@@ -60,10 +62,12 @@ def _layers(card: ProfileCard) -> Table:
     for s in card.record.statistics:
         layer = measured.get(s.layer)
         halves, auc = (None, None) if layer is None else (layer.halves_cosine, layer.auc)
-        rows.append((s.layer, s.explained_variance_ratio, s.sign_margin, halves, auc))
-    columns = ("layer", "explained variance", "sign margin", "halves agree", "area under the curve")
+        rows.append((s.layer, s.explained_variance_ratio, s.eigenvalue_gap, s.sign_margin, halves, auc))
+    columns = (
+        "layer", "explained variance", "eigenvalue gap", "sign margin", "halves agree", "area under the curve",
+    )  # fmt: skip
     # What was measured of no layer has no column; the statistics always have theirs.
-    shown = [i for i in range(len(columns)) if i < 3 or any(row[i] is not None for row in rows)]
+    shown = [i for i in range(len(columns)) if i < 4 or any(row[i] is not None for row in rows)]
     return Table([columns[i] for i in shown], [[row[i] for i in shown] for row in rows])
 
 

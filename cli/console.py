@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Any
 
 from nait_store.cli.progress_line import ProgressLine
-from nait_store.cli.tables import Table, print_table
+from nait_store.cli.tables import Table, harmless, print_table
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Console:
     def warn(self, texts: Iterable[str]) -> None:
         """Warn on standard error, also under ``--quiet``."""
         for text in texts:
-            sys.stderr.write(f"warning: {text}\n")
+            sys.stderr.write(f"warning: {harmless(text)}\n")
 
     def progress(self) -> ProgressLine:
         """Progress on standard error; a listener that hears nothing under ``--quiet``."""

@@ -16,7 +16,11 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+from nait_store.cli.tables import harmless
 from nait_store.errors import NaitStoreError
+
+# Looking for plugins of pydantic reads the metadata of every installed distribution, at every start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
@@ -123,7 +127,7 @@ def _report(kind: str, what: str, next_step: str | None, exit_code: int, as_json
             sys.stderr.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
         else:
             lines = [f"error: {what}"] + ([f"  → {next_step}"] if next_step else [])
-            sys.stderr.write("\n".join(lines) + "\n")
+            sys.stderr.write(harmless("\n".join(lines)) + "\n")
 
 
 def _is_usage_error(error: Exception) -> bool:

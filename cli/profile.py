@@ -33,7 +33,9 @@ def build(
     ] = "default",
     method: Annotated[
         Literal["pca", "mean", "contrastive"] | None,
-        typer.Option(help="First component, mean, or mean minus a background's mean.", show_default="of the recipe"),
+        typer.Option(
+            help="Principal component, mean, or mean minus a background's mean.", show_default="of the recipe"
+        ),
     ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="SET", help="Background set; implies --method contrastive.")
@@ -41,6 +43,10 @@ def build(
     center: Annotated[
         bool | None,
         typer.Option("--center/--no-center", help="Whether PCA removes the mean.", show_default="of the recipe"),
+    ] = None,
+    component: Annotated[
+        int | None,
+        typer.Option(metavar="K", min=1, help="Which principal component, from 1.", show_default="of the recipe"),
     ] = None,
     feature: Annotated[
         FeatureChoice | None,
@@ -90,6 +96,7 @@ def build(
         recipe=recipe,
         method=method,
         center=center,
+        component=component,
         profile_feature=profile_feature,
         feature=feature,
         metric=metric,

@@ -18,16 +18,68 @@ def select(
     set_ref: Annotated[
         str, typer.Option("--from", metavar="SET", show_default=False, help="Set to choose from, pool or pool@3.")
     ],
-    profile: Annotated[str | None, typer.Option(metavar="PROFILE", help="Profile to rank by, math or math@2.")] = None,
-    top: Annotated[str, typer.Option(metavar="N|N%", help="How many, or which share of the candidates.")] = "10%",
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PROFILE[:WEIGHT]", help="Profile to rank by, math or math@2; several, by name or weight, code:2."
+        ),
+    ] = None,
+    combine: Annotated[
+        Literal["union", "sum", "min", "rrf"] | None,
+        typer.Option(help="How several profiles make one order.", show_default="union"),
+    ] = None,
+    top: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|N%",
+            help="How many, or which share of the candidates.",
+            show_default="10%, or what other limits leave",
+        ),
+    ] = None,
     where: Annotated[
         str | None, typer.Option(metavar="SQL", help="Choose among the samples for which this holds only.")
+    ] = None,
+    budget_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="Take samples in order while their tokens add up to N at most.")
+    ] = None,
+    quota: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN=VALUE:SHARE,…", help="What the values of a column give, source=alpaca:50%,code:20%."
+        ),
+    ] = None,
+    per: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Take --top of every group of samples, by this column.")
+    ] = None,
+    min_score: Annotated[float | None, typer.Option(metavar="X", help="Only scores of X or more.")] = None,
+    knee: Annotated[
+        bool, typer.Option("--knee", help="Take as many as lie before the score curve's knee.", show_default=False)
+    ] = False,
+    strategy: Annotated[
+        Literal["alignment", "lowest", "random", "length-matched", "embedding"] | None,
+        typer.Option(help="How candidates are ordered, or drawn.", show_default="alignment"),
     ] = None,
     lowest: Annotated[
         bool, typer.Option("--lowest", help="Lowest scores first: a control.", show_default=False)
     ] = False,
     random: Annotated[bool, typer.Option("--random", help="By chance: the other control.", show_default=False)] = False,
-    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of --random.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of what chance decides.")] = 0,
+    in_domain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="Set whose centroid --strategy embedding compares with.",
+            show_default="the profile's own samples",
+        ),
+    ] = None,
+    fuse: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN:WEIGHT", help="Add a column of numbers to the score; several times if need be."),
+    ] = None,
+    fuse_by: Annotated[
+        Literal["minmax", "rank"] | None,
+        typer.Option(help="How score and columns are put on one scale.", show_default="minmax"),
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Export here: path, fsspec URL, or - for standard output.")
     ] = None,
@@ -58,6 +110,11 @@ def select(
     console: Console = context.obj
     if lowest and random:
         raise InvalidInputError("--lowest and --random exclude each other", next_step="leave one of them out")
+    shorthand: Literal["lowest", "random"] | None = "lowest" if lowest else "random" if random else None
+    if strategy is not None and shorthand is not None:
+        raise InvalidInputError(
+            f"--strategy {strategy} and --{shorthand} exclude each other", next_step="leave one of them out"
+        )
     if save is not None:
         check_name(save, Kind.SELECTION)
     to_stdout = out == "-"
@@ -71,10 +128,19 @@ def select(
         selection = store.select(
             set_ref,
             profile=profile,
+            combine=combine,
             top=top,
             where=where,
-            strategy="lowest" if lowest else "random" if random else "alignment",
+            budget_tokens=budget_tokens,
+            quota=quota,
+            per=per,
+            min_score=min_score,
+            knee=knee,
+            strategy=strategy or shorthand or "alignment",
             seed=seed,
+            in_domain=in_domain,
+            fuse=fuse or (),
+            fuse_by=fuse_by,
         )
         console.warn(selection.warnings)
         saved = store.selections.save(save, selection, message=message) if save is not None else None

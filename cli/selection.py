@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -94,6 +94,72 @@ def verify(
     console.result({"ok": report.ok, "report": report}, selection_views.verification(report))
     if not report.ok:
         raise typer.Exit(EXIT_DIFFERENT)
+
+
+@app.command("export")
+def export(
+    context: typer.Context,
+    reference: Annotated[str, typer.Argument(metavar="SELECTION", show_default=False, help="best, or best@1.")],
+    to: Annotated[
+        Literal["llama-factory", "axolotl", "trl", "hf-datasets", "jsonl", "parquet", "ids"],
+        typer.Option("--to", show_default=False, help="Who reads it."),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|FILE",
+            show_default=False,
+            help="Folder, or for jsonl, parquet and ids the file; path or URL.",
+        ),
+    ],
+    layout: Annotated[
+        Literal["alpaca", "sharegpt", "messages", "prompt-completion", "text"] | None,
+        typer.Option(help="Of the rows.", show_default="the first that holds every sample, or the records as they are"),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the data set and its files.", show_default="best-1")
+    ] = None,
+    shuffle: Annotated[
+        int | None, typer.Option(metavar="SEED", min=0, help="Order by chance.", show_default="by rank")
+    ] = None,
+    field_map: Annotated[
+        str | None,
+        typer.Option(
+            "--map", metavar="LIST", help="instruction=FIELD,output=FIELD …", show_default="as recorded by ingest"
+        ),
+    ] = None,
+    on_error: Annotated[
+        Literal["stop", "skip"], typer.Option(help="What to do about a sample that the layout has no place for.")
+    ] = "stop",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", "--overwrite", help="Replace files, and an entry of dataset_info.json.", show_default=False
+        ),
+    ] = False,
+) -> None:
+    """Write a selection as the files that a trainer reads.
+
+    Clean columns only; where they come from is said in a side file. A layout that would lose something of a sample is
+    refused.
+    """
+    from nait_store.capture.field_maps import FieldMap
+
+    console: Console = context.obj
+    columns = None if field_map is None else dict(FieldMap.parse(field_map).columns)
+    with console.progress() as progress:
+        report = open_store(console, progress).selections.export(
+            reference,
+            out,
+            to=to,
+            layout=layout,
+            name=name,
+            shuffle=shuffle,
+            map=columns,
+            on_error=on_error,
+            overwrite=force,
+        )
+    console.summary(report, selection_views.export_report(report, shuffle))
 
 
 add_version_commands(app, Kind.SELECTION, "best")

@@ -13,6 +13,7 @@ from nait_store.cli.tables import Table, cell, pairs
 from nait_store.cli.views import Block, how_chosen
 
 if TYPE_CHECKING:
+    from nait_store.selection.trainers.export import TrainerExport
     from nait_store.store.selection_details import SampleLengths, SelectionDetails
     from nait_store.store.selection_diff import SelectionDiff, SelectionPart
     from nait_store.store.selection_listing import SelectionSummary
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _SOURCES = 8
 _TEXT_CHARACTERS = 90
+_SHOWN_LEFT_OUT = 3
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 
@@ -65,6 +67,7 @@ def selection_details(details: SelectionDetails) -> Iterator[Block]:
             ("from", summary.set_ref),
             ("where", summary.where),
             ("chosen", f"{_how(summary)}, top {summary.top}"),
+            *((name.replace("_", " "), cell(value)) for name, value in details.controls.items()),
             ("scores", f"{scores[0]:.4g} … {scores[1]:.4g}" if scores else None),
             ("length", _lengths(details.lengths)),
             ("of the set", _lengths(details.lengths_of_set)),
@@ -133,12 +136,40 @@ def verification(report: SelectionVerification) -> Iterator[Block]:
         yield f"{report.reference} is not what its record gives"
 
 
+def export_report(report: TrainerExport, seed: int | None) -> list[str]:
+    """What was written where, and how the trainer is told of it."""
+    how = "records as they are" if report.layout is None else report.layout.value
+    order = "by rank" if seed is None else f"shuffled by seed {seed}"
+    what = "ids" if report.trainer.value == "ids" else how
+    lines = [f"{count(report.n_samples, 'sample')} written to {report.data.url} ({what}, {order})"]
+    if report.left_out:
+        named = "; ".join(f"{cell(one.sample_id)}: {one.reason}" for one in report.left_out[:_SHOWN_LEFT_OUT])
+        more = "; …" if len(report.left_out) > _SHOWN_LEFT_OUT else ""
+        lines.append(f"{count(len(report.left_out), 'sample')} left out: {named}{more}")
+    lines.append(f"where they come from: {report.provenance}")
+    folder = report.data.url.rpartition("/")[0]
+    match report.trainer.value:
+        case "llama-factory":
+            lines += [
+                f"entry {report.name!r} of {report.configuration}; in the training run:",
+                f"  dataset_dir: {folder}",
+                f"  dataset: {report.name}",
+            ]
+        case "axolotl":
+            lines.append(f"datasets of the training run: {report.configuration}")
+        case "trl":
+            lines.append(f'in Python: load_dataset("json", data_files={report.data.url!r}, split="train")')
+        case "hf-datasets":
+            lines.append(f'in Python: load_dataset({folder.rpartition("/")[0]!r}, split="train")')
+    return lines
+
+
 def _why_not(report: SelectionVerification) -> str:
     return "it has no sample left" if report.ok else "what it was made from is gone"
 
 
 def _how(summary: SelectionSummary) -> str:
-    return how_chosen(summary.strategy, summary.profile_ref, summary.seed)
+    return how_chosen(summary.strategy, summary.profile_ref or "", summary.seed)
 
 
 def _sources(details: SelectionDetails) -> Iterator[Block]:

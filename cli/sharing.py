@@ -10,6 +10,7 @@ import typer
 from nait_store.cli.console import Console
 from nait_store.cli.options import open_store
 from nait_store.cli.quantities import count, size
+from nait_store.cli.tables import harmless
 
 if TYPE_CHECKING:
     from nait_store.registry.sharing.adoption import Pulled
@@ -175,6 +176,6 @@ def _synced(report: SyncReport) -> Iterator[str]:
     if report.left:
         yield f"left, because they were deleted here: {', '.join(report.left)}"
     for problem in report.problems:
-        yield f"not brought over: {problem.what}"
+        yield harmless(f"not brought over: {problem.what}")
         if problem.next_step:
             yield f"  → {problem.next_step}"

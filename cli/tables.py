@@ -42,6 +42,11 @@ def cell(value: Any) -> str:
     return one_line(value if isinstance(value, str) else str(value))
 
 
+def harmless(text: str) -> str:
+    """Text of several lines as it is, but for control characters, which are spelled: it may quote a stranger."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 def print_table(table: Table) -> None:
     """Print on standard output."""
     if sys.stdout.isatty():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport
+    from nait_store.selection.requests import SelectionRequest
     from nait_store.selection.saved import SavedSelection
     from nait_store.store.doctor import DoctorReport
     from nait_store.store.facade import Store
@@ -141,13 +141,17 @@ def built_profile(profile: Profile, created: bool, console: Console) -> list[str
     record = profile.record
     source = record.source
     if created:
+        made_from = record.made_from
+        if source is not None:
+            made_from = f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version}"
         first = (
             f"{profile.reference}: {count(len(record.layers), 'direction')} of {record.n_neurons:,} neurons from "
-            f"{count(source.n_samples, 'sample')} of {source.set_name}@{source.version} "
-            f"(recipe {record.recipe.in_words})"
+            f"{made_from} (recipe {record.recipe.in_words})"
         )
-    else:
+    elif source is not None:
         first = f"{profile.reference} is this very recipe on these very samples already: nothing was computed"
+    else:
+        first = f"{profile.reference} has these very directions already: nothing was done"
     return [first, console.hint(f"select --from SET --profile {record.name} --top 10% --out FILE.jsonl")]
 
 
@@ -163,7 +167,7 @@ def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "
         (
             profile.reference,
             *([", ".join([*profile.aliases, *profile.tags])] if labelled else []),
-            profile.source,
+            profile.source or profile.made_from,
             profile.n_samples,
             profile.recipe.in_words,
             profile.model,
@@ -209,7 +213,8 @@ def profile_details(profile: Profile, note: NoteSummary | None) -> Iterator[Bloc
         [
             ("profile", profile.reference),
             ("recipe", record.recipe.in_words),
-            ("from", _sample_source(source)),
+            ("from", record.made_from if source is None else _sample_source(source)),
+            ("which was", None if record.imported is None else record.imported.told),
             ("against", _sample_source(background) if background is not None else None),
             ("layers", f"{numbers(record.layers)} ({len(record.layers)}), {record.n_neurons:,} neurons each"),
             ("hook", record.identity.hook_point.value + _aside(record.identity.hook_path)),
@@ -251,11 +256,10 @@ class SelectOutcome:
 def selection_value(outcome: SelectOutcome) -> dict[str, Any]:
     """JSON form; the ranks themselves stand in it only where they went nowhere else."""
     selection = outcome.selection
-    value = {
-        field.name: as_json(getattr(selection, field.name))
-        for field in dataclasses.fields(selection)
-        if field.name != "rows"
-    }
+    value: dict[str, Any] = as_json(selection.request.recorded())
+    value |= {name: as_json(getattr(selection, name)) for name in ("n_candidates", "query", "warnings", "n_tokens")}
+    value["shares"] = [share.model_dump(mode="json") for share in selection.shares]
+    value["knee_found"] = None if selection.knee is None else as_json(selection.knee)
     value["n_selected"] = selection.n_selected
     value["score_range"] = as_json(selection.score_range)
     value["saved"] = outcome.saved.reference if outcome.saved else None
@@ -268,13 +272,25 @@ def selection_value(outcome: SelectOutcome) -> dict[str, Any]:
 def selection_summary(outcome: SelectOutcome) -> list[str]:
     """``562 of 5,620 samples of pool@1 by math@1, scores 0.812 … 0.437 → top.jsonl``."""
     selection = outcome.selection
-    how = how_chosen(selection.strategy.value, selection.profile_ref, selection.seed)
+    request = selection.request
+    by = request.in_domain or _ranked_by(request)
+    how = how_chosen(selection.strategy.value, by, selection.seed)
+    if request.fuse:
+        how += f", fused with {', '.join(request.fuse)}"
     text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
     if (scores := selection.score_range) is not None:
         low, high = scores
         first, last = (low, high) if selection.strategy.value == "lowest" else (high, low)
         text += f", scores {first:.4g} … {last:.4g}"
+    if selection.n_tokens is not None:
+        text += f", {count(selection.n_tokens, 'token')}"
+        text += f" of {request.budget_tokens:,}" if request.budget_tokens is not None and not request.per else ""
     lines = [text]
+    if selection.knee is not None:
+        lines.append(selection.knee.in_words)
+    for share in selection.shares:
+        through = "" if share.n_through is None else f"{share.n_through:,} came in through it, "
+        lines.append(f"{share.reference}: {through}{share.n_in_own_top:,} are in its own top {selection.n_selected:,}")
     if outcome.exported is not None:
         report = outcome.exported
         names = [name for name in (report.score_field, report.rank_field) if name is not None]
@@ -285,13 +301,25 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
     return lines
 
 
-def how_chosen(strategy: str, profile_ref: str | None, seed: int | None) -> str:
+def how_chosen(strategy: str, ranked_by: str, seed: int | None) -> str:
     """``highest under math@1``, ``by chance, seed 7``."""
     return {
-        "alignment": f"highest under {profile_ref}",
-        "lowest": f"lowest under {profile_ref}",
+        "alignment": f"highest under {ranked_by}",
+        "lowest": f"lowest under {ranked_by}",
         "random": f"by chance, seed {seed}",
+        "length-matched": f"by chance, seed {seed}, with the lengths of the highest under {ranked_by}",
+        "embedding": "nearest to the in-domain samples" + (f" of {ranked_by}" if ranked_by else ""),
     }[strategy]
+
+
+def _ranked_by(request: SelectionRequest) -> str:
+    """``math@2``, or ``the union of math@2 and code@1 (2×)``."""
+    names = [one.reference + ("" if one.weight == 1 else f" ({one.weight:g}×)") for one in request.profiles]
+    if len(names) < 2:
+        return "".join(names)
+    how = {"union": "the union", "sum": "the sum", "min": "the minimum", "rrf": "the reciprocal ranks"}
+    combine = request.effective_combine
+    return f"{how[combine.value]} of {', '.join(names[:-1])} and {names[-1]}" if combine is not None else ""
 
 
 def selection_preview(store: Store, outcome: SelectOutcome, console: Console) -> Iterator[Block]:

@@ -24,7 +24,6 @@ The tree is grouped by what a handler would do::
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -172,6 +171,8 @@ def did_you_mean(name: str, known: Iterable[str], *, limit: int = 3) -> str:
     str
         ``"did you mean 'math' or 'maths'?"``, else a list of what exists, else ``"none exists yet"``.
     """
+    import difflib  # only those who err need it
+
     names = sorted(set(known))
     near = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
     if near:

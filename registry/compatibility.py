@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nait_store.activations.versions import SetVersion
 from nait_store.errors import IncompatibleError
+from nait_store.registry.basis import Basis
 from nait_store.schemas.activation_set import Projection
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.profile import ProfileRecord
@@ -210,22 +211,20 @@ def require_same_capture(source: SetVersion, background: SetVersion) -> None:
         )
 
 
-def require_same_basis(first: Profile, second: Profile) -> None:
-    """Refuse two profiles whose directions lie in different spaces.
+def require_same_basis(first: Basis, second: Basis) -> None:
+    """Refuse directions that lie in different spaces.
 
     Raises
     ------
     IncompatibleError
-        They were built on activations of different capture identities; naming each differing field and both values.
+        They are of activations of different capture identities; naming each differing field and both values.
     """
-    found = _identity_differences(
-        first.record.identity,
-        second.record.identity,
-        (first.record.model, second.record.model),
-    )
+    found = _identity_differences(first.identity, second.identity, (first.model, second.model))
+    if first.n_neurons != second.n_neurons:
+        found.append(Difference("n_neurons", str(first.n_neurons), str(second.n_neurons), "refuse", ""))
     if found:
         raise IncompatibleError(
-            f"profiles {first.reference} and {second.reference} cannot be compared, they measure different things:\n"
+            f"{first.reference} and {second.reference} cannot be brought together, they measure different things:\n"
             + "\n".join(
                 f"  {d.field}: {d.profile_value} ({first.reference}), {d.set_value} ({second.reference})" for d in found
             ),

@@ -102,6 +102,7 @@ def compute_directions(
                 layer=layer,
                 explained_variance_ratio=found.explained_variance_ratio,
                 sign_margin=found.sign_margin,
+                eigenvalue_gap=found.eigenvalue_gap,
             )
         )
         progress(ProgressEvent("profile", i + 1, len(layers), bytes_done=(i + 1) * X.nbytes))
@@ -115,7 +116,7 @@ def _direction(
         return contrastive_direction(X, background_mean, where=where)
     if recipe.method is Method.MEAN:
         return mean_direction(X, where=where)
-    return principal_direction(X, center=recipe.center, where=where)
+    return principal_direction(X, center=recipe.center, component=recipe.component, where=where)
 
 
 def sample_source(

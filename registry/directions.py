@@ -1,4 +1,4 @@
-"""Directions of one layer: first principal component, mean, contrast (arXiv 2603.13201, Eq. 2-4).
+"""Directions of one layer: principal component, mean, contrast (arXiv 2603.13201, Eq. 2-4).
 
 Every function takes one layer's features of the in-domain samples, ``X`` [M, J], and returns one unit vector [J].
 The component comes from the smaller Gram matrix (float32 products, float64 eigenvectors); a Rayleigh-Ritz step in
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import scipy.linalg
@@ -16,6 +17,8 @@ import scipy.sparse.linalg
 from numpy.typing import NDArray
 
 from nait_store.errors import InvalidInputError
+
+T = TypeVar("T", np.float32, np.float64)
 
 MAX_SIGN_MARGIN = 1e6
 """Reported where the projections do not vary at all, as with a single sample."""
@@ -35,38 +38,47 @@ class LayerDirection:
     direction
         Unit vector, float32 [J], turned so that mean(X)·v ≥ 0 (Eq. 4).
     explained_variance_ratio
-        λ₁ / Σλ: the share of the variance (centred), or of the raw second moment (not centred), along v.
+        λ_k / Σλ: the share of the variance (centred), or of the raw second moment (not centred), along v.
         None for methods without components.
     sign_margin
         |mean · v| over the standard deviation of the projections X·v; at most ``MAX_SIGN_MARGIN``.
+    eigenvalue_gap
+        Distance of λ_k to the nearest other λ, over λ_k, at most 1: near 0, two components explain the same and which
+        of them, or what mixture, was found is chance. None for methods without components.
     """
 
     direction: NDArray[np.float32]
     explained_variance_ratio: float | None
     sign_margin: float
+    eigenvalue_gap: float | None = None
 
 
-def principal_direction(X: NDArray[np.float32], *, center: bool, where: str = "this layer") -> LayerDirection:
-    """First principal component of the rows of ``X`` (Eq. 3), sign-calibrated on their mean (Eq. 4).
+def principal_direction(
+    X: NDArray[np.float32], *, center: bool, component: int = 1, where: str = "this layer"
+) -> LayerDirection:
+    """A principal component of the rows of ``X`` (Eq. 3), sign-calibrated on their mean (Eq. 4).
 
     Parameters
     ----------
     X
         Features of the in-domain samples at one layer, [M, J], any float type.
     center
-        Whether the mean is removed first: PCA proper. Without, v is the first right singular vector of ``X``.
+        Whether the mean is removed first: PCA proper. Without, v is a right singular vector of ``X``.
+    component
+        Which one, from 1, in the order of the variance that they explain.
     where
         The layer's name for messages.
 
     Returns
     -------
     LayerDirection
-        Within 1e-5 of a float64 SVD wherever the first two singular values are apart.
+        Within 1e-5 of a float64 SVD wherever its singular value and the next ones are apart.
 
     Raises
     ------
     InvalidInputError
-        A single sample cannot be centred, the samples do not vary, or all features are zero.
+        A single sample cannot be centred, the samples do not vary, or not in so many directions, or all features are
+        zero.
     """
     n_samples = X.shape[0]
     if center and n_samples < 2:
@@ -85,9 +97,16 @@ def principal_direction(X: NDArray[np.float32], *, center: bool, where: str = "t
             f"{where}: all {n_samples} samples have the same features, so there is no component to find",
             next_step="check the in-domain samples for repetition, or build with --no-center or --method mean",
         )
-    v, image = _first_right_singular_vector(rows)
-    ratio = min(1.0, float(image @ image) / moment)
-    return _calibrated(v, float(np.ldexp(image, -exponent).std()), mean, ratio)
+    found = None if component > min(X.shape) - center else _right_singular_vector(rows, component)
+    variance = 0.0 if found is None else float(found.image @ found.image)
+    if found is None or variance <= _NO_VARIATION * moment:
+        raise InvalidInputError(
+            f"{where}: the {n_samples} samples vary in fewer than {component} directions, so there is no component "
+            f"{component}",
+            next_step="build with a smaller --component, or give more in-domain samples",
+        )
+    deviation = float(np.ldexp(found.image, -exponent).std())
+    return _calibrated(found.vector, deviation, mean, min(1.0, variance / moment), found.gap)
 
 
 def mean_direction(X: NDArray[np.float32], *, where: str = "this layer") -> LayerDirection:
@@ -103,7 +122,7 @@ def mean_direction(X: NDArray[np.float32], *, where: str = "this layer") -> Laye
     if length * length <= _NO_VARIATION * moment / X.shape[0]:
         raise _all_zero(where)
     v = mean / length
-    return _calibrated(v, _deviation(X, v), mean, None)
+    return _calibrated(v, _deviation(X, v), mean)
 
 
 def contrastive_direction(
@@ -127,7 +146,7 @@ def contrastive_direction(
             next_step="give --against a set that is not the in-domain set itself",
         )
     v = difference / length
-    return _calibrated(v, _deviation(X, v), difference, None)
+    return _calibrated(v, _deviation(X, v), difference)
 
 
 def moments(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
@@ -161,44 +180,63 @@ def _scaled(
     return out, squares
 
 
-def _first_right_singular_vector(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the unit vector v [J] that maximises ‖Xv‖, and Xv [M]."""
-    basis, _ = np.linalg.qr(_leading_row_space(X))  # [J, k]
-    image = np.empty((X.shape[0], basis.shape[1]))  # X V in float64: here the first component is told from the next
+@dataclass(frozen=True)
+class _SingularVector:
+    """Right singular vector v [J], its image Xv [M], and the gap of its squared singular value to the nearest other."""
+
+    vector: NDArray[np.float64]
+    image: NDArray[np.float64]
+    gap: float
+
+
+def _right_singular_vector(X: NDArray[np.float32], component: int) -> _SingularVector:
+    """The right singular vector of the ``component``-th largest singular value, from 1."""
+    # later components are small beside the first one, of which float32 products lose 1e-7
+    n_vectors = component + _SUBSPACE - 1
+    leading = (
+        _leading_row_space(X, n_vectors) if component == 1 else _leading_row_space(X.astype(np.float64), n_vectors)
+    )
+    basis, _ = np.linalg.qr(leading)  # [J, k]
+    image = np.empty((X.shape[0], basis.shape[1]))  # X V in float64: here components are told from each other
     for start in range(0, X.shape[0], _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         image[block] = X[block].astype(np.float64) @ basis
-    _, rotation = np.linalg.eigh(image.T @ image)
-    return basis @ rotation[:, -1], image @ rotation[:, -1]
+    values, rotation = np.linalg.eigh(image.T @ image)  # ascending
+    place = len(values) - component
+    own = float(values[place])
+    distances = [abs(float(values[i]) - own) for i in (place - 1, place + 1) if 0 <= i < len(values)]
+    gap = min(1.0, min(distances, default=own) / own) if own > 0.0 else 0.0
+    return _SingularVector(basis @ rotation[:, place], image @ rotation[:, place], gap)
 
 
-def _leading_row_space(X: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Approximate basis [J, k] of the leading right singular vectors, from float32 products."""
+def _leading_row_space(X: NDArray[T], n_vectors: int) -> NDArray[np.float64]:
+    """Approximate basis [J, k] of the leading right singular vectors, from products in the precision of ``X``."""
     n_samples, n_neurons = X.shape
     side = min(n_samples, n_neurons)
-    k = min(_SUBSPACE, side)
+    k = min(n_vectors, side)
     by_samples = n_samples <= n_neurons
-    if side <= _GRAM_LIMIT:
+    if side <= max(_GRAM_LIMIT, 8 * k):  # Lanczos needs several times as many vectors as it finds
         gram = (X @ X.T if by_samples else X.T @ X).astype(np.float64)
         _, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - k, side - 1))
     else:
         vectors = _lanczos(X, by_samples, side, k)
-    basis: NDArray[np.float64] = (X.T @ vectors.astype(np.float32)).astype(np.float64) if by_samples else vectors
+    basis: NDArray[np.float64] = (X.T @ vectors.astype(X.dtype)).astype(np.float64) if by_samples else vectors
     return basis
 
 
-def _lanczos(X: NDArray[np.float32], by_samples: bool, side: int, k: int) -> NDArray[np.float64]:
+def _lanczos(X: NDArray[T], by_samples: bool, side: int, k: int) -> NDArray[np.float64]:
     """Leading eigenvectors of X Xᵀ (or Xᵀ X) without forming it: its side squared would cost more than X."""
 
     def multiply(vector: NDArray[np.float64]) -> NDArray[np.float64]:
-        narrow = vector.reshape(-1).astype(np.float32)
-        product: NDArray[np.float32] = X @ (X.T @ narrow) if by_samples else X.T @ (X @ narrow)
+        narrow = vector.reshape(-1).astype(X.dtype)
+        product: NDArray[T] = X @ (X.T @ narrow) if by_samples else X.T @ (X @ narrow)
         return product.astype(np.float64)
 
     operator = scipy.sparse.linalg.LinearOperator((side, side), matvec=multiply, dtype=np.float64)
+    tolerance = 1e-6 if X.dtype == np.float32 else 1e-10
     start = np.random.default_rng(0).standard_normal(side)  # fixed, so that a rebuild finds the same numbers
     try:
-        _, vectors = scipy.sparse.linalg.eigsh(operator, k=k, which="LA", v0=start, ncv=4 * k, tol=1e-6)
+        _, vectors = scipy.sparse.linalg.eigsh(operator, k=k, which="LA", v0=start, ncv=4 * k, tol=tolerance)
     except scipy.sparse.linalg.ArpackNoConvergence:  # a nearly flat spectrum: the dense way always ends
         gram = (X @ X.T if by_samples else X.T @ X).astype(np.float64)
         _, vectors = scipy.linalg.eigh(gram, subset_by_index=(side - k, side - 1))
@@ -213,7 +251,11 @@ def _deviation(X: NDArray[np.float32], v: NDArray[np.float64]) -> float:
 
 
 def _calibrated(
-    v: NDArray[np.float64], deviation: float, mean: NDArray[np.float64], ratio: float | None
+    v: NDArray[np.float64],
+    deviation: float,
+    mean: NDArray[np.float64],
+    ratio: float | None = None,
+    gap: float | None = None,
 ) -> LayerDirection:
     """Turn v so that mean·v ≥ 0 (Eq. 4) and say how clear that sign is, given the projections' deviation."""
     along = float(mean @ v)
@@ -223,7 +265,7 @@ def _calibrated(
         margin = 0.0
     else:
         margin = MAX_SIGN_MARGIN if along >= MAX_SIGN_MARGIN * deviation else along / deviation
-    return LayerDirection(v.astype(np.float32), ratio, margin)
+    return LayerDirection(v.astype(np.float32), ratio, margin, gap)
 
 
 def _all_zero(where: str) -> InvalidInputError:

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-
-import numpy as np
-from numpy.typing import NDArray
 
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, InvalidInputError, NotFoundError
+from nait_store.errors import CorruptChunkError, FormatError, NotFoundError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.registry.cards.measuring import MeasuredProfile, measure_card
 from nait_store.registry.cards.score_sums import check_compared, choose_compared
-from nait_store.registry.cards.stored import read_card, write_card
+from nait_store.registry.cards.stored import write_card
 from nait_store.registry.computation import (
     check_inputs,
     compute_directions,
@@ -27,129 +23,22 @@ from nait_store.registry.payload import (
     MAX_RECORD_BYTES,
     PROFILE_FILE,
     ProfileArrays,
-    read_arrays,
     read_limited,
     write_arrays,
 )
+from nait_store.registry.profile import Profile
 from nait_store.registry.quality import card_warnings, warnings_for
-from nait_store.schemas.capture import MEASURED_FEATURES, Feature
-from nait_store.schemas.profile import Metric, PortedFrom, ProfileManifest, ProfileRecord, Recipe
+from nait_store.schemas.profile import PortedFrom, ProfileManifest, ProfileRecord, Recipe
 from nait_store.schemas.quality_card import QualityCard
-from nait_store.scoring.targets import ScoringTarget
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid
+from nait_store.storage.store_features import announce_feature
 from nait_store.storage.versions import VersionLog, VersionNumbers
 
 __all__ = ["Profile", "ProfileRegistry", "RowSubset"]
-
-
-class Profile:
-    """One immutable profile version; opened by :meth:`ProfileRegistry.open`.
-
-    Attributes
-    ----------
-    record
-        ``profile.json``: recipe, provenance, statistics, warnings.
-    manifest
-        The version's document.
-    """
-
-    def __init__(self, location: Location, manifest: ProfileManifest, record: ProfileRecord) -> None:
-        self.record = record
-        self.manifest = manifest
-        self._location = location
-
-    def __repr__(self) -> str:
-        return f"Profile({self.reference!r}, recipe={self.record.recipe.name!r})"
-
-    @property
-    def name(self) -> str:
-        """Name of the profile."""
-        return self.manifest.name
-
-    @property
-    def number(self) -> int:
-        """Version number, from 1."""
-        return self.manifest.number
-
-    @property
-    def reference(self) -> str:
-        """Resolved reference, ``math@2``."""
-        return f"{self.name}@{self.number}"
-
-    @property
-    def folder(self) -> str:
-        """The payload's folder below the store's root."""
-        return layout.payload_folder(Kind.PROFILE, self.name, self.manifest.payload)
-
-    def directions(self) -> NDArray[np.float32]:
-        """v, unit vectors of the record's layers: [L, J] float32, read-only.
-
-        Raises
-        ------
-        CorruptChunkError, FormatError
-            The stored arrays are not what ``profile.json`` says.
-        """
-        return self._arrays.directions
-
-    def read_directions(self) -> NDArray[np.float32]:
-        """As :meth:`directions`, but read anew and not kept: for going through more profiles than memory holds."""
-        return read_arrays(self._location, self.folder, self.record).directions
-
-    def offset(self) -> NDArray[np.float32] | None:
-        """What candidates are centred on, [L, J] float32, read-only; None where they are not."""
-        return self._arrays.offset
-
-    def quality_card(self) -> QualityCard | None:
-        """What the build measured of the profile beside the record's statistics; None where it left that out.
-
-        Raises
-        ------
-        CorruptChunkError, FormatError
-            The stored card is not what ``profile.json`` says.
-        """
-        return read_card(self._location, self.folder, self.record)
-
-    def target(self, metric: Metric | None = None, feature: Feature | None = None) -> ScoringTarget:
-        """What a set is scored against.
-
-        Parameters
-        ----------
-        metric, feature
-            Instead of the recipe's own.
-
-        Raises
-        ------
-        InvalidInputError
-            A feature that no model gives.
-        IncompatibleError
-            Another feature than that whose background mean candidates are centred on.
-        """
-        recipe = self.record.recipe
-        if feature is not None and feature not in MEASURED_FEATURES:
-            raise InvalidInputError(
-                f"{feature.value} are no feature that a profile reads",
-                next_step="leave the feature out: a set that keeps projections has those of its profiles",
-            )
-        if self.record.has_offset and feature not in (None, recipe.feature):
-            raise IncompatibleError(
-                f"profile {self.reference} centres candidates on the background's mean of {recipe.feature.value}, "
-                f"which says nothing about {feature}",
-                next_step=f"leave the feature out, or build a profile with --feature {feature}",
-            )
-        return ScoringTarget(
-            directions=self._arrays.directions,
-            offset=self._arrays.offset,
-            layers=self.record.layers,
-            feature=recipe.feature if feature is None else feature,
-            metric=recipe.metric if metric is None else metric,
-        )
-
-    @cached_property
-    def _arrays(self) -> ProfileArrays:
-        return read_arrays(self._location, self.folder, self.record)
 
 
 class ProfileRegistry:
@@ -162,12 +51,14 @@ class ProfileRegistry:
 
     Attributes
     ----------
+    location
+        As given.
     log
         The versions' documents.
     """
 
     def __init__(self, location: Location) -> None:
-        self._location = location
+        self.location = location
         self.log = VersionLog(location, Kind.PROFILE, ProfileManifest)
 
     def names(self) -> list[str]:
@@ -282,7 +173,7 @@ class ProfileRegistry:
         chosen = choose_rows(source, subset=rows, limit=limit, seed=seed)
         against = None if background is None else choose_rows(background)
         recipe_sha256 = recipe_digest(source, recipe, chosen, against, chosen_layers)
-        existing = self._find(name, recipe_sha256)
+        existing = self.find(name, recipe_sha256)
         if existing is not None:
             return existing, False
         compared = choose_compared(chosen, card_against, background) if quality_card else None
@@ -293,51 +184,79 @@ class ProfileRegistry:
             made_of = MeasuredProfile(recipe, chosen_layers, arrays, contrast=against)
             measured = measure_card(source, chosen, made_of, compared, progress)
             warnings += card_warnings(measured, recipe)
-        payload = new_ulid()
+        record = ProfileRecord(
+            name=name,
+            recipe=recipe,
+            recipe_sha256=recipe_sha256,
+            capture_id=source.record.capture_id,
+            identity=source.record.identity,
+            settings=chosen.settings[0],
+            layers=chosen_layers,
+            n_neurons=source.record.n_neurons,
+            has_offset=arrays.offset is not None,
+            directions_sha256=arrays.digest(chosen_layers),
+            source=sample_source(source, chosen, where=where, limit=limit, seed=seed),
+            background=None
+            if background is None or against is None
+            else sample_source(background, against, where=None, limit=None, seed=0),
+            statistics=statistics,
+            warnings=warnings,
+            files=(),
+            parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
+            card=card,
+            parent=self.log.latest(name),
+            ported_from=ported_from,
+            provenance=current_provenance(),
+        )
+        return self.add(record, arrays, message, measured)
+
+    def add(
+        self, record: ProfileRecord, arrays: ProfileArrays, message: str = "", quality: QualityCard | None = None
+    ) -> tuple[Profile, bool]:
+        """Commit the next version of a profile, unless one of its versions is made of the same.
+
+        Parameters
+        ----------
+        record
+            Of the version; ``files`` is filled in here.
+        arrays
+            Its numbers, of the digest that the record says.
+        message
+            For the history.
+        quality
+            What was measured of it beside the record's statistics, if anything was.
+
+        Returns
+        -------
+        profile
+            The version.
+        created
+            False where a version with the record's ``recipe_sha256`` is there: nothing was kept.
+        """
+        name, payload = record.name, new_ulid()
         folder = layout.payload_folder(Kind.PROFILE, name, payload)
         about = {
             "nait_store_profile": name,
-            "capture_id": source.record.capture_id,
-            "hook_point": source.record.identity.hook_point.value,
-            "feature": recipe.feature.value,
-            "metric": recipe.metric.value,
+            "capture_id": record.capture_id,
+            "hook_point": record.identity.hook_point.value,
+            "feature": record.recipe.feature.value,
+            "metric": record.recipe.metric.value,
         }
+        if record.source is None:
+            announce_feature(self.location, SOURCELESS_FEATURE)
         try:
-            files = write_arrays(self._location, folder, arrays, chosen_layers, about)
-            if measured is not None:
-                files += (write_card(self._location, folder, measured),)
-            record = ProfileRecord(
-                name=name,
-                recipe=recipe,
-                recipe_sha256=recipe_sha256,
-                capture_id=source.record.capture_id,
-                identity=source.record.identity,
-                settings=chosen.settings[0],
-                layers=chosen_layers,
-                n_neurons=source.record.n_neurons,
-                has_offset=arrays.offset is not None,
-                directions_sha256=arrays.digest(chosen_layers),
-                source=sample_source(source, chosen, where=where, limit=limit, seed=seed),
-                background=None
-                if background is None or against is None
-                else sample_source(background, against, where=None, limit=None, seed=0),
-                statistics=statistics,
-                warnings=warnings,
-                files=files,
-                parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
-                card=card,
-                parent=self.log.latest(name),
-                ported_from=ported_from,
-                provenance=current_provenance(),
-            )
+            files = write_arrays(self.location, folder, arrays, record.layers, about)
+            if quality is not None:
+                files += (write_card(self.location, folder, quality),)
+            record = record.model_copy(update={"files": files})
             data = record.to_json_bytes()
-            self._location.create_bytes(f"{folder}/{PROFILE_FILE}", data)
+            self.location.create_bytes(f"{folder}/{PROFILE_FILE}", data)
             profile = self._commit(record, payload, sha256_bytes(data), message)
         except BaseException:
             self._discard(name, payload)
             raise
-        if profile.manifest.payload != payload:  # somebody committed the same build meanwhile
-            self._location.delete(folder)
+        if profile.manifest.payload != payload:  # somebody committed the same meanwhile
+            self.location.delete(folder)
             return profile, False
         return profile, True
 
@@ -346,7 +265,7 @@ class ProfileRegistry:
 
         def propose(numbers: VersionNumbers) -> ProfileManifest | None:
             nonlocal found
-            found = self._find(record.name, record.recipe_sha256)
+            found = self.find(record.name, record.recipe_sha256)
             if found is not None:
                 return None
             return ProfileManifest(
@@ -361,17 +280,17 @@ class ProfileRegistry:
 
         manifest = self.log.commit_next(record.name, propose)
         if manifest is not None:
-            return Profile(self._location, manifest, record)
+            return Profile(self.location, manifest, record)
         assert found is not None
         return found
 
     def _discard(self, name: str, payload: str) -> None:
         """Delete a payload that no version refers to: an interrupt may come right after the commit."""
         if all(manifest.payload != payload for manifest in self.manifests(name)):
-            self._location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
+            self.location.delete(layout.payload_folder(Kind.PROFILE, name, payload))
 
-    def _find(self, name: str, recipe_sha256: str) -> Profile | None:
-        """Newest version with this recipe on these inputs that was built here.
+    def find(self, name: str, recipe_sha256: str) -> Profile | None:
+        """Newest version with this recipe on these inputs that was made here; None where there is none.
 
         One that was pulled only claims to be: nobody here has seen its inputs.
         """
@@ -384,9 +303,9 @@ class ProfileRegistry:
     def _open(self, manifest: ProfileManifest) -> Profile:
         folder = layout.payload_folder(Kind.PROFILE, manifest.name, manifest.payload)
         path = f"{folder}/{PROFILE_FILE}"
-        url = self._location.url_of(path)
+        url = self.location.url_of(path)
         try:
-            data = read_limited(self._location, path, MAX_RECORD_BYTES)
+            data = read_limited(self.location, path, MAX_RECORD_BYTES)
         except NotFoundError as error:
             raise CorruptChunkError(
                 f"{url} is missing", next_step="run 'nait-store verify' to see what else is damaged"
@@ -398,4 +317,4 @@ class ProfileRegistry:
             raise FormatError(f"{url} belongs to another profile than {manifest.name}@{manifest.number}")
         if list(record.layers) != sorted(set(record.layers)) or not record.layers or record.layers[0] < 0:
             raise FormatError(f"{url}: its layers are not ascending, distinct and zero-based")
-        return Profile(self._location, manifest, record)
+        return Profile(self.location, manifest, record)

@@ -17,6 +17,12 @@ FEW_SAMPLES = 16
 SMALL_EXPLAINED_VARIANCE = 0.10
 """Below a tenth, nine tenths of what the samples do goes elsewhere: the component is one among many."""
 
+SMALL_LATER_VARIANCE = 0.01
+"""The same for a later component, which never carries most of it: a hundredth is hardly there."""
+
+SMALL_EIGENVALUE_GAP = 0.05
+"""Eigenvalues differ by the square root of 2/M from draw to draw: by 10 % even with M = 200 samples."""
+
 SMALL_SIGN_MARGIN = 0.25
 """At 0.25 standard deviations 40 % of the in-domain samples themselves lie on the negative side."""
 
@@ -56,26 +62,35 @@ def warnings_for(
             f"built from {n_samples} sample{'s' if n_samples > 1 else ''}: fewer than {FEW_SAMPLES} describe "
             "themselves rather than a capability; add in-domain samples"
         )
+    small = SMALL_EXPLAINED_VARIANCE if recipe.component == 1 else SMALL_LATER_VARIANCE
     weak = [
-        s.layer
-        for s in statistics
-        if s.explained_variance_ratio is not None and s.explained_variance_ratio < SMALL_EXPLAINED_VARIANCE
+        s.layer for s in statistics if s.explained_variance_ratio is not None and s.explained_variance_ratio < small
     ]
     if weak:
         lowest = min(s.explained_variance_ratio or 0.0 for s in statistics if s.layer in weak)
+        meaning = "the samples have no single main direction there"
+        if recipe.component > 1:
+            meaning = "it says little of what the samples do there"
         found.append(
-            f"the component carries less than {SMALL_EXPLAINED_VARIANCE:.0%} of the "
+            f"the component carries less than {small:.0%} of the "
             f"{'variance' if recipe.center else 'second moment'} in {_layers(weak, len(statistics))} "
-            f"(lowest {lowest:.1%}): the samples have no single main direction there"
+            f"(lowest {lowest:.1%}): {meaning}"
+        )
+    close = [s.layer for s in statistics if s.eigenvalue_gap is not None and s.eigenvalue_gap < SMALL_EIGENVALUE_GAP]
+    if close:
+        found.append(
+            f"another component carries nearly as much as component {recipe.component} in "
+            f"{_layers(close, len(statistics))}: which of the two, or what mixture, was found is chance; add in-domain "
+            "samples, or leave these layers out"
         )
     unsure = [s.layer for s in statistics if s.sign_margin < SMALL_SIGN_MARGIN]
     if unsure:
         lowest = min(s.sign_margin for s in statistics)
-        advice = (
-            "; --no-center, --method mean or --recipe default give a direction that the samples share"
-            if recipe.method is Method.PCA and recipe.center
-            else "; the in-domain samples may not have one capability in common"
-        )
+        advice = "; the in-domain samples may not have one capability in common"
+        if recipe.component > 1:
+            advice = "; a later component seldom has all samples on one side, so look at both ends of its ranking"
+        elif recipe.method is Method.PCA and recipe.center:
+            advice = "; --no-center, --method mean or --recipe default give a direction that the samples share"
         found.append(
             f"the sign is close to a coin toss in {_layers(unsure, len(statistics))} (sign margin below "
             f"{SMALL_SIGN_MARGIN}, lowest {lowest:.2f}): high scores may mean the opposite of in-domain{advice}"
@@ -113,11 +128,10 @@ def card_warnings(card: QualityCard, recipe: Recipe) -> tuple[str, ...]:
             f"{result} (area under the curve {separation.auc:.2f} against {against}, 0.5 is chance); try another "
             "recipe, or --method contrastive --against SET"
         )
-    correlation, where = card.length_correlation, "the in-domain samples"
-    if separation is not None:
-        correlation = separation.length_correlation
+    correlation = None if separation is None else separation.length_correlation
+    # Among in-domain samples it says little: their longer ones may simply have more of what they have in common.
+    if separation is not None and correlation is not None and abs(correlation) >= LARGE_LENGTH_CORRELATION:
         where = f"{separation.against.set_name}@{separation.against.version}"
-    if correlation is not None and abs(correlation) >= LARGE_LENGTH_CORRELATION:
         kind = "long" if correlation > 0 else "short"
         found.append(
             f"scores follow length: high ones go to {kind} samples of {where} (rank correlation {correlation:+.2f} "

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from nait_store.refs import Kind, Reference
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
 from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid, json_digest
 from nait_store.schemas.sharing import Origin
+
+
+def _is_absent(value: Any) -> bool:
+    return value is None
+
+
+def _is_first(value: Any) -> bool:
+    return bool(value == 1)
+
+
+_LATER = Field(exclude_if=_is_absent)
+"""Of fields that came later: records without them keep the bytes, and so the digests, that they had."""
 
 
 class Metric(StrEnum):
@@ -21,11 +34,19 @@ class Metric(StrEnum):
 
 
 class Method(StrEnum):
-    """First principal component, normalised mean, or normalised mean minus a background's mean."""
+    """Principal component, normalised mean, or that minus a background's mean; or not made from samples here."""
 
     PCA = "pca"
     MEAN = "mean"
     CONTRASTIVE = "contrastive"
+    IMPORTED = "imported"
+    """Read from a file."""
+    COMBINED = "combined"
+    """Weighted sum of the directions of other profiles."""
+
+
+BUILT_METHODS = (Method.PCA, Method.MEAN, Method.CONTRASTIVE)
+"""What makes directions from in-domain samples."""
 
 
 class Recipe(Record):
@@ -35,10 +56,13 @@ class Recipe(Record):
     """
 
     name: str
-    """``default``, ``nait-paper``, or ``custom`` as soon as one choice differs from a named recipe."""
+    """``default``, ``nait-paper``, or ``custom`` as soon as one choice differs from a named recipe; ``imported`` and
+    ``combined`` where nothing was chosen but how directions meet candidates."""
     method: Method
     center: bool
     """Whether PCA removes the mean first (arXiv 2603.13201, Eq. 3, does)."""
+    component: Annotated[int, Field(ge=1, exclude_if=_is_first)] = 1
+    """Which principal component PCA takes, from 1; left out where it is the first, as before there were others."""
     profile_feature: Feature
     feature: Feature
     metric: Metric
@@ -46,11 +70,12 @@ class Recipe(Record):
     @property
     def in_words(self) -> str:
         """Its choices for people: ``default: uncentred pca of mean, candidates' mean, cosine``."""
+        scored = f"candidates' {self.feature.value}, {self.metric.value}"
+        if self.method not in BUILT_METHODS:
+            return f"{self.name}: {scored}"
         centred = ("centred " if self.center else "uncentred ") if self.method is Method.PCA else ""
-        return (
-            f"{self.name}: {centred}{self.method.value} of {self.profile_feature.value}, "
-            f"candidates' {self.feature.value}, {self.metric.value}"
-        )
+        which = f" component {self.component}" if self.component > 1 else ""
+        return f"{self.name}: {centred}{self.method.value}{which} of {self.profile_feature.value}, {scored}"
 
 
 class SampleSource(Record):
@@ -103,15 +128,63 @@ class LayerStatistics(Record):
     """Share of the (centred or raw) variance on the component; None where the method has no components."""
     sign_margin: float
     """|mean · v| over the standard deviation of the projections: near 0, the sign is a coin toss."""
+    eigenvalue_gap: Annotated[float | None, _LATER] = None
+    """Distance of the component's variance to that of the nearest other, over its own: near 0, which one was found is
+    chance. None where the method has no components, and in records of releases that did not measure it."""
+
+
+class ImportedFile(Record):
+    """The file that an imported profile was read from."""
+
+    url: str
+    """As given."""
+    format: str
+    """``safetensors`` or ``npz``."""
+    size_bytes: int = Field(ge=1)
+    sha256: Sha256
+    exported_from: str | None = None
+    """What the file says that it was exported from, ``math@3``, of the store that it was exported from."""
+    told: str | None = None
+    """What else it says of that, in words; nobody has checked it."""
+
+    @property
+    def in_words(self) -> str:
+        """The file for people: ``the file math.safetensors (exported from math@3)``."""
+        return f"the file {self.url}" + (f" (exported from {self.exported_from})" if self.exported_from else "")
+
+
+class ProfilePart(Record):
+    """A profile version that took part in a combination."""
+
+    name: Name
+    version: int = Field(ge=1)
+    directions_sha256: Sha256
+    weight: float | None
+    """What its directions were multiplied with; None where the sum was made orthogonal to them."""
+
+    @property
+    def reference(self) -> str:
+        """``math@3``."""
+        return f"{self.name}@{self.version}"
+
+
+def parts_in_words(parts: Sequence[ProfilePart]) -> str:
+    """A combination for people: ``1 × math@3 + 0.5 × code@2, without chat@1``."""
+    added = " + ".join(f"{part.weight:g} × {part.reference}" for part in parts if part.weight is not None)
+    without = [part.reference for part in parts if part.weight is None]
+    return added.replace("+ -", "- ") + (f", without {', '.join(without)}" if without else "")
 
 
 class ProfileRecord(Document):
-    """``profile.json`` of a payload. Immutable."""
+    """``profile.json`` of a payload. Immutable.
+
+    Exactly one of ``source``, ``imported`` and ``parts`` says what the directions were made from.
+    """
 
     name: Name
     recipe: Recipe
     recipe_sha256: Sha256
-    """Of recipe, capture id, sources and layers: equal means that a rebuild is a no-op."""
+    """Of recipe, capture id, layers and what they are made from: equal means that making it again is a no-op."""
     capture_id: str
     identity: CaptureIdentity
     settings: CaptureSettings
@@ -121,9 +194,15 @@ class ProfileRecord(Document):
     """Whether candidates are centred on a background's mean (``offset`` in ``directions.zarr``)."""
     directions_sha256: Sha256
     """Of layers, directions and offset as little-endian float32 C-order bytes."""
-    source: SampleSource
+    source: SampleSource | None
+    """In-domain samples; None where the directions were imported or combined."""
     background: SampleSource | None = None
+    imported: Annotated[ImportedFile | None, _LATER] = None
+    """The file, with method ``imported``."""
+    parts: Annotated[tuple[ProfilePart, ...] | None, _LATER] = None
+    """The other profiles, with method ``combined``."""
     statistics: tuple[LayerStatistics, ...]
+    """Of each layer; empty where there are no in-domain samples to take them of."""
     warnings: tuple[str, ...] = ()
     files: tuple[FileDigest, ...]
     """Every other file of the payload."""
@@ -142,12 +221,32 @@ class ProfileRecord(Document):
         return str(self.parameters.get("model", "")) or None
 
     @property
+    def made_from(self) -> str:
+        """What the directions were made from, for people: samples, a file, or other profiles."""
+        if self.imported is not None:
+            return self.imported.in_words
+        if self.parts is not None:
+            return parts_in_words(self.parts)
+        return "" if self.source is None else self.source.in_words
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        elsewhere = {Method.IMPORTED: self.imported, Method.COMBINED: self.parts or None}
+        n_origins = sum(origin is not None for origin in (self.source, self.imported, self.parts))
+        if elsewhere.get(self.recipe.method, self.source) is None or n_origins != 1:
+            raise ValueError(f"what a profile of method {self.recipe.method.value} was made from is not told so")
+        return self
+
+    @property
     def family_keys(self) -> tuple[str, ...]:
         """Digests by which sisters are recognised, in any store: two profiles of a family have one of them in common.
 
         Its own recipe on its own inputs; that of the profile it was ported from; and the recipe with the samples' ids,
-        which are the same for every model: who built a sister without a port has it too.
+        which are the same for every model: who built a sister without a port has it too. What was not built from
+        samples has no sisters.
         """
+        if self.source is None:
+            return (self.recipe_sha256,)
         choices = {
             "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
             "samples": self.source.sample_ids_sha256,

@@ -66,7 +66,8 @@ class Record(BaseModel):
     A change that old readers must not ignore sets a reader feature flag in ``store.json`` instead.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True, ser_json_inf_nan="constants")
+    # A command uses few of the records: each is built when it is first used.
+    model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="constants", defer_build=True)
 
     def to_json_bytes(self) -> bytes:
         """Return the canonical JSON form: what is written to disk and what digests are taken of."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 from pydantic import Field
 
-from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Sha256, Ulid
+from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid
 
 SELECTION_SCHEMA = pa.schema(
     [
@@ -19,6 +19,32 @@ SELECTION_SCHEMA = pa.schema(
 """Columns of ``selection.parquet``, in rank order from 1; ``score`` is null for random selections without a profile."""
 
 
+def _is_absent(value: Any) -> bool:
+    return value is None or value == () or value is False
+
+
+_LATER = Field(exclude_if=_is_absent)
+"""Of fields that came later: a record that has nothing in them is written, and digested, as it was before."""
+
+
+class ProfileWeight(Record):
+    """A profile that takes part in the order, and how much it counts."""
+
+    reference: str
+    """``math@2``; in a record it is resolved."""
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+
+
+class ProfileShare(Record):
+    """What became of one of several profiles in a selection."""
+
+    reference: str
+    n_in_own_top: int = Field(ge=0)
+    """Chosen samples that the profile alone would have chosen too, were it to choose as many."""
+    n_through: int | None = Field(default=None, ge=0)
+    """Chosen samples that came in through its turn; None where the profiles do not take turns."""
+
+
 class SelectionRecord(Document):
     """``selection.json`` of a payload. Immutable."""
 
@@ -26,19 +52,54 @@ class SelectionRecord(Document):
     set_ref: str
     """Resolved, ``pool@3``."""
     profile_ref: str | None
-    """Resolved, ``math@2``; None for a random selection."""
-    strategy: Literal["alignment", "lowest", "random"]
+    """Resolved, ``math@2``; None for a random selection. The first where there are several."""
+    profiles: Annotated[tuple[ProfileWeight, ...], _LATER] = ()
+    """All of several, with their weights; empty where ``profile_ref`` says it all."""
+    combine: Annotated[Literal["union", "sum", "min", "rrf"] | None, _LATER] = None
+    """How several profiles made one order."""
+    strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
+    in_domain: Annotated[str | None, _LATER] = None
+    """Set whose centroid the embedding strategy compared with, resolved; None for the profile's own samples."""
+    fuse: Annotated[tuple[str, ...], _LATER] = ()
+    """Columns and weights as asked, ``quality:0.5``."""
+    fuse_by: Annotated[Literal["minmax", "rank"] | None, _LATER] = None
     top: str
     """As asked, ``10%`` or ``562``."""
     where: str | None
     seed: int | None
+    budget_tokens: Annotated[int | None, _LATER] = None
+    quota: Annotated[str | None, _LATER] = None
+    """As asked, ``source=alpaca:50%,code:20%``."""
+    per: Annotated[str | None, _LATER] = None
+    """Column of the groups of which each gave its own top."""
+    min_score: Annotated[float | None, _LATER] = None
+    knee: Annotated[bool, _LATER] = False
     n_candidates: int = Field(ge=0)
     n_selected: int = Field(ge=0)
     query: str
     """The SQL that reproduces it."""
+    shares: Annotated[tuple[ProfileShare, ...], _LATER] = ()
+    """Of several profiles."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     files: tuple[FileDigest, ...]
     provenance: Provenance
+
+    @property
+    def profiles_with_weights(self) -> tuple[ProfileWeight, ...]:
+        """Every profile that took part, in the order in which they were named."""
+        if self.profiles or self.profile_ref is None:
+            return self.profiles
+        return (ProfileWeight(reference=self.profile_ref),)
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether its samples have scores."""
+        return self.profile_ref is not None or self.strategy == "embedding"
+
+    @property
+    def set_refs(self) -> tuple[str, ...]:
+        """Every set version that took part, what was chosen from first."""
+        return (self.set_ref,) if self.in_domain is None else (self.set_ref, self.in_domain)
 
 
 class SelectionManifest(Document):

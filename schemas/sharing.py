@@ -9,10 +9,11 @@ from pydantic import Field, StringConstraints
 
 from nait_store.errors import UnsupportedVersionError
 from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Timestamp, Ulid
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 
 REGISTRY_FORMAT_VERSION = 1
 KNOWN_REGISTRY_FEATURES: frozenset[str] = frozenset()
-KNOWN_PROFILE_FEATURES: frozenset[str] = frozenset()
+KNOWN_PROFILE_FEATURES: frozenset[str] = frozenset({SOURCELESS_FEATURE})
 
 
 class ReferencePolicy(StrEnum):

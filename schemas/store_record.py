@@ -10,8 +10,10 @@ DTYPES_FEATURE = "dtypes"
 """Sets may hold arrays of dtype bfloat16 or int8, and versions made by ``convert``."""
 PROJECTIONS_FEATURE = "projections"
 """Sets may keep projections in the place of activations."""
-KNOWN_READER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE, PROJECTIONS_FEATURE})
-KNOWN_WRITER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE, PROJECTIONS_FEATURE})
+SOURCELESS_FEATURE = "sourceless"
+"""Profiles may be imported or combined, and so without in-domain samples."""
+KNOWN_READER_FEATURES: frozenset[str] = frozenset({DTYPES_FEATURE, PROJECTIONS_FEATURE, SOURCELESS_FEATURE})
+KNOWN_WRITER_FEATURES: frozenset[str] = KNOWN_READER_FEATURES
 
 
 class StoreRecord(Document):

@@ -39,7 +39,9 @@ from nait_store.ingest.job import ingest
 from nait_store.ingest.requests import FlushPolicy, IngestRequest
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.selection import SELECTION_SCHEMA
-from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.choosing import Selection
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profiles
 from nait_store.storage.location import Location
 from nait_store.testing.fake_capture import FakeCapture
 from nait_store.testing.faults import kill_at, write_steps
@@ -105,7 +107,7 @@ def build(folder: Path) -> None:
     store.sets.versions.log.delete("pool", 2)
     ids = ["r0", "gone-1", "r4", "gone-5"]
     rows = pa.table({"rank": [1, 2, 3, 4], "sample_id": ids, "score": [1.0] * 4}, schema=SELECTION_SCHEMA)
-    selection = Selection(rows, "pool@1", "math@1", Strategy.ALIGNMENT, "4", None, None, 8, "SELECT 1")
+    selection = Selection(rows, SelectionRequest("pool@1", parse_profiles("math@1"), top=4), 8, "SELECT 1")
     store.selections.save("best", selection)
     with mock.patch.object(ActivationSets, "commit", side_effect=_StoppedError), contextlib.suppress(_StoppedError):
         _ingest(store.location, folder / "c.jsonl")

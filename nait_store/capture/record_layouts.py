@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nait_store.capture.field_maps import spell_fields
@@ -25,6 +25,8 @@ _ROLES = {
     "assistant": ("assistant", "gpt", "chatgpt", "bot", "model", "function_call", "tool_call"),
     "tool": ("tool", "function", "function_response", "tool_response", "observation", "ipython"),
 }
+_CALLS = ("function_call", "tool_call")
+_HELD_BESIDE_CONTENT = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 _ROLE_OF = {spelling: role for role, spellings in _ROLES.items() for spelling in spellings}
 
 
@@ -40,11 +42,17 @@ class Turn:
         The text; may be empty.
     input_start
         Where an Alpaca record's input begins in ``content``, a blank line after its instruction; None without one.
+    is_call
+        Whether the record says that the content calls a tool: the roles ``function_call`` and ``tool_call``.
+    holds
+        Name of a field of the message that says more than ``content``, as ``tool_calls`` does; empty for none.
     """
 
     role: str
     content: str
     input_start: int | None = None
+    is_call: bool = field(default=False, compare=False)
+    holds: str = field(default="", compare=False)
 
     @property
     def own_parts(self) -> tuple[tuple[int, int], ...]:
@@ -180,7 +188,8 @@ def _message_turn(message: Any, field: str, where: str) -> Turn:
     calls = message.get("tool_calls") or message.get("function_call")
     if not text and calls:
         text = canonical_json(calls).decode("utf-8")  # the call is what the assistant said
-    return Turn(role, text)
+    holds = next((name for name in _HELD_BESIDE_CONTENT if message.get(name)), "")
+    return Turn(role, text, is_call=str(spelled).strip().lower() in _CALLS, holds=holds)
 
 
 def _with_system(record: Mapping[str, Any], turns: tuple[Turn, ...], where: str) -> tuple[Turn, ...]:

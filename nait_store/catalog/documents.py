@@ -63,7 +63,7 @@ def version_row(
     manifest: SetManifest | ProfileManifest | SelectionManifest,
     parent: int | None,
     operation: str,
-    n_samples: int,
+    n_samples: int | None,
 ) -> Row:
     """One row of ``versions``."""
     return {

@@ -102,8 +102,13 @@ def _list(location: Location, pool: ThreadPoolExecutor | None) -> Listing:
             items[kind] = sorted({folder.split("/")[1] for folder in page})
             continue
         items[kind] = names[kind]() if kind in names else location.names(layout.kind_folder(kind))
-        for name in items[kind]:
-            folder, folder_of_versions = layout.item_folder(kind, name), layout.versions_folder(kind, name)
+        folders = [layout.item_folder(kind, name) for name in items[kind]]
+        of_versions = [f"{folder}/{layout.VERSIONS}" for folder in folders]
+        if pool is None:  # of thousands, what every single call takes beside the listing is as much as that
+            beside |= zip(folders, map(_known, location.present_in_each(folders, _BESIDE_VERSIONS)), strict=True)
+            versions |= zip(of_versions, map(_known, location.names_of_each(of_versions)), strict=True)
+            continue
+        for folder, folder_of_versions in zip(folders, of_versions, strict=True):
             beside[folder] = _ask(pool, location.present, folder, _BESIDE_VERSIONS)
             versions[folder_of_versions] = _ask(pool, location.names, folder_of_versions)
     answers = [
@@ -133,7 +138,10 @@ def _ask(
     """Call a function, in the background where there is a pool; the result is had by calling what is returned."""
     if pool is not None:
         return pool.submit(function, *args, **kwargs).result
-    answer = function(*args, **kwargs)
+    return _known(function(*args, **kwargs))
+
+
+def _known(answer: R) -> Callable[[], R]:
     return lambda: answer
 
 

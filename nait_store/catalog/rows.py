@@ -12,7 +12,7 @@ from nait_store.catalog.set_rows import SetReading, set_row
 from nait_store.errors import FormatError, NotFoundError
 from nait_store.refs import Kind
 from nait_store.schemas.activation_set import SetRecord
-from nait_store.schemas.profile import ProfileManifest, ProfileRecord, SampleSource
+from nait_store.schemas.profile import Method, ProfileManifest, ProfileRecord, SampleSource
 from nait_store.schemas.selection import SelectionManifest, SelectionRecord, SelectionRedirect
 from nait_store.storage import layout
 from nait_store.storage.location import Location
@@ -160,7 +160,10 @@ class CatalogRows:
         manifest = self._manifest(ProfileManifest, Kind.PROFILE, name, number)
         path = f"{layout.payload_folder(Kind.PROFILE, name, manifest.payload)}/profile.json"
         record = self._documents.read(ProfileRecord, path, manifest.record_sha256)
-        version = version_row(Kind.PROFILE, name, number, manifest, record.parent, "build", record.source.n_samples)
+        source = record.source
+        n_samples = None if source is None else source.n_samples
+        operation = _OPERATIONS.get(record.recipe.method, "build")
+        version = version_row(Kind.PROFILE, name, number, manifest, record.parent, operation, n_samples)
         explained = [s.explained_variance_ratio for s in record.statistics if s.explained_variance_ratio is not None]
         row = {
             "profile": name,
@@ -169,13 +172,16 @@ class CatalogRows:
             "recipe": record.recipe.name,
             "method": record.recipe.method.value,
             "center": record.recipe.center,
+            "component": record.recipe.component if record.recipe.method is Method.PCA else None,
             "profile_feature": record.recipe.profile_feature.value,
             "feature": record.recipe.feature.value,
             "metric": record.recipe.metric.value,
-            "source": _source(record.source),
-            "source_where": record.source.where,
-            "background": None if record.background is None else _source(record.background),
-            "n_samples": record.source.n_samples,
+            "made_from": record.made_from,
+            "source": _source(source),
+            "source_where": None if source is None else source.where,
+            "background": _source(record.background),
+            "parts": None if record.parts is None else [part.reference for part in record.parts],
+            "n_samples": n_samples,
             "layers": list(record.layers),
             "n_neurons": record.n_neurons,
             "mean_explained_variance": sum(explained) / len(explained) if explained else None,
@@ -200,6 +206,7 @@ class CatalogRows:
                 "reference": f"{name}@{number}",
                 "layer": s.layer,
                 "explained_variance_ratio": s.explained_variance_ratio,
+                "eigenvalue_gap": s.eigenvalue_gap,
                 "sign_margin": s.sign_margin,
             }
             for s in record.statistics
@@ -222,7 +229,7 @@ class CatalogRows:
             "version": number,
             "reference": f"{name}@{number}",
             "activation_set": record.set_ref,
-            "profile": record.profile_ref,
+            "profile": ", ".join(one.reference for one in record.profiles_with_weights) or None,
             "strategy": record.strategy,
             "top": record.top,
             "condition": record.where,
@@ -243,6 +250,7 @@ class CatalogRows:
 
 
 _UNREADABLE = (NotFoundError, FormatError)
+_OPERATIONS = {Method.IMPORTED: "import", Method.COMBINED: "combine"}
 
 
 def _by_owner(rows: Iterable[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
@@ -258,5 +266,5 @@ def _mark_latest(rows: Iterable[Row]) -> list[Row]:
     return [{**row, "is_latest": row["version"] == newest} for row in marked]
 
 
-def _source(source: SampleSource) -> str:
-    return f"{source.set_name}@{source.version}"
+def _source(source: SampleSource | None) -> str | None:
+    return None if source is None else f"{source.set_name}@{source.version}"

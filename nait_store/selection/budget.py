@@ -9,6 +9,7 @@ from fractions import Fraction
 
 from nait_store.errors import InvalidInputError
 
+EVERYTHING = "100%"
 _COUNT = re.compile(r"[0-9]{1,15}\Z")
 _PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%\Z")
 _NEXT_STEP = "give a count of at least 1, e.g. --top 500, or a share above 0% and up to 100%, e.g. --top 10%"
@@ -32,7 +33,7 @@ class Budget:
     count: int | None = None
     share: Fraction | None = None
 
-    def resolve(self, n_candidates: int, candidates: str) -> int:
+    def resolve(self, n_candidates: int, candidates: str, *, at_most: bool = False) -> int:
         """Turn the budget into a number of samples.
 
         Parameters
@@ -41,6 +42,8 @@ class Budget:
             How many samples there are to choose from.
         candidates
             What they are, for the message: ``"pool@3"``.
+        at_most
+            Whether a count above what there is means all of them.
 
         Returns
         -------
@@ -61,6 +64,8 @@ class Budget:
             return math.ceil(self.share * n_candidates)
         count = self.count or 0
         if count > n_candidates:
+            if at_most:
+                return n_candidates
             raise InvalidInputError(
                 f"--top {self.text} asks for more than there is: {candidates} has {n_candidates:,} candidates",
                 next_step=f"use --top {n_candidates} or --top 100% to take them all, ranked",

@@ -31,7 +31,9 @@ class Destination:
     Attributes
     ----------
     url
-        As users would write it again.
+        As users would write it again; absolute where it is local.
+    is_local
+        Whether it is on this machine's file system.
 
     Raises
     ------
@@ -54,13 +56,29 @@ class Destination:
         self._path = str(path)
         self._overwrite = overwrite
         protocols = (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-        self._is_local = "file" in protocols
-        self.url = self._path if self._is_local else str(fs.unstrip_protocol(self._path))
+        self.is_local = "file" in protocols
+        self.url = self._path if self.is_local else str(fs.unstrip_protocol(self._path))
         with self._errors():
             if url.endswith("/") or fs.isdir(self._path):
                 raise InvalidInputError(f"{self.url} is a folder", next_step="name a file in it, e.g. top.jsonl")
             if not overwrite and fs.exists(self._path):
                 raise self._exists()
+
+    def read(self) -> bytes | None:
+        """What the file holds now; None where there is none."""
+        with self._errors():
+            if not self._fs.exists(self._path):
+                return None
+            data: bytes = self._fs.cat_file(self._path)
+            return data
+
+    def beside(self) -> list[str]:
+        """Sorted names of everything in its folder, its own among them where it is there."""
+        parent = self._path.rpartition("/")[0]
+        with self._errors():
+            if not parent or not self._fs.isdir(parent):
+                return []
+            return sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in self._fs.ls(parent, detail=False))
 
     @contextlib.contextmanager
     def open(self) -> Iterator[BinaryIO]:
@@ -79,7 +97,7 @@ class Destination:
         )
         with self._errors():
             try:
-                if self._is_local:
+                if self.is_local:
                     with self._local(Path(temporary)) as handle:
                         yield handle
                 else:

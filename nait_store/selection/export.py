@@ -23,6 +23,8 @@ from nait_store.storage.location import Location
 _ROWS_PER_GROUP = 8192
 # json.dumps would make an encoder for every row.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+# What JSON leaves as it is within a text and some readers of lines, str.splitlines among them, end a line at.
+_LINE_ENDS = {ord(one): f"\\u{ord(one):04x}" for one in "\u0085\u2028\u2029"}
 
 
 class ExportFormat(StrEnum):
@@ -125,7 +127,7 @@ def export(
     rank_field: str | None = None
     if format is ExportFormat.IDS:
         with target.open() as stream:
-            _write_ids(stream, selection)
+            write_ids(stream, selection)
         return ExportReport(target.url, format, selection.n_selected, None, None)
     with RankedRecords(location, version, selection.rows) as records:
         if not clean:
@@ -137,10 +139,10 @@ def export(
         rows = _rows(records, score_field, rank_field)
         with target.open() as stream:
             if format is ExportFormat.JSONL:
-                _write_jsonl(stream, rows)
+                write_jsonl(stream, rows)
             else:
-                schema = _infer_schema(_rows(records, score_field, rank_field))
-                _write_parquet(stream, rows, schema)
+                schema = infer_schema(_rows(records, score_field, rank_field))
+                write_parquet(stream, rows, schema)
     return ExportReport(target.url, format, selection.n_selected, score_field, rank_field)
 
 
@@ -160,17 +162,20 @@ def _rows(records: Iterable[RankedRecord], score_field: str | None, rank_field: 
         yield row
 
 
-def _write_ids(stream: BinaryIO, selection: Selection) -> None:
+def write_ids(stream: BinaryIO, selection: Selection) -> None:
+    """Write one sample id a line, in the order of the rows."""
     for batch in selection.rows.select(["sample_id"]).to_batches(max_chunksize=_ROWS_PER_GROUP):
         stream.write("".join(f"{sample_id}\n" for sample_id in batch.column(0).to_pylist()).encode())
 
 
-def _write_jsonl(stream: BinaryIO, rows: Iterator[dict[str, Any]]) -> None:
-    while lines := [_encode(row) for row in islice(rows, 1024)]:
+def write_jsonl(stream: BinaryIO, rows: Iterator[dict[str, Any]]) -> None:
+    """Write one JSON object a line, each line a line to every reader."""
+    while lines := [_encode(row).translate(_LINE_ENDS) for row in islice(rows, 1024)]:
         stream.write(("\n".join(lines) + "\n").encode())
 
 
-def _write_parquet(stream: BinaryIO, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+def write_parquet(stream: BinaryIO, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> None:
+    """Write rows under the schema that :func:`infer_schema` found for them."""
     # pyarrow closes what it is given; the destination must stay open to sync and rename it.
     with pa.PythonFile(_Uncloseable(stream), mode="w") as sink, pq.ParquetWriter(sink, schema) as writer:
         while batch := list(islice(rows, _ROWS_PER_GROUP)):
@@ -197,7 +202,7 @@ class _Uncloseable(io.RawIOBase):
         return None
 
 
-def _infer_schema(rows: Iterator[dict[str, Any]]) -> pa.Schema:
+def infer_schema(rows: Iterator[dict[str, Any]]) -> pa.Schema:
     """Find one Arrow type per field over all rows; fields of mixed shape become JSON text."""
     types: dict[str, pa.DataType | None] = {}
     while batch := list(islice(rows, _ROWS_PER_GROUP)):

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from nait_store.errors import CorruptChunkError
 from nait_store.refs import Kind, Reference, check_name, parse_reference
 from nait_store.schemas.selection import SELECTION_SCHEMA, SelectionManifest, SelectionRecord
-from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.choosing import Selection
 from nait_store.selection.payloads import RECORD_FILE, TABLE_FILE, redirects_of
+from nait_store.selection.requests import SelectionRequest
 from nait_store.storage import layout
 from nait_store.storage.digests import check_file, sha256_bytes, write_payload_file
 from nait_store.storage.location import Location
@@ -34,6 +35,8 @@ class SavedSelection:
         Version number, from 1.
     manifest
         Its document: message, author, time.
+    record_sha256
+        Of ``selection.json``.
     n_purged
         Samples that it named and that a purge took out of it.
     """
@@ -41,6 +44,7 @@ class SavedSelection:
     record: SelectionRecord
     number: int
     manifest: SelectionManifest
+    record_sha256: str
     n_purged: int
     _location: Location
     _folder: str
@@ -68,17 +72,8 @@ class SavedSelection:
     def selection(self) -> Selection:
         """The selection as it was made, to export it again."""
         record = self.record
-        return Selection(
-            rows=self.rows(),
-            set_ref=record.set_ref,
-            profile_ref=record.profile_ref,
-            strategy=Strategy(record.strategy),
-            top=record.top,
-            where=record.where,
-            seed=record.seed,
-            n_candidates=record.n_candidates,
-            query=record.query,
-        )
+        request = SelectionRequest.from_record(record)
+        return Selection(self.rows(), request, record.n_candidates, record.query, shares=record.shares)
 
 
 class SavedSelections:
@@ -144,15 +139,11 @@ class SavedSelections:
         file = write_payload_file(self._location, folder, TABLE_FILE, buffer.getvalue())
         record = SelectionRecord(
             name=name,
-            set_ref=selection.set_ref,
-            profile_ref=selection.profile_ref,
-            strategy=selection.strategy.value,
-            top=selection.top,
-            where=selection.where,
-            seed=selection.seed,
+            **selection.request.recorded(),
             n_candidates=selection.n_candidates,
             n_selected=selection.n_selected,
             query=selection.query,
+            shares=selection.shares,
             parameters=dict(parameters or {}),
             files=(file,),
             provenance=current_provenance(),
@@ -160,7 +151,7 @@ class SavedSelections:
         data = record.to_json_bytes()
         self._location.write_bytes(f"{folder}/{RECORD_FILE}", data)
         manifest = self._commit(name, payload, sha256_bytes(data), message)
-        return SavedSelection(record, manifest.number, manifest, 0, self._location, folder)
+        return SavedSelection(record, manifest.number, manifest, sha256_bytes(data), 0, self._location, folder)
 
     def open(self, reference: Reference | str) -> SavedSelection:
         """Open a version.
@@ -192,7 +183,7 @@ class SavedSelections:
             )
         record = SelectionRecord.from_json_bytes(data, self._location.url_of(path))
         n_purged = sum(redirect.n_removed for redirect in redirects)
-        return SavedSelection(record, number, manifest, n_purged, self._location, folder)
+        return SavedSelection(record, number, manifest, record_sha256, n_purged, self._location, folder)
 
     def _commit(self, name: str, payload: str, record_sha256: str, message: str) -> SelectionManifest:
         def propose(numbers: VersionNumbers) -> SelectionManifest:

@@ -55,6 +55,7 @@ class Backend:
 
     failures: ClassVar[tuple[type[Exception], ...]] = (OSError,)
     can_create: ClassVar[bool] = False
+    commits_whole: ClassVar[bool] = False
 
     def __init__(self, fs: Any, protocol: str) -> None:
         self._fs = fs
@@ -204,9 +205,22 @@ class LocalBackend(Backend):
 
     can_create = True
 
+    @property
+    def fs(self) -> Any:
+        """The fsspec filesystem; nothing here needs it."""
+        if self._fs is None:
+            from fsspec.implementations.local import LocalFileSystem
+
+            self._fs = LocalFileSystem()
+        return self._fs
+
     def url(self, root: str) -> str:
         """Return the path itself."""
         return root
+
+    def join(self, root: str, path: str) -> str:
+        """Return the absolute path of ``path`` below ``root``."""
+        return f"{root}/{path}" if path else root
 
     def read(self, path: str) -> bytes:
         """Read a whole file."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from fsspec.core import url_to_fs
+import os
 
 from nait_store.errors import InvalidInputError
-from nait_store.storage import hub
 from nait_store.storage.backend import Backend, LocalBackend, MemoryBackend, protocols_of
 
 
@@ -29,9 +28,16 @@ def connect(url: str) -> tuple[Backend, str]:
         if not bucket:
             raise InvalidInputError(f"{url!r} names no bucket", next_step="write s3://bucket/prefix")
         return s3.S3Backend(bucket), root
-    if hub.is_hub_url(url):
+    if url.startswith("hf://") and not url.startswith("hf://buckets/"):
+        from nait_store.storage import hub
+
         repository, root = hub.split_url(url)
         return hub.HubBackend(repository), root
+    if _is_plain_path(url):
+        return LocalBackend(None, "file"), _absolute(url)
+
+    from fsspec.core import url_to_fs
+
     try:
         fs, root = url_to_fs(url)
     except (ValueError, ImportError) as error:
@@ -42,6 +48,19 @@ def connect(url: str) -> tuple[Backend, str]:
     protocols = protocols_of(fs)
     kind = LocalBackend if "file" in protocols else MemoryBackend if "memory" in protocols else Backend
     return kind(fs, protocols[0]), str(root).rstrip("/")
+
+
+def _is_plain_path(url: str) -> bool:
+    """Whether it needs no fsspec, which takes longer to import than a small command to run."""
+    return os.name == "posix" and "://" not in url and "::" not in url and not url.startswith("~")
+
+
+def _absolute(path: str) -> str:
+    """Spell a path of this machine as fsspec does: absolute, and otherwise as it is."""
+    if not path.startswith("/"):
+        rest = path.removeprefix("./")
+        path = os.getcwd() if rest in ("", ".") else f"{os.getcwd()}/{rest}"  # noqa: PTH109 - text, not a Path
+    return path.rstrip("/")
 
 
 def _refuse_credentials(url: str) -> None:

@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 from urllib.parse import unquote
 
 from nait_store.errors import InvalidInputError, MissingExtraError, NaitStoreError, NotFoundError, ReadOnlyError
@@ -22,7 +22,7 @@ _URL = re.compile(
 _KINDS = {"datasets/": "dataset", "spaces/": "space"}
 _PATHS_AT_ONCE = 500
 _LOG_IN = "log in with 'hf auth login', or set HF_TOKEN"
-_PARENT_MOVED = 412
+_PARENT_MOVED = (409, 412)
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,6 @@ class HubRepository:
         return f"{self.base}@{spelled}"
 
 
-def is_hub_url(url: str) -> bool:
-    """Whether a URL names a place on the hub that is a repository; buckets there are another thing."""
-    return url.startswith("hf://") and not url.startswith("hf://buckets/")
-
-
 def split_url(url: str) -> tuple[HubRepository, str]:
     """Return the repository of a URL and the path of its folder, which begins with the repository.
 
@@ -95,6 +90,8 @@ class HubBackend(Backend):
     repository
         The repository.
     """
+
+    commits_whole: ClassVar[bool] = True
 
     def __init__(self, repository: HubRepository) -> None:
         super().__init__(None, "hf")
@@ -172,7 +169,7 @@ class HubBackend(Backend):
                     parent_commit=self._head(),
                 )
         except HfHubHTTPError as error:
-            if _status(error) == _PARENT_MOVED:
+            if _status(error) in _PARENT_MOVED:
                 return False
             raise
         except ValueError as error:  # of the metadata that a README.md begins with

@@ -12,7 +12,6 @@ from nait_store.storage.atomic import TEMPORARY_PREFIX
 from nait_store.storage.backend import Backend, StoredFile
 from nait_store.storage.connect import connect
 from nait_store.storage.fetching import FilePart, fetch_parts
-from nait_store.storage.hub import HubBackend
 
 
 class Location:
@@ -110,7 +109,7 @@ class Location:
     @property
     def commits_whole(self) -> bool:
         """Whether it is a repository of the Hugging Face hub, which is written by :meth:`commit` alone."""
-        return isinstance(self._backend, HubBackend)
+        return self._backend.commits_whole
 
     def require_committable(self) -> None:
         """Raise ReadOnlyError where :meth:`commit` would be refused: a pinned revision, or nobody is logged in."""
@@ -272,10 +271,20 @@ class Location:
             found = self._backend.names(self._absolute(path))
         return sorted(name for name in found if not name.startswith(TEMPORARY_PREFIX))
 
+    def names_of_each(self, paths: Sequence[str]) -> list[list[str]]:
+        """:meth:`names` of many folders, in their order; quicker than a call for each where listing is quick."""
+        with self._errors("list", paths[0] if paths else ""):
+            found = [self._backend.names(self._absolute(path)) for path in paths]
+        return [sorted([name for name in names if not name.startswith(TEMPORARY_PREFIX)]) for names in found]
+
     def present(self, path: str, names: Sequence[str]) -> list[str]:
         """Those of ``names`` that a file or folder directly below ``path`` bears; one request where that costs one."""
-        with self._errors("look up", path):
-            return self._backend.present(self._absolute(path), names)
+        return self.present_in_each([path], names)[0]
+
+    def present_in_each(self, paths: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+        """:meth:`present` for many folders, in their order."""
+        with self._errors("look up", paths[0] if paths else ""):
+            return [self._backend.present(self._absolute(path), names) for path in paths]
 
     def walk(self, path: str = "") -> Iterator[tuple[str, int]]:
         """Yield (path relative to this location, size in bytes) of every file below ``path``, sorted by path."""

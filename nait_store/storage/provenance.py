@@ -1,15 +1,13 @@
-"""Who writes: author, time, program; and fresh ULIDs."""
+"""Who writes: author, time, program; and fresh ULIDs.
+
+What that takes is imported where it is needed: who only reads needs none of it, and it takes as long as a small query.
+"""
 
 from __future__ import annotations
 
 import functools
-import getpass
-import importlib.metadata
 import os
-import socket
 from datetime import UTC, datetime
-
-from ulid import ULID
 
 from nait_store.schemas.record import Provenance
 
@@ -21,12 +19,16 @@ def now() -> datetime:
 
 def new_ulid() -> str:
     """Return a fresh ULID: 26 characters that sort by creation time."""
+    from ulid import ULID
+
     return str(ULID())
 
 
 @functools.cache
 def package_version() -> str:
     """Version of the installed package; read from its metadata once, which takes milliseconds."""
+    import importlib.metadata
+
     return importlib.metadata.version("nait-store")
 
 
@@ -40,6 +42,9 @@ def author() -> str:
     named = os.environ.get("NAIT_STORE_AUTHOR")
     if named:
         return named
+    import getpass
+    import socket
+
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # no passwd entry, e.g. an arbitrary uid in a container

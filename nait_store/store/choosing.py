@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack, cast
 
 from nait_store.errors import InvalidInputError
@@ -118,8 +118,8 @@ class Choosing:
         self,
         set: str,  # noqa: A002
         *,
-        profile: str | None = None,
-        top: str | int = "10%",
+        profile: str | Sequence[str] | Mapping[str, float] | None = None,
+        top: str | int | None = None,
         **options: Unpack[SelectOptions],
     ) -> Selection:
         """Choose samples by score, or by chance.
@@ -129,9 +129,10 @@ class Choosing:
         set
             Set to choose from, ``pool`` or ``pool@3``.
         profile
-            Profile to score with; optional for ``strategy="random"``.
+            Profile to score with; optional for ``strategy="random"``. Several as ``["math", "code:2"]``, or with their
+            weights as ``{"math": 1, "code": 2}``.
         top
-            Count or percentage of the candidates.
+            Count or percentage of the candidates; 10 % where no other option limits the number.
         **options
             See :class:`~nait_store.store.options.SelectOptions`.
 
@@ -140,18 +141,52 @@ class Choosing:
         Selection
             Ranked; hand it to :meth:`export`, or to ``store.selections.save(name, selection)``.
         """
-        from nait_store.selection.choosing import SelectionRequest, Strategy, select
+        from nait_store.selection.choosing import select
+        from nait_store.selection.requests import SelectionRequest
+        from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_profiles
 
+        combine, fuse, fuse_by = options.get("combine"), options.get("fuse", ()), options.get("fuse_by")
         request = SelectionRequest(
             set,
-            profile,
-            top,
+            parse_profiles(profile),
+            combine=None if combine is None else Combine.parse(combine),
+            top=top,
             strategy=Strategy.parse(options.get("strategy", "alignment")),
             seed=options.get("seed", 0),
+            in_domain=options.get("in_domain"),
+            fuse=tuple(f"{name}:{weight!r}" for name, weight in fuse.items())
+            if isinstance(fuse, Mapping)
+            else tuple(fuse),
+            fuse_by=None if fuse_by is None else FuseBy.parse(fuse_by),
             where=options.get("where"),
+            budget_tokens=options.get("budget_tokens"),
+            quota=options.get("quota"),
+            per=options.get("per"),
+            min_score=options.get("min_score"),
+            knee=options.get("knee", False),
             force=options.get("force", False),
         )
         store = cast("Store", self)
+        return select(store.session, store.sets.versions, store.profiles.registry, request)
+
+    def select_again(self, reference: str) -> Selection:
+        """Make a saved selection again: the same request on the set version and profiles that it records.
+
+        Parameters
+        ----------
+        reference
+            ``best`` or ``best@1``.
+
+        Raises
+        ------
+        NotFoundError
+            There is no such selection, or a version that it was made from is gone.
+        """
+        from nait_store.selection.choosing import select
+        from nait_store.selection.requests import SelectionRequest
+
+        store = cast("Store", self)
+        request = SelectionRequest.from_record(store.selections.open(reference).record)
         return select(store.session, store.sets.versions, store.profiles.registry, request)
 
     def transfer_report(

@@ -1,4 +1,4 @@
-"""Who needs a version: its aliases and tags, selections made from it, profiles built on it, sets projected on it."""
+"""Who needs a version: its labels, selections made from it, profiles built on it or of it, sets projected on it."""
 
 from __future__ import annotations
 
@@ -77,9 +77,10 @@ class Dependents:
     def _add_selection(self, store: Store, reference: Reference) -> None:
         record = store.selections.open(reference).record
         remedy = "add --force: the selection keeps its ids and scores, but can no longer be exported"
-        self._need(Kind.SET, record.set_ref, Dependent(reference.qualified, "was selected from it", remedy=remedy))
-        if record.profile_ref is not None:
-            self._need(Kind.PROFILE, record.profile_ref, Dependent(reference.qualified, "was selected by it"))
+        for set_ref in record.set_refs:
+            self._need(Kind.SET, set_ref, Dependent(reference.qualified, "was selected from it", remedy=remedy))
+        for profile in record.profiles_with_weights:
+            self._need(Kind.PROFILE, profile.reference, Dependent(reference.qualified, "was selected by it"))
 
     def _add_profile(self, store: Store, reference: Reference) -> None:
         profile = store.profiles.open(reference)
@@ -92,6 +93,12 @@ class Dependents:
                 self._needed[Kind.SET, source.set_name, source.version].append(
                     Dependent(reference.qualified, why, remedy=remedy)
                 )
+        remedy = "add --force: the profile stays, but cannot be combined again"
+        for part in record.parts or ():
+            why = "was combined from it" if part.weight is not None else "was made orthogonal to it"
+            self._needed[Kind.PROFILE, part.name, part.version].append(
+                Dependent(reference.qualified, why, remedy=remedy)
+            )
 
     def _add_set(self, store: Store, name: str) -> None:
         record = store.sets.versions.record(name)

@@ -26,6 +26,11 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
     from nait_store.registry.in_domain import choose_rows
 
     source = profile.record.source
+    if source is None:
+        raise NotFoundError(
+            f"{profile.reference} was made from {profile.record.made_from}, not from samples",
+            next_step="name one that was built",
+        )
     if profile.manifest.origin is not None and source.where is not None:
         raise NotFoundError(
             f"{profile.reference} was pulled, and its samples are those of {source.set_name}@{source.version} elsewhere"

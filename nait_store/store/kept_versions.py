@@ -118,7 +118,9 @@ class KeptVersions(ABC):
             found = [one for number in numbers for one in labels.get(number, ()) if one.tag]
         else:
             every = Dependents(self._store)
-            found = [one for number in numbers for one in every.of(self.kind, name, number)]
+            going = {f"{self.kind}:{name}@{number}" for number in numbers}  # a profile combined from its own versions
+            needs = [one for number in numbers for one in every.of(self.kind, name, number)]
+            found = [one for one in needs if one.reference not in going]
         require_unneeded([f"{name}@{number}" for number in numbers], found)
         for number in numbers:  # the latest last, so that the bare name means the same for as long as possible
             self._log.delete(name, number, reason)

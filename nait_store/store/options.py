@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Literal, Required, TypedDict
 
 
 class ModelOptions(TypedDict, total=False):
@@ -86,6 +86,8 @@ class BuildOptions(TypedDict, total=False):
     """``pca``, ``mean`` or ``contrastive``."""
     center: bool | None
     """Whether PCA removes the mean first."""
+    component: int | None
+    """Which principal component, from 1; the first by default."""
     profile_feature: str | None
     """Feature that the direction is made of."""
     feature: str | None
@@ -108,6 +110,41 @@ class BuildOptions(TypedDict, total=False):
     """Whether to measure the profile's quality card; it is by default."""
     card_against: str | None
     """Set that the card tells in-domain samples from; by default ``against``, and none without."""
+
+
+class ImportOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.import_`."""
+
+    like: str | None
+    """Set or profile that was captured as the directions were, ``pool`` or ``profile:math@2``; needed where the file
+    does not say."""
+    layers: Sequence[int] | None
+    """Zero-based decoder layers of the rows of an array [L, J], in their order, where the file does not say."""
+    feature: str | None
+    """Feature that candidates are scored on; as the file says, else ``mean``."""
+    metric: str | None
+    """``dot`` or ``cosine``; as the file says, else ``cosine``."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile; as the file says, if it does."""
+
+
+class CombineOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.profiles.Profiles.combine`."""
+
+    without: Sequence[str]
+    """Profiles that the sum is made orthogonal to in every layer."""
+    offset: str | None
+    """The part whose background's mean candidates are centred on, or ``none``; needed where the parts differ in it."""
+    feature: str | None
+    """Feature that candidates are scored on; needed where the parts differ in it."""
+    metric: str | None
+    """``dot`` or ``cosine``; needed where the parts differ in it."""
+    message: str
+    """Recorded with the version."""
+    card: str
+    """Free text kept in the profile."""
 
 
 class PortOptions(ModelOptions, total=False):
@@ -148,12 +185,31 @@ class PortOptions(ModelOptions, total=False):
 class SelectOptions(TypedDict, total=False):
     """Options of :meth:`nait_store.store.facade.Store.select`."""
 
-    strategy: Literal["alignment", "lowest", "random"]
-    """Highest score first (default), lowest first, or by chance."""
+    combine: Literal["union", "sum", "min", "rrf"] | None
+    """How several profiles make one order; each one's best in turn by default."""
+    strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
+    """Highest score first (default), lowest first, by chance, by chance with the lengths that alignment takes, or by
+    cosine to the in-domain samples' centroid in the last layer."""
     seed: int
-    """Of a random selection; 0 by default."""
+    """Of a random or length-matched selection; 0 by default."""
+    in_domain: str | None
+    """Set whose centroid ``embedding`` compares with; by default the samples that the profile was built from."""
+    fuse: Mapping[str, float] | Sequence[str]
+    """Columns of numbers to add to the score, each with a weight: ``{"quality": 0.5}`` or ``["quality:0.5"]``."""
+    fuse_by: Literal["minmax", "rank"] | None
+    """How score and columns are put on one scale from 0 to 1; ``minmax`` by default."""
     where: str | None
     """Boolean SQL expression over the columns of ``samples(set)``."""
+    budget_tokens: int | None
+    """Tokens that the selection may have; samples are taken in order until the next one would not fit."""
+    quota: str | None
+    """What the values of a column give: ``source=alpaca:50%,code:20%``, exactly; all others give the rest."""
+    per: str | None
+    """Column of groups, each of which gives its own top."""
+    min_score: float | None
+    """Score that the chosen have at least."""
+    knee: bool
+    """Whether the score curve decides the number."""
     force: bool
     """Whether to silence compatibility warnings."""
 
@@ -167,3 +223,23 @@ class ExportOptions(TypedDict, total=False):
     """Whether to leave score and rank out."""
     overwrite: bool
     """Whether an existing file may be replaced."""
+
+
+class TrainerOptions(TypedDict, total=False):
+    """Options of :meth:`nait_store.store.selections.Selections.export`."""
+
+    to: Required[str]
+    """``llama-factory``, ``axolotl``, ``trl``, ``hf-datasets``, ``jsonl``, ``parquet`` or ``ids``."""
+    layout: str | None
+    """``alpaca``, ``sharegpt``, ``messages``, ``prompt-completion`` or ``text``; by default the first of the trainer's
+    that holds every sample, and for ``hf-datasets``, ``jsonl`` and ``parquet`` the records as they are."""
+    name: str | None
+    """Of the data set and its files; by default ``best-1`` for ``best@1``."""
+    shuffle: int | None
+    """Seed of the order; by rank if not given."""
+    map: Mapping[str, str] | None
+    """Which of the records' fields stands for which canonical one; by default as recorded by ``ingest``."""
+    on_error: Literal["stop", "skip"]
+    """What to do about a sample that the layout has no place for."""
+    overwrite: bool
+    """Whether files, and an entry of ``dataset_info.json``, may be replaced."""

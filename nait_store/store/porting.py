@@ -23,6 +23,7 @@ from nait_store.store.reference_samples import (
     ReferenceSamples,
     find_background_samples,
     find_in_domain_samples,
+    in_domain_source,
 )
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ class _Port:
         self._store = store
         self._origin = origin
         self._record = origin.record
+        self._source = in_domain_source(origin)
         self._model = model
         self._options = options
         self._announce = announce
@@ -135,7 +137,7 @@ class _Port:
         samples = find_in_domain_samples(self._store, self._origin, files)
         self._require_enough(samples)
         background = self._background_samples(files)
-        set_name = options.get("set") or self._set_name(record.source)
+        set_name = options.get("set") or self._set_name(self._source)
         request = self._request(samples, set_name, layers)
         session = capture or open_capture(
             self._model,
@@ -179,7 +181,7 @@ class _Port:
             background_ref=None if against is None else against.reference,
             n_samples=choice.n_samples,
             n_captured=self._n_captured,
-            n_missing=record.source.n_samples - choice.n_samples,
+            n_missing=self._source.n_samples - choice.n_samples,
             layers=profile.record.layers,
             differences=tuple(self._differences),
             warnings=tuple(dict.fromkeys([*self._warnings, *profile.record.warnings])),
@@ -191,7 +193,7 @@ class _Port:
         if asked is not None:
             return None if isinstance(asked, str) else tuple(asked)
         record = self._record
-        known = self._store.sets.versions.record(record.source.set_name)
+        known = self._store.sets.versions.record(self._source.set_name)
         if known is not None and known.capture_id == record.capture_id:
             has_all = len(record.layers) == known.n_model_layers
         else:  # its set is elsewhere: a gap, or a list of layers, says that it has not all of them

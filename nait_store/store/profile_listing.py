@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,16 +16,18 @@ if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
 
 _SUMMARIES = """
-SELECT reference, recipe, method, center, profile_feature, feature, metric, source, background, n_samples,
-    len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id, len(warnings) AS n_warnings,
-    message, card, coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
+SELECT reference, recipe, method, center, component, profile_feature, feature, metric, made_from,
+    source, background, n_samples, len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id,
+    len(warnings) AS n_warnings, message, card,
+    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
     epoch_us(profiles.created_at) AS written_us, profiles.author
 FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
 LEFT JOIN noted ON noted.name = profile AND noted.version = profiles.version
 """
 _CHOICES = ("method", "center", "profile_feature", "feature", "metric")
 _SEARCHED = (
-    "concat_ws(chr(10), reference, recipe, method, source, background, model, message, card, note, author, "
+    "concat_ws(chr(10), reference, recipe, method, coalesce(source, made_from), background, model, message, card, "
+    "note, author, "
     "array_to_string(aliases, chr(10)), array_to_string(tags, chr(10)))"
 )
 
@@ -39,10 +42,12 @@ class ProfileSummary:
         ``math@3``.
     recipe
         What it is made of, and how candidates meet it.
+    made_from
+        What it was made from, in words: samples, a file, or other profiles.
     source, background
-        Set versions of the in-domain samples and of the background; None where there is no background.
+        Set versions of the in-domain samples and of the background; None where there are none.
     n_samples
-        In-domain samples.
+        In-domain samples; None where it was imported or combined.
     n_layers, n_neurons
         L and J of its directions.
     ported_from
@@ -65,9 +70,10 @@ class ProfileSummary:
 
     reference: str
     recipe: Recipe
-    source: str
+    made_from: str
+    source: str | None
     background: str | None
-    n_samples: int
+    n_samples: int | None
     n_layers: int
     n_neurons: int
     ported_from: str | None
@@ -137,9 +143,15 @@ def family_names(catalog: Catalog, name: str) -> list[str]:
     return sorted(found)
 
 
+@functools.lru_cache(maxsize=256)
+def _recipe(name: str, component: int, *choices: Any) -> Recipe:
+    """A recipe; thousands of profiles have a handful of them."""
+    return Recipe(name=name, component=component, **dict(zip(_CHOICES, choices, strict=True)))
+
+
 def _summary(row: dict[str, Any]) -> ProfileSummary:
+    recipe = _recipe(row.pop("recipe"), row.pop("component") or 1, *(row.pop(name) for name in _CHOICES))
     written = written_at(row.pop("written_us"))
-    recipe = Recipe(name=row.pop("recipe"), **{name: row.pop(name) for name in _CHOICES})
     return ProfileSummary(
         recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
     )

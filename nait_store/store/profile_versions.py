@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NaitStoreError
+from nait_store.schemas.profile import Method
 from nait_store.storage.labels import LabelKind
 from nait_store.store.in_domain_rows import in_domain_rows
 from nait_store.store.kept_versions import Deletion, deletion_of, labels_on
@@ -138,7 +139,7 @@ def versions_of(registry: ProfileRegistry, name: str, notes: Mapping[int, str]) 
             ProfileVersion(
                 reference=reference,
                 number=number,
-                what=f"{record.recipe.in_words}; {record.source.in_words}",
+                what=f"{record.recipe.in_words}; {record.made_from}",
                 parent=record.parent,
                 message=manifest.message,
                 author=manifest.provenance.author,
@@ -210,10 +211,11 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "recipe", recipe.name
     yield "method", recipe.method.value
     yield "centred", recipe.center
+    yield "component", recipe.component if recipe.method is Method.PCA else None
     yield "made of", recipe.profile_feature.value
     yield "candidates'", recipe.feature.value
     yield "metric", recipe.metric.value
-    yield "from", record.source.in_words
+    yield "from", record.made_from
     yield "against", None if record.background is None else record.background.in_words
     yield "neurons", record.n_neurons
     yield "capture", record.capture_id

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile, ProfileRegistry
     from nait_store.schemas.profile import ProfileManifest
     from nait_store.storage.versions import VersionLog
-    from nait_store.store.options import BuildOptions, PortOptions
+    from nait_store.store.options import BuildOptions, CombineOptions, ImportOptions, PortOptions
     from nait_store.store.porting import PortReport
     from nait_store.store.profile_cards import WrittenCard
+    from nait_store.store.profile_files import ExportedProfile
 
 
 class Profiles(KeptVersions):
@@ -165,11 +167,10 @@ class Profiles(KeptVersions):
         from nait_store.registry.compatibility_report import check_compatibility
 
         profile, version = self.open(reference), self._store.sets.open(set)
-        built_from = profile.record.source
-        try:
-            source = self._store.sets.open(f"{built_from.set_name}@{built_from.version}")
-        except NaitStoreError:  # a profile outlives the set that it was built from
-            source = None
+        built_from, source = profile.record.source, None
+        if built_from is not None:
+            with suppress(NaitStoreError):  # a profile outlives the set that it was built from
+                source = self._store.sets.open(f"{built_from.set_name}@{built_from.version}")
         return check_compatibility(profile, version, source)
 
     def build(self, name: str, *, source: str, **options: Unpack[BuildOptions]) -> tuple[Profile, bool]:
@@ -209,6 +210,7 @@ class Profiles(KeptVersions):
             # A background means contrast: asking for it twice would be pedantic.
             method="contrastive" if against is not None and method is None else method,
             center=options.get("center"),
+            component=options.get("component"),
             profile_feature=options.get("profile_feature") or feature,
             feature=feature,
             metric=options.get("metric"),
@@ -237,6 +239,131 @@ class Profiles(KeptVersions):
             quality_card=options.get("quality_card", True),
             card_against=self._store.sets.open(card_against) if card_against is not None else None,
             progress=self._store.progress,
+        )
+
+    def export(self, reference: Reference | str, out: str, *, overwrite: bool = False) -> ExportedProfile:
+        """Write a version into one file that everybody can read.
+
+        Parameters
+        ----------
+        reference
+            ``math@3``.
+        out
+            Local path or fsspec URL that ends in ``.safetensors`` or ``.npz``. The file appears whole or not at all.
+        overwrite
+            Whether an existing file may be replaced.
+
+        Returns
+        -------
+        ExportedProfile
+            What was written; docs/format.md says what the file holds.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile or version.
+        InvalidInputError
+            Another ending, or no file.
+        AlreadyExistsError
+            The file exists and ``overwrite`` is off.
+        """
+        from nait_store.store.profile_files import export_profile
+
+        return export_profile(self._store, self.open(reference), out, overwrite=overwrite)
+
+    def import_(self, name: str, source: str, **options: Unpack[ImportOptions]) -> tuple[Profile, bool]:
+        """Make the next version of a profile from directions in a file.
+
+        Parameters
+        ----------
+        name
+            Name of the profile.
+        source
+            Local path or fsspec URL of a ``.safetensors`` or ``.npz`` file: one that was exported, or any with an array
+            ``directions`` [L, J], or with an array [J] for each layer whose name has the layer's number.
+        **options
+            See :class:`~nait_store.store.options.ImportOptions`.
+
+        Returns
+        -------
+        profile
+            The version. An exported file gives the very bits back; vectors of another length than 1 are scaled to
+            it, and its warnings say so.
+        created
+            False where a version of this name has the same directions for the same use.
+
+        Raises
+        ------
+        NotFoundError
+            No such file, set or profile.
+        InvalidInputError
+            The file cannot be used, or says not how its directions were captured and ``like`` is missing.
+        IncompatibleError
+            The file was captured otherwise than ``like``.
+        """
+        from nait_store.registry.imported_directions import import_profile
+        from nait_store.store.profile_files import named_basis, read_direction_file
+
+        check_name(name, Kind.PROFILE)
+        file, like = read_direction_file(source), options.get("like")
+        return import_profile(
+            self.registry,
+            name,
+            file,
+            like=None if like is None else named_basis(self._store, like),
+            layers=options.get("layers"),
+            feature=options.get("feature"),
+            metric=options.get("metric"),
+            message=options.get("message", ""),
+            card=options.get("card", ""),
+        )
+
+    def combine(
+        self, name: str, parts: Mapping[str, float] | Sequence[str], **options: Unpack[CombineOptions]
+    ) -> tuple[Profile, bool]:
+        """Make the next version of a profile from the directions of others.
+
+        Parameters
+        ----------
+        name
+            Name of the profile.
+        parts
+            What is added up: ``{"math@3": 1.0, "code@2": 0.5}``, or ``["math@3:1.0", "code@2:0.5"]``; without a weight
+            it is 1. Directions have length 1 before and after.
+        **options
+            See :class:`~nait_store.store.options.CombineOptions`.
+
+        Returns
+        -------
+        profile
+            The version; its record names the parts, which are protected from deletion as long as it is there.
+        created
+            False where a version of this name is the same combination.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown profile.
+        InvalidInputError
+            Nothing to combine, an impossible weight, or a layer of which nothing is left.
+        IncompatibleError
+            Profiles of different captures, or that differ in feature, metric or offset where nothing says which holds.
+        """
+        from nait_store.registry.combination import WeightedProfile, combine_profiles, parse_part
+
+        weights = parts.items() if isinstance(parts, Mapping) else map(parse_part, parts)
+        offset = options.get("offset")
+        return combine_profiles(
+            self.registry,
+            name,
+            [WeightedProfile(self.open(reference), weight) for reference, weight in weights],
+            without=[self.open(reference) for reference in options.get("without", ())],
+            offset=None if offset in (None, "none") else self.open(offset),
+            no_offset=offset == "none",
+            feature=options.get("feature"),
+            metric=options.get("metric"),
+            message=options.get("message", ""),
+            card=options.get("card", ""),
         )
 
     def card(self, reference: Reference | str, *, against: str | None = None, measure: bool = True) -> ProfileCard:

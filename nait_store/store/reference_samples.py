@@ -96,13 +96,30 @@ def find_in_domain_samples(store: Store, profile: Profile, files: ReferenceFiles
     Raises
     ------
     InvalidInputError
-        The store does not hold them, and files were not named or do not hold exactly these.
+        The store does not hold them, and files were not named or do not hold exactly these; or the profile was not
+        built from samples.
     NotFoundError
         A file does not exist.
     CorruptChunkError, FormatError
         What was pulled with the profile is damaged.
     """
-    return _find(store, profile.reference, profile.record.source, files, stored_reference(store.location, profile))
+    source = in_domain_source(profile)
+    return _find(store, profile.reference, source, files, stored_reference(store.location, profile))
+
+
+def in_domain_source(profile: Profile) -> SampleSource:
+    """Which samples a profile was built from; InvalidInputError where it was made of something else."""
+    source = profile.record.source
+    if source is None:
+        combined = profile.record.parts is not None
+        raise InvalidInputError(
+            f"{profile.reference} was made from {profile.record.made_from}, so there are no samples that another model "
+            "could be shown",
+            next_step="port its parts, and combine their sisters"
+            if combined
+            else "port the profile that the file is of",
+        )
+    return source
 
 
 def find_background_samples(store: Store, profile: Profile, files: ReferenceFiles) -> ReferenceSamples:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NotFoundError
-from nait_store.refs import Kind, parse_reference
+from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.storage.labels import LabelKind
 from nait_store.store.kept_versions import labels_on
 from nait_store.store.selection_listing import SelectionSummary
@@ -15,8 +15,12 @@ from nait_store.store.selection_listing import SelectionSummary
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from nait_store.schemas.selection import SelectionRecord
     from nait_store.selection.saved import SavedSelection
     from nait_store.store.facade import Store
+
+CONTROLS = ("combine", "in_domain", "fuse", "fuse_by", "budget_tokens", "quota", "per", "min_score", "knee")
+"""What may decide besides strategy, top, condition and seed: fields of the record."""
 
 _FIRST_ROWS = 5
 _FIRST_CHARACTERS = 200
@@ -52,6 +56,8 @@ class SelectionDetails:
         How it was made, by whom and when.
     versions
         Numbers of the versions that there are.
+    controls
+        What else decided: ``combine``, ``quota`` … → what was asked for.
     query
         The SQL that gives it again.
     score_range
@@ -72,6 +78,7 @@ class SelectionDetails:
 
     summary: SelectionSummary
     versions: tuple[int, ...]
+    controls: Mapping[str, Any]
     query: str
     score_range: tuple[float, float] | None
     sources: Mapping[str, int]
@@ -88,35 +95,47 @@ def describe_selection(store: Store, saved: SavedSelection) -> SelectionDetails:
     selection = saved.selection()
     rows = selection.rows
     gone = missing_parents(store, saved)
-    has_set = Kind.SET not in gone
+    there = has_set(gone)
     return SelectionDetails(
         summary=_summary(store, saved),
         versions=tuple(store.selections.log.numbers(record.name)),
+        controls={name: value for name in CONTROLS if (value := getattr(record, name))},
         query=record.query,
         score_range=selection.score_range if rows.num_rows else None,
-        sources=_sources(store, record.set_ref, rows) if has_set else {},
-        lengths=lengths_of(store, record.set_ref, rows) if has_set else None,
-        lengths_of_set=lengths_of(store, record.set_ref) if has_set else None,
-        first=_first(store, record.set_ref, rows.slice(0, _FIRST_ROWS), with_text=has_set),
+        sources=_sources(store, record.set_ref, rows) if there else {},
+        lengths=lengths_of(store, record.set_ref, rows) if there else None,
+        lengths_of_set=lengths_of(store, record.set_ref) if there else None,
+        first=_first(store, record.set_ref, rows.slice(0, _FIRST_ROWS), with_text=there),
         n_purged=saved.n_purged,
         gone=tuple(str(error) for error in gone.values()),
     )
 
 
-def missing_parents(store: Store, saved: SavedSelection) -> dict[Kind, NotFoundError]:
+def missing_parents(store: Store, saved: SavedSelection) -> dict[Reference, NotFoundError]:
     """Which of the versions that a selection was made from are deleted, and how to bring them back."""
     record = saved.record
-    found: dict[Kind, NotFoundError] = {}
-    try:
-        store.sets.versions.resolve(parse_reference(record.set_ref, Kind.SET))
-    except NotFoundError as error:
-        found[Kind.SET] = error
-    if record.profile_ref is not None:
+    parents = [parse_reference(record.set_ref, Kind.SET)]
+    parents += [parse_reference(one.reference, Kind.PROFILE) for one in record.profiles_with_weights]
+    found: dict[Reference, NotFoundError] = {}
+    for parent in parents:
         try:
-            store.profiles.registry.log.resolve(parse_reference(record.profile_ref, Kind.PROFILE))
+            if parent.kind is Kind.SET:
+                store.sets.versions.resolve(parent)
+            else:
+                store.profiles.registry.log.resolve(parent)
         except NotFoundError as error:
-            found[Kind.PROFILE] = error
+            found[parent] = error
     return found
+
+
+def ranked_by(record: SelectionRecord) -> str | None:
+    """The profiles that took part, as the catalog has them: ``math@2``, ``math@2, code@1``; None without one."""
+    return ", ".join(one.reference for one in record.profiles_with_weights) or None
+
+
+def has_set(missing: Iterable[Reference]) -> bool:
+    """Whether the set is not among the missing parents."""
+    return all(parent.kind is not Kind.SET for parent in missing)
 
 
 def lengths_of(store: Store, set_ref: str, rows: pa.Table | None = None) -> SampleLengths | None:
@@ -146,7 +165,7 @@ def _summary(store: Store, saved: SavedSelection) -> SelectionSummary:
     return SelectionSummary(
         reference=saved.reference,
         set_ref=record.set_ref,
-        profile_ref=record.profile_ref,
+        profile_ref=", ".join(one.reference for one in record.profiles_with_weights) or None,
         strategy=record.strategy,
         top=record.top,
         where=record.where,

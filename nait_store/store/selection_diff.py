@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nait_store.refs import Kind
-from nait_store.store.selection_details import lengths_of, missing_parents
+from nait_store.store.selection_details import CONTROLS, has_set, lengths_of, missing_parents, ranked_by
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from nait_store.store.facade import Store
 
 _FIRST = 5
+_OPTIONS = ("combine", "in_domain", "fuse", "fuse_by", "budget_tokens", "quota", "per", "min_score", "knee")
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def diff_selections(store: Store, first: SavedSelection, second: SavedSelection)
     gone = {saved.reference: missing_parents(store, saved) for saved in (first, second)}
 
     def part(rows: pa.Table, scores: tuple[pa.Table | None, pa.Table | None], owner: SavedSelection) -> SelectionPart:
-        has_set = rows.num_rows and Kind.SET not in gone[owner.reference]
-        lengths = lengths_of(store, owner.record.set_ref, rows) if has_set else None
+        there = rows.num_rows and has_set(gone[owner.reference])
+        lengths = lengths_of(store, owner.record.set_ref, rows) if there else None
         means = [None if one is None else pc.mean(one.column("score")).as_py() for one in scores]
         return SelectionPart(rows.num_rows, means[0], means[1], lengths.mean if lengths else None)
 
@@ -128,11 +128,13 @@ def diff_selections(store: Store, first: SavedSelection, second: SavedSelection)
 def _settings(saved: SavedSelection) -> Iterator[tuple[str, Any]]:
     record = saved.record
     yield "set", record.set_ref
-    yield "profile", record.profile_ref
+    yield "profile", ranked_by(record)
+    yield "candidates", record.n_candidates
     yield "strategy", record.strategy
     yield "top", record.top
     yield "where", record.where
     yield "seed", record.seed
-    yield "candidates", record.n_candidates
+    for name in CONTROLS:
+        yield name.replace("_", " "), getattr(record, name) or None
     for name in sorted(record.parameters):
         yield name, record.parameters[name]

@@ -31,7 +31,7 @@ class SelectionSummary:
     reference
         ``best@1``.
     set_ref, profile_ref
-        Versions that it was selected from and ranked by; no profile for one by chance alone.
+        Versions that it was selected from and ranked by, ``math@2, code@1`` where several; none by chance alone.
     strategy, top, where, seed
         As asked for.
     n_candidates, n_selected

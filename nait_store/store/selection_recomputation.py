@@ -5,7 +5,7 @@ The integrity of its files is another matter, and that of ``verify``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
@@ -14,8 +14,6 @@ from nait_store.store.ranking_checks import Check, ranking_checks
 from nait_store.store.selection_details import missing_parents
 
 if TYPE_CHECKING:
-    from nait_store.schemas.selection import SelectionRecord
-    from nait_store.selection.choosing import Selection, SelectionRequest
     from nait_store.selection.saved import SavedSelection
     from nait_store.store.facade import Store
 
@@ -55,12 +53,14 @@ class SelectionVerification:
 
 def verify_selection(store: Store, saved: SavedSelection) -> SelectionVerification:
     """Make a selection again and compare; see :meth:`~nait_store.store.selections.Selections.verify`."""
+    from nait_store.selection.choosing import select
+    from nait_store.selection.requests import SelectionRequest
+
     record, reference = saved.record, saved.reference
     rows = saved.rows()
     gone = missing_parents(store, saved)
     if gone:
-        parents = {Kind.SET: record.set_ref, Kind.PROFILE: record.profile_ref}
-        checks = [Check(f"{kind}:{parents[kind]}", "existence", False, str(error)) for kind, error in gone.items()]
+        checks = [Check(parent.qualified, "existence", False, str(error)) for parent, error in gone.items()]
         return SelectionVerification(reference, tuple(checks), False, 0)
     version = store.sets.open(record.set_ref)
     n_left_set = version.manifest.n_samples - version.n_samples
@@ -69,7 +69,10 @@ def verify_selection(store: Store, saved: SavedSelection) -> SelectionVerificati
         return SelectionVerification(reference, (), False, 0, notes)
     subject = f"{Kind.SELECTION}:{reference}"
     try:
-        again = _made_again(store, recorded_request(record), n_samples=rows.num_rows if notes else None)
+        request = SelectionRequest.from_record(record)
+        if notes and request.is_plain:  # a share of what a purge left would be another number
+            request = replace(request, top=rows.num_rows)
+        again = select(store.session, store.sets.versions, store.profiles.registry, request)
     except (NotFoundError, InvalidInputError, IncompatibleError) as error:
         return SelectionVerification(
             reference, (Check(subject, "recomputation", False, str(error)),), False, rows.num_rows, notes
@@ -79,35 +82,10 @@ def verify_selection(store: Store, saved: SavedSelection) -> SelectionVerificati
         detail = f"{again.n_candidates:,} where {record.n_candidates:,} were recorded"
         same = again.n_candidates == record.n_candidates
         found.append(Check(subject, "candidates", same, f"{record.n_candidates:,}" if same else detail))
-    found += ranking_checks(subject, rows, again.rows, scored=record.profile_ref is not None, tolerance=TOLERANCE)
+    found += ranking_checks(subject, rows, again.rows, scored=record.has_scores, tolerance=TOLERANCE)
     compared = ["sample_id", "score"]  # ranks that a purge left have gaps
     identical = rows.select(compared).equals(again.rows.select(compared))
     return SelectionVerification(reference, tuple(found), identical, rows.num_rows, notes)
-
-
-def recorded_request(record: SelectionRecord) -> SelectionRequest:
-    """Say what would have to be asked for to get a selection again."""
-    from nait_store.selection.choosing import SelectionRequest, Strategy
-
-    return SelectionRequest(
-        record.set_ref,
-        record.profile_ref,
-        record.top,
-        strategy=Strategy(record.strategy),
-        seed=record.seed or 0,
-        where=record.where,
-        force=True,  # warnings about the profile were given when it was made
-    )
-
-
-def _made_again(store: Store, request: SelectionRequest, *, n_samples: int | None) -> Selection:
-    from dataclasses import replace
-
-    from nait_store.selection.choosing import select
-
-    if n_samples is not None:  # a share of what a purge left would be another number
-        request = replace(request, top=n_samples)
-    return select(store.session, store.sets.versions, store.profiles.registry, request)
 
 
 def _notes(saved: SavedSelection, set_ref: str, n_left_set: int) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from nait_store.refs import Kind, Reference
 from nait_store.store.kept_versions import KeptVersions
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from nait_store.schemas.selection import SelectionManifest
     from nait_store.selection.choosing import Selection
     from nait_store.selection.saved import SavedSelection, SavedSelections
+    from nait_store.selection.trainers.export import TrainerExport
     from nait_store.storage.versions import VersionLog
+    from nait_store.store.options import TrainerOptions
 
 
 class Selections(KeptVersions):
@@ -144,6 +146,51 @@ class Selections(KeptVersions):
             A file differs from its record.
         """
         return verify_selection(self._store, self.open(reference))
+
+    def export(self, reference: Reference | str, out: str, **options: Unpack[TrainerOptions]) -> TrainerExport:
+        """Write the records of a version as the files that a trainer reads, with a side file that says what they are.
+
+        Rows have the columns of the layout and no others, in the order of rank or of ``shuffle``. Every file appears
+        whole or not at all; an existing ``dataset_info.json`` keeps its other entries.
+
+        Parameters
+        ----------
+        reference
+            ``best@1``.
+        out
+            Folder, or for ``jsonl``, ``parquet`` and ``ids`` the file; path or fsspec URL.
+        **options
+            See :class:`~nait_store.store.options.TrainerOptions`; ``to`` is needed.
+
+        Returns
+        -------
+        TrainerExport
+            Files, SHA-256, rows, and the samples that were left out.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown selection; the set that it was selected from is deleted.
+        InvalidInputError
+            A sample would lose something in the layout: each of the first few is named, with why and what to do; an
+            unknown trainer or layout; a ``dataset_info.json`` that is none.
+        AlreadyExistsError
+            A file, or another entry of this name, is there and ``overwrite`` is off.
+        """
+        from nait_store.store.selection_export import export_selection
+
+        return export_selection(
+            self._store,
+            self.open(reference),
+            out,
+            to=options["to"],
+            layout=options.get("layout"),
+            name=options.get("name"),
+            shuffle=options.get("shuffle"),
+            map=options.get("map"),
+            on_error=options.get("on_error", "stop"),
+            overwrite=options.get("overwrite", False),
+        )
 
     @property
     def _log(self) -> VersionLog[SelectionManifest]:

@@ -82,7 +82,8 @@ class ProfileCard:
         parts += [f"![{escaped(description)}]({file})" for file, description in pictures]
         if self.quality is not None and self.quality.learning_curve:
             parts += ["## How many samples it takes", self._curve(self.quality)]
-        parts += ["## Layers", self._layers()]
+        if record.statistics:
+            parts += ["## Layers", self._layers()]
         if self.top or self.bottom:
             parts += ["## In-domain samples with the highest scores", _samples(self.top)]
             parts += ["## In-domain samples with the lowest scores", _samples(self.bottom)]
@@ -95,7 +96,7 @@ class ProfileCard:
         background = record.background
         lines = [
             ("recipe", record.recipe.in_words),
-            ("made from", record.source.in_words),
+            ("made from", record.made_from),
             ("against", "" if background is None else background.in_words),
             ("model", record.model or ""),
             ("hook point", record.identity.hook_point.value),

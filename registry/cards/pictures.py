@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _BLUE, _ORANGE, _GREY = "#2f81f7", "#d4762c", "#8c959f"
 _DOTS_PER_INCH = 120
+_Panel = tuple[str, list[int], list[float], float]
 
 
 @dataclass(frozen=True)
@@ -77,16 +78,11 @@ def _pictures(card: ProfileCard) -> Iterator[Picture]:
     from matplotlib.figure import Figure
 
     panels = _panels(card.record.statistics, card.quality)
-    n_rows = (len(panels) + 1) // 2
-    figure = Figure(figsize=(9.0, 2.8 * n_rows), layout="constrained")
-    for place, (title, layers, values, limit) in enumerate(panels, 1):
-        axes = figure.add_subplot(n_rows, 2, place)
-        axes.bar(layers, values, color=_BLUE)
-        axes.axhline(limit, color=_ORANGE, linewidth=1, linestyle="--")
-        axes.set(title=title, xlabel="layer")
-        _tidy(axes)
-    described = ", ".join(title for title, *_ in panels)
-    yield Picture("layers.png", f"Per layer: {described}; below the dashed line is a warning", _png(figure))
+    if panels:
+        figure = Figure(figsize=(9.0, 2.8 * _n_rows(panels)), layout="constrained")
+        _draw_layers(figure, panels)
+        described = ", ".join(title for title, *_ in panels)
+        yield Picture("layers.png", f"Per layer: {described}; below the dashed line is a warning", _png(figure))
     if card.quality is not None and len(card.quality.learning_curve) > 1:
         figure = Figure(figsize=(6.0, 3.5), layout="constrained")
         _draw_curve(figure.subplots(), card.quality)
@@ -94,9 +90,20 @@ def _pictures(card: ProfileCard) -> Iterator[Picture]:
         yield Picture("learning-curve.png", description, _png(figure))
 
 
-def _panels(
-    statistics: Sequence[LayerStatistics], card: QualityCard | None
-) -> list[tuple[str, list[int], list[float], float]]:
+def _n_rows(panels: Sequence[_Panel]) -> int:
+    return (len(panels) + 1) // 2
+
+
+def _draw_layers(figure: Any, panels: Sequence[_Panel]) -> None:
+    for place, (title, layers, values, limit) in enumerate(panels, 1):
+        axes = figure.add_subplot(_n_rows(panels), 2, place)
+        axes.bar(layers, values, color=_BLUE)
+        axes.axhline(limit, color=_ORANGE, linewidth=1, linestyle="--")
+        axes.set(title=title, xlabel="layer")
+        _tidy(axes)
+
+
+def _panels(statistics: Sequence[LayerStatistics], card: QualityCard | None) -> list[_Panel]:
     """Title, layers, values and the limit of a warning, of everything that is known."""
     columns: list[tuple[str, dict[int, float | None], float]] = [
         ("explained variance", {s.layer: s.explained_variance_ratio for s in statistics}, SMALL_EXPLAINED_VARIANCE),

@@ -49,7 +49,7 @@ def read_card(location: ReadableFiles, folder: str, record: ProfileRecord) -> Qu
     if sha256_bytes(data) != expected.sha256:
         raise CorruptChunkError(f"{url} differs from its recorded SHA-256")
     card = QualityCard.from_json_bytes(data, url)
-    n_samples = record.source.n_samples
+    n_samples = 0 if record.source is None else record.source.n_samples
     if tuple(layer.layer for layer in card.layers) != record.layers:
         raise FormatError(f"{url} is about other layers than the profile's")
     if card.n_samples > n_samples or any(one.position >= n_samples for one in (*card.top, *card.bottom)):

@@ -98,22 +98,26 @@ class SubsetDirections:
         return cosines.clip(-1.0, 1.0)
 
     def _leading(self, subset: NDArray[np.int64]) -> NDArray[np.float64]:
-        """First eigenvector [m] of the subset's own second moments."""
+        """Eigenvector [m] of the subset's own second moments, of the recipe's component; zeros where it has none."""
         block = self._second_moments[np.ix_(subset, subset)]
         if self._recipe.center:
             means = block.mean(axis=0)
             block = block - means - means[:, None] + means.mean()
-        side = len(subset)
-        if side > _DENSE_SIDE:
+        side, component = len(subset), self._recipe.component
+        if component > side:
+            return np.zeros(side)
+        if side > max(_DENSE_SIDE, 8 * component):
             start = self._along[subset] - (self._along[subset].mean() if self._recipe.center else 0.0)
             try:
-                _, vectors = scipy.sparse.linalg.eigsh(block, k=1, which="LA", v0=start.astype(np.float64), tol=1e-8)
+                _, vectors = scipy.sparse.linalg.eigsh(
+                    block, k=component, which="LA", v0=start.astype(np.float64), tol=1e-8
+                )
             except scipy.sparse.linalg.ArpackError:  # a nearly flat spectrum, or nothing to start from
                 pass
             else:
                 iterated: NDArray[np.float64] = vectors[:, 0]
                 return iterated
-        _, vectors = scipy.linalg.eigh(block, subset_by_index=(side - 1, side - 1))
+        _, vectors = scipy.linalg.eigh(block, subset_by_index=(side - component, side - component))
         dense: NDArray[np.float64] = vectors[:, 0]
         return dense
 

@@ -20,10 +20,12 @@ from nait_store.registry.sharing.shared_registry import Moved, SharedRegistry
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.sharing import Origin, Publication, ReferencePolicy
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.storage import layout
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
+from nait_store.storage.store_features import announce_feature
 from nait_store.storage.versions import VersionNumbers
 
 
@@ -210,6 +212,8 @@ class Adoption:
                 contents[other.path] = self._source.read(other) if kept is None else kept
                 self._location.write_bytes(f"{folder}/{other.path}", contents[other.path])
             check_contents(self._publication, record, HeldFiles(where, contents))
+            if record.source is None:
+                announce_feature(self._location, SOURCELESS_FEATURE)
             self._location.write_bytes(f"{folder}/{PROFILE_FILE}", data)
         except FormatError:
             self._location.delete(folder)

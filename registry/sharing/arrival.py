@@ -141,7 +141,7 @@ def check_record(data: bytes, publication: Publication, where: str) -> ProfileRe
     layers = list(record.layers)
     if not layers or layers != sorted(set(layers)) or layers[0] < 0:
         raise FormatError(f"{where}: its layers are not ascending, distinct and zero-based")
-    if [each.layer for each in record.statistics] != layers:
+    if [each.layer for each in record.statistics] != (layers if record.source is not None else []):
         raise FormatError(f"{where}: its statistics are not of its layers")
     return record
 

@@ -13,6 +13,7 @@ from nait_store.registry.sharing.reference_samples import REFERENCE_FILE
 from nait_store.registry.sharing.signatures import SigningKey
 from nait_store.schemas.record import FileDigest
 from nait_store.schemas.sharing import Publication, ReferencePolicy, SharedReference
+from nait_store.schemas.store_record import SOURCELESS_FEATURE
 from nait_store.storage.digests import sha256_bytes
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance
@@ -79,6 +80,7 @@ def pack(
             policy=policy, file=None if reference is None else _digest_of(REFERENCE_FILE, reference)
         ),
         message=manifest.message,
+        reader_features=(SOURCELESS_FEATURE,) if record.source is None else (),
         provenance=current_provenance(),
     )
     files = HeldFiles(location.url_of(profile.folder), contents)

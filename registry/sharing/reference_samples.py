@@ -81,9 +81,11 @@ def check_reference(reference: ReferenceSamples, policy: ReferencePolicy, record
     FormatError
         Another number of them, other ids, no JSON records, or records where only hashes were announced.
     """
-    hashes, samples = list(reference.content_sha256), reference.samples
-    if len(hashes) != record.source.n_samples:
-        raise FormatError(f"{where} holds {len(hashes):,} samples, the profile is of {record.source.n_samples:,}")
+    hashes, samples, source = list(reference.content_sha256), reference.samples, record.source
+    if source is None:
+        raise FormatError(f"{where} holds {len(hashes):,} samples, and the profile was made from none")
+    if len(hashes) != source.n_samples:
+        raise FormatError(f"{where} holds {len(hashes):,} samples, the profile is of {source.n_samples:,}")
     if hashes != sorted(hashes):
         raise FormatError(f"{where}: its hashes are not in ascending order")
     if (policy is ReferencePolicy.FULL) != bool(samples):
@@ -93,7 +95,7 @@ def check_reference(reference: ReferenceSamples, policy: ReferencePolicy, record
     if sorted(sample.content_sha256 for sample in samples) != hashes:
         raise FormatError(f"{where}: its records are not those of its hashes")
     ids = "\n".join(sorted(sample.sample_id for sample in samples))
-    if hashlib.sha256(ids.encode()).hexdigest() != record.source.sample_ids_sha256:
+    if hashlib.sha256(ids.encode()).hexdigest() != source.sample_ids_sha256:
         raise FormatError(f"{where} holds other samples than the profile was built from")
     for sample in samples:
         if not _is_object(sample.record):

@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 _DOMAIN = b"nait-store publication 1\n"
 _HEX_KEY = re.compile(r"[0-9a-fA-F]{64}")
 _MAX_KEY_FILE_BYTES = 1 << 16
+# Points of small order, without the sign bit: everybody can make signatures that these keys confirm.
+_WEAK_KEYS = frozenset(
+    {
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    }
+)
 _NEEDED = "pip install 'nait-store[sign]'"
 
 
@@ -119,6 +131,8 @@ def check_signatures(document: bytes, publication: Publication, where: str) -> N
     statement = statement_of(document)
     for signature in publication.signatures:
         try:
+            if _is_weak(signature.public_key):
+                raise ValueError("a key whose signatures everybody can make")
             key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature.public_key))
             key.verify(bytes.fromhex(signature.signature), statement)
         except (InvalidSignature, ValueError) as error:
@@ -144,7 +158,21 @@ def read_public_key(text: str) -> PublicKey:
     MissingExtraError
         The package cryptography is not installed.
     """
-    given = text.strip()
+    key = _parse_public_key(text.strip())
+    if _is_weak(key.value):
+        raise InvalidInputError(
+            "that is a key whose signatures everybody can make", next_step="ask its owner for another one"
+        )
+    return key
+
+
+def _is_weak(public_key: str) -> bool:
+    data = bytearray.fromhex(public_key)
+    data[-1] &= 0x7F
+    return data.hex() in _WEAK_KEYS
+
+
+def _parse_public_key(given: str) -> PublicKey:
     if _HEX_KEY.fullmatch(given):
         return PublicKey(given.lower())
     if not given.startswith(("ssh-", "-----BEGIN")):

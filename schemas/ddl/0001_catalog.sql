@@ -61,7 +61,7 @@ CREATE TABLE versions (
     parent INTEGER,
     operation VARCHAR NOT NULL,
     message VARCHAR NOT NULL,
-    n_samples BIGINT NOT NULL,
+    n_samples BIGINT,
     created_at TIMESTAMPTZ NOT NULL,
     author VARCHAR NOT NULL,
     writer VARCHAR NOT NULL
@@ -73,9 +73,9 @@ COMMENT ON COLUMN versions.version IS 'Number, from 1; numbers are never used ag
 COMMENT ON COLUMN versions.reference IS 'What to call it in a query or on the command line: pool@3';
 COMMENT ON COLUMN versions.is_latest IS 'Whether it is the latest, which the bare name means';
 COMMENT ON COLUMN versions.parent IS 'Number of the version that was the latest when this one was made, which may be deleted by now; NULL for the first, and for selections';
-COMMENT ON COLUMN versions.operation IS 'What made it: ingest, delete-samples, restore, compact, purge or repair for sets, build for profiles, save for selections';
+COMMENT ON COLUMN versions.operation IS 'What made it: ingest, delete-samples, restore, compact, purge or repair for sets, build, import or combine for profiles, save for selections';
 COMMENT ON COLUMN versions.message IS 'What its author said about it';
-COMMENT ON COLUMN versions.n_samples IS 'Samples of a set, deleted ones not counted; in-domain samples of a profile; chosen samples of a selection';
+COMMENT ON COLUMN versions.n_samples IS 'Samples of a set, deleted ones not counted; in-domain samples of a profile, NULL if it was imported or combined; chosen samples of a selection';
 COMMENT ON COLUMN versions.created_at IS 'When it was committed';
 COMMENT ON COLUMN versions.author IS 'Who committed it: user@host, or what NAIT_STORE_AUTHOR said';
 COMMENT ON COLUMN versions.writer IS 'Program and release that wrote it';
@@ -130,13 +130,16 @@ CREATE TABLE profiles (
     recipe VARCHAR NOT NULL,
     method VARCHAR NOT NULL,
     center BOOLEAN NOT NULL,
+    component INTEGER,
     profile_feature VARCHAR NOT NULL,
     feature VARCHAR NOT NULL,
     metric VARCHAR NOT NULL,
-    source VARCHAR NOT NULL,
+    made_from VARCHAR NOT NULL,
+    source VARCHAR,
     source_where VARCHAR,
     background VARCHAR,
-    n_samples BIGINT NOT NULL,
+    parts VARCHAR[],
+    n_samples BIGINT,
     layers INTEGER[] NOT NULL,
     n_neurons INTEGER NOT NULL,
     mean_explained_variance DOUBLE,
@@ -160,20 +163,23 @@ COMMENT ON COLUMN profiles.profile IS 'Name of the profile';
 COMMENT ON COLUMN profiles.version IS 'Number, from 1; numbers are never used again';
 COMMENT ON COLUMN profiles.reference IS 'What to call it in a query or on the command line: math@2';
 COMMENT ON COLUMN profiles.is_latest IS 'Whether it is the latest, which the bare name means';
-COMMENT ON COLUMN profiles.recipe IS 'Name of the choices below: default, nait-paper, or custom for any others';
-COMMENT ON COLUMN profiles.method IS 'What a direction is: pca (first principal component), mean, or contrastive (mean minus the background''s mean)';
+COMMENT ON COLUMN profiles.recipe IS 'Name of the choices below: default, nait-paper, or custom for any others; imported and combined where there are none';
+COMMENT ON COLUMN profiles.method IS 'What a direction is: pca (a principal component), mean, contrastive (mean minus the background''s mean), imported (read from a file) or combined (a weighted sum of other profiles'' directions)';
 COMMENT ON COLUMN profiles.center IS 'Whether PCA removed the mean first; false for other methods';
+COMMENT ON COLUMN profiles.component IS 'Which principal component, from 1; NULL for other methods than pca';
 COMMENT ON COLUMN profiles.profile_feature IS 'Feature that the directions are made of: mean, drift or last';
 COMMENT ON COLUMN profiles.feature IS 'Feature that candidates are scored on: mean, drift or last';
 COMMENT ON COLUMN profiles.metric IS 'How a sample''s vector meets a direction: dot (their product) or cosine (that over the vector''s length)';
-COMMENT ON COLUMN profiles.source IS 'Version of the set with the in-domain samples: gsm8k@1';
+COMMENT ON COLUMN profiles.made_from IS 'What it was made from, in words: in-domain samples, a file, or other profiles';
+COMMENT ON COLUMN profiles.source IS 'Version of the set with the in-domain samples: gsm8k@1; NULL if it was imported or combined';
 COMMENT ON COLUMN profiles.source_where IS 'Condition that chose these samples; NULL for all of the version';
 COMMENT ON COLUMN profiles.background IS 'Version of the set with the background samples of a contrastive profile; NULL for other methods';
-COMMENT ON COLUMN profiles.n_samples IS 'In-domain samples that it was made from';
+COMMENT ON COLUMN profiles.parts IS 'Versions that it was combined from: math@3, code@2; those that it was made orthogonal to come last; NULL for other methods';
+COMMENT ON COLUMN profiles.n_samples IS 'In-domain samples that it was made from; NULL if it was imported or combined';
 COMMENT ON COLUMN profiles.layers IS 'Decoder layers that it has a direction for, from 0';
 COMMENT ON COLUMN profiles.n_neurons IS 'Neurons of a layer: the length J of a direction';
 COMMENT ON COLUMN profiles.mean_explained_variance IS 'Mean over the layers of explained_variance_ratio in profile_layers; NULL where the method has no components';
-COMMENT ON COLUMN profiles.min_sign_margin IS 'Least sign_margin of a layer in profile_layers; near 0, the sign of that layer''s direction is a coin toss';
+COMMENT ON COLUMN profiles.min_sign_margin IS 'Least sign_margin of a layer in profile_layers; near 0, the sign of that layer''s direction is a coin toss; NULL if it was imported or combined';
 COMMENT ON COLUMN profiles.warnings IS 'What the build warned about';
 COMMENT ON COLUMN profiles.message IS 'What its author said about this version';
 COMMENT ON COLUMN profiles.card IS 'Free text that describes the profile';
@@ -183,7 +189,7 @@ COMMENT ON COLUMN profiles.family_keys IS 'Digests of what makes sisters on othe
 COMMENT ON COLUMN profiles.model IS 'Path or hub id of the model, as given to the ingest of the in-domain samples; NULL where it is not recorded';
 COMMENT ON COLUMN profiles.hook_point IS 'Where in a layer the neurons are read: mlp, residual or attn';
 COMMENT ON COLUMN profiles.capture_id IS 'Hash of all that decides what is measured: the profile fits the sets that have the same';
-COMMENT ON COLUMN profiles.recipe_sha256 IS 'SHA-256 of recipe, samples and layers: a build with the same one makes no new version';
+COMMENT ON COLUMN profiles.recipe_sha256 IS 'SHA-256 of recipe, layers and what it was made from: making the same again makes no new version';
 COMMENT ON COLUMN profiles.directions_sha256 IS 'SHA-256 of its layers, directions and background mean';
 COMMENT ON COLUMN profiles.created_at IS 'When it was built';
 COMMENT ON COLUMN profiles.author IS 'Who built it: user@host, or what NAIT_STORE_AUTHOR said';
@@ -194,14 +200,16 @@ CREATE TABLE profile_layers (
     reference VARCHAR NOT NULL,
     layer INTEGER NOT NULL,
     explained_variance_ratio DOUBLE,
+    eigenvalue_gap DOUBLE,
     sign_margin DOUBLE NOT NULL
 );
-COMMENT ON TABLE profile_layers IS 'One row per layer of every profile version, with statistics of its direction';
+COMMENT ON TABLE profile_layers IS 'One row per layer of every profile version that was built from samples, with statistics of its direction';
 COMMENT ON COLUMN profile_layers.profile IS 'Name of the profile';
 COMMENT ON COLUMN profile_layers.version IS 'Number of the profile''s version';
 COMMENT ON COLUMN profile_layers.reference IS 'What to call it in a query or on the command line: math@2';
 COMMENT ON COLUMN profile_layers.layer IS 'Decoder layer, from 0';
 COMMENT ON COLUMN profile_layers.explained_variance_ratio IS 'Share (0 to 1) of the in-domain samples'' variance that lies along the direction, of their mean square where PCA was not centred; NULL where the method has no components';
+COMMENT ON COLUMN profile_layers.eigenvalue_gap IS 'How far (0 to 1) the variance along the direction is from that along the nearest other component, as a share of its own: near 0, which of the two was found is chance; NULL where the method has no components';
 COMMENT ON COLUMN profile_layers.sign_margin IS 'How sure the direction''s sign is: |mean · direction| over the standard deviation of sample · direction, of the in-domain samples (their mean minus the background''s for contrastive); near 0 it is a coin toss; at most 1000000';
 
 CREATE TABLE aliases (
@@ -300,8 +308,8 @@ COMMENT ON COLUMN selections.version IS 'Number, from 1; numbers are never used 
 COMMENT ON COLUMN selections.reference IS 'What to call it in a query or on the command line: best@1';
 COMMENT ON COLUMN selections.is_latest IS 'Whether it is the latest, which the bare name means';
 COMMENT ON COLUMN selections.activation_set IS 'Version of the set that it chose from: pool@3';
-COMMENT ON COLUMN selections.profile IS 'Version of the profile that gave the scores: math@2; NULL for a random one without scores';
-COMMENT ON COLUMN selections.strategy IS 'alignment (highest scores), lowest (lowest scores) or random';
+COMMENT ON COLUMN selections.profile IS 'Version of the profile that gave the scores: math@2; of several, math@2, code@1; NULL for a random one without scores';
+COMMENT ON COLUMN selections.strategy IS 'alignment (highest scores), lowest (lowest scores), random, length-matched or embedding';
 COMMENT ON COLUMN selections.top IS 'How many were asked for: 10% or 562';
 COMMENT ON COLUMN selections.condition IS 'Condition that candidates had to meet (--where); NULL for none';
 COMMENT ON COLUMN selections.seed IS 'Seed of a random one; NULL for others';

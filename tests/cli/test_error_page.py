@@ -58,6 +58,7 @@ def test_kinds_are_stable() -> None:
         "interrupted",
         "forbidden",
         "limit_exceeded",
+        "untrusted",
     ]
 
 

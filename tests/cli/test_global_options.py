@@ -135,3 +135,46 @@ def test_interrupts_exit_with_130(cli: Any, store: Path, monkeypatch: pytest.Mon
     run = cli("sets", "list")
     assert run.code == 130
     assert run.err == "error: interrupted\n"
+
+
+def test_every_command_is_the_same_where_only_it_is_set_up() -> None:
+    import typer
+
+    from nait_store.cli.app import _needed, app
+    from nait_store.cli.reference import commands
+
+    for name, command in commands().items():
+        words = name.split() if name != "nait-store" else []
+        found: Any = typer.main.get_command(_needed(app, words))
+        for word in words:
+            assert list(found.commands) == [word]
+            found = found.commands[word]
+        assert [p.opts for p in found.params] == [p.opts for p in command.params], name
+
+
+@pytest.mark.parametrize("words", [["prof"], ["profile", "lst"], ["profile"], []])
+def test_what_names_no_command_is_told_by_the_whole_program(words: list[str]) -> None:
+    import typer
+
+    from nait_store.cli.app import _needed, app
+
+    whole: Any = typer.main.get_command(app)
+    found: Any = typer.main.get_command(_needed(app, words))
+    for word in words[:1]:
+        if word in whole.commands:
+            whole, found = whole.commands[word], found.commands[word]
+    assert list(found.commands) == list(whole.commands)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--store", "profile", "sets", "list"], ["sets", "list"]),
+        (["--json", "--store=x", "profile", "show", "math"], ["profile", "show", "math"]),
+        (["--version"], []),
+    ],
+)
+def test_words_are_what_is_no_global_option(arguments: list[str], words: list[str]) -> None:
+    from nait_store.cli.app import _words
+
+    assert _words(arguments) == words

@@ -51,6 +51,16 @@ def test_feature_means_both_sides_unless_told(cli: Any, store: Path) -> None:
     assert (mixed["profile_feature"], mixed["feature"]) == ("drift", "mean")
 
 
+def test_a_later_component_is_named_wherever_the_recipe_is(cli: Any, store: Path) -> None:
+    run = cli("profile", "build", "second", "--from", "maths", "--component", "2", "--json")
+    assert run.json["profile"]["recipe"]["component"] == 2
+    assert "custom: uncentred pca component 2 of mean" in cli("profile", "list").out
+    assert "eigenvalue gap" in cli("profile", "show", "second").out
+    assert cli("profile", "diff", "math", "second", "--json").json["settings"]["component"] == [1, 2]
+    rows = cli("sql", "SELECT component FROM profiles WHERE profile IN ('math', 'second') ORDER BY 1", "--json").json
+    assert [row["component"] for row in rows] == [1, 2]
+
+
 def test_against_means_contrastive(cli: Any, store: Path) -> None:
     run = cli("profile", "build", "c", "--from", "maths", "--against", "pool", "--json").json["profile"]
     assert run["recipe"]["method"] == "contrastive"
@@ -97,6 +107,8 @@ def test_list_of_an_empty_store_says_what_to_do(cli: Any) -> None:
         (("new", "--from", "maths", "--method", "contrastive"), 7, "--against"),
         (("new", "--from", "maths", "--method", "mean", "--center"), 7, "centring"),
         (("new", "--from", "maths", "--against", "pool", "--method", "pca"), 7, "no use"),
+        (("new", "--from", "maths", "--method", "mean", "--component", "2"), 7, "no components"),
+        (("new", "--from", "maths", "--component", "9"), 7, "fewer than 9 directions"),
         (("new", "--from", "maths", "--against", "other-model"), 6, "model_fingerprint"),
         (("new", "--from", "maths", "--where", "knd = 1"), 3, "knd"),
         (("new", "--from", "maths", "--where", "false"), 7, "no sample"),

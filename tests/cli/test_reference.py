@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import pytest
 
-from nait_store.cli import ingest, profile, select
+from nait_store.cli import ingest, profile, profile_combine, profile_files, select
 from nait_store.cli.reference import commands, help_texts, main, rewrite
 from nait_store.schemas.capture import MEASURED_FEATURES, HookPoint, Span, SpanEdges, StoredDtype
-from nait_store.schemas.profile import Method, Metric
+from nait_store.schemas.profile import BUILT_METHODS, Metric
 from nait_store.selection.export import ExportFormat
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
@@ -80,8 +80,12 @@ def choices(function: Any, parameter: str) -> set[str]:
         (ingest.ingest, "span", Span, set()),
         (ingest.ingest, "span_edges", SpanEdges, set()),
         (ingest.ingest, "dtype", StoredDtype, {"auto"}),
-        (profile.build, "method", Method, set()),
+        (profile.build, "method", BUILT_METHODS, set()),
         (profile.build, "metric", Metric, set()),
+        (profile_combine.combine, "metric", Metric, set()),
+        (profile_combine.combine, "feature", MEASURED_FEATURES, set()),
+        (profile_files.import_, "metric", Metric, set()),
+        (profile_files.import_, "feature", MEASURED_FEATURES, set()),
         (profile.build, "feature", MEASURED_FEATURES, set()),
         (profile.build, "profile_feature", MEASURED_FEATURES, set()),
         (select.select, "form", ExportFormat, set()),

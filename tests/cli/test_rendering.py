@@ -8,7 +8,7 @@ import pytest
 
 from nait_store.cli import progress_line, quantities
 from nait_store.cli.progress_line import ProgressLine, describe
-from nait_store.cli.tables import Table, pairs, plain_table
+from nait_store.cli.tables import Table, harmless, pairs, plain_table
 from nait_store.progress import ProgressEvent
 
 
@@ -99,3 +99,8 @@ def test_plain_tables_align_numbers_right_and_spell_control_characters() -> None
 
 def test_pairs_leave_out_what_has_no_value() -> None:
     assert pairs([("a", "1"), ("longer", "2"), ("none", None), ("empty", "")]) == "a       1\nlonger  2"
+
+
+def test_text_keeps_its_lines_and_spells_control_characters() -> None:
+    assert harmless("é → one\n\ttwo") == "é → one\n\ttwo"
+    assert harmless("\x1b[2Jgone\r\x07\u202e") == "\\x1b[2Jgone\\r\\x07\\u202e"

@@ -33,7 +33,12 @@ def write(path: Path, numbers: range) -> str:
     return path.name
 
 
+USE = ("--offset", "contrast", "--metric", "cosine")
 MAPPED = ("--id-field", "key", "--map", "instruction=question,output=answer")
+
+
+NEAR = ("select", "--from", "pool", "--strategy", "embedding", "--in-domain", "maths")
+TWO = ("select", "--from", "pool", "--profile", "contrast", "--profile", "math@1:0.5")
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +62,12 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ("profile", "build", "math", "--from", "maths", "--limit", "9", "--seed", "4"),
             ("profile", "build", "math", "--from", "maths", "--recipe", "nait-paper", "--feature", "mean"),
             ("profile", "build", "contrast", "--from", "maths", "--against", "pool@2", "--where", "level = 1"),
+            ("profile", "build", "second", "--from", "maths", "--component", "2"),
+            ("profile", "combine", "mixed", "math@2:0.1", "contrast@1:-2", "--without", "second", *USE),
             ("select", "--from", "pool", "--profile", "math@1", "--top", "25%", "--save", "best"),
             ("select", "--from", "pool@1", "--random", "--seed", "7", "--top", "5", "--save", "chance"),
+            (*TWO, "--combine", "sum", "--quota", "level=1:50%", "--min-score=-9.5", "--top", "4", "--save", "two"),
+            (*NEAR, "--fuse", "level:0.25", "--top", "4", "--save", "near"),
         ):
             assert main([*command, "--quiet"]) == 0, command
     return folder
@@ -89,7 +98,9 @@ def verdicts(report: Any) -> dict[tuple[str, str], bool]:
     return {(check["subject"], check["what"]): check["ok"] for check in report["report"]["checks"]}
 
 
-@pytest.mark.parametrize("reference", ["best", "chance", "contrast", "profile:math@2", "set:pool@3", "maths"])
+@pytest.mark.parametrize(
+    "reference", ["best", "chance", "two", "near", "contrast", "mixed", "profile:math@2", "set:pool@3", "maths"]
+)
 def test_every_kind_of_version_is_made_again(made: Any, reference: str) -> None:
     run = made("reproduce", reference, "--run")
     assert run.code == 0, run.out + run.err
@@ -181,6 +192,22 @@ def test_a_set_of_projections_is_made_again(made: Any, folder: Path) -> None:
     assert made("ingest", "c.jsonl", *arguments).code == 0
     run = made("reproduce", "slim", "--run")
     assert run.code == 0, run.out + run.err
+
+
+@pytest.mark.parametrize("like", [(), ("--like", "set:maths@1")])
+def test_an_imported_profile_is_imported_again(made: Any, folder: Path, like: tuple[str, ...]) -> None:
+    made("profile", "export", "math@2", "math.safetensors")
+    if like:  # another program's file, which tells nothing of the model
+        directions = nait_store.open().profiles.open("math@2").directions()
+        np.savez(folder / "math.npz", directions=directions)
+    file = "math.npz" if like else "math.safetensors"
+    assert made("profile", "import", "theirs", file, *like, "--message", "from elsewhere").code == 0
+    run = made("reproduce", "theirs", "--run", "--json")
+    assert run.code == 0, run.out + run.err
+    subjects = {check["subject"] for check in run.json["report"]["checks"]}
+    assert subjects >= {f"file:{file}", "profile:theirs@1", *(["set:maths@1"] if like else [])}
+    made("profile", "export", "contrast", file, "--force")
+    assert made("reproduce", "theirs", "--run").code == 1
 
 
 def test_a_ported_profile_comes_from_its_sister_and_is_ported_again(made: Any) -> None:

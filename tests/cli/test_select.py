@@ -82,6 +82,32 @@ def test_the_recorded_query_gives_the_selection_again(cli: Any, store: Path) -> 
     assert cli("sql", run["query"], "--json").json == run["rows"]
 
 
+def test_two_profiles_take_turns_and_the_summary_says_so(cli: Any, store: Path) -> None:
+    nait_store.open(str(store)).profiles.build("code", source="pool", where="kind = 'code'")
+    run = cli(*BEST, "--profile", "code:2", "--top", "9", "--save", "both")
+    assert run.code == 0, run.err
+    first, math, code, saved = run.out.splitlines()[:4]
+    assert first.startswith("9 of 40 candidates of pool@2, highest under the union of math@1 and code@1 (2×), scores ")
+    record = nait_store.open(str(store)).selections.open("both").record
+    share = record.shares[0]
+    assert math == f"math@1: {share.n_through} came in through it, {share.n_in_own_top} are in its own top 9"
+    assert code.startswith("code@1: ")
+    assert saved == "saved as selection:both@1"
+    assert [(one.reference, one.weight) for one in record.profiles] == [("math@1", 1), ("code@1", 2)]
+    both = cli(*BEST, "--profile", "code:2", "--top", "9", "--json").json
+    rerun = cli("sql", both["query"], "--json").json
+    assert [(row["sample_id"], row["score"]) for row in rerun] == [(r["sample_id"], r["score"]) for r in both["rows"]]
+    assert sum(share["n_through"] for share in both["shares"]) == 9
+
+
+def test_limits_say_what_was_reached(cli: Any, store: Path) -> None:
+    run = cli(*BEST, "--budget-tokens", "100", "--out", "x.jsonl")
+    assert run.out.splitlines()[0].endswith(" tokens of 100")
+    run = cli(*BEST, "--quota", "kind=code:75%", "--top", "8", "--out", "quota.jsonl")
+    assert [row["kind"] for row in lines(Path("quota.jsonl"))].count("code") == 6
+    assert "the knee of the score curve is after" in cli(*BEST, "--knee", "--out", "knee.jsonl").out
+
+
 def test_old_versions_can_be_selected_from(cli: Any, store: Path) -> None:
     run = cli("select", "--from", "pool@1", "--profile", "math@1", "--top", "100%", "--json").json
     assert (run["set_ref"], run["n_selected"]) == ("pool@1", 20)
@@ -149,6 +175,12 @@ def test_overwriting_needs_force(cli: Any, store: Path, folder: Path) -> None:
         ((*BEST, "--where", "true) OR (true"), 7, "not one SQL expression"),
         ((*BEST, "--where", ""), 7, "not one SQL expression"),
         ((*BEST, "--lowest", "--random"), 7, "exclude each other"),
+        ((*BEST, "--strategy", "embedding", "--random"), 7, "exclude each other"),
+        ((*BEST, "--profile", "math@1"), 7, "named twice"),
+        ((*BEST, "--profile", "maths:2"), 3, "'math'"),
+        ((*BEST, "--quota", "kind=code:90%", "--top", "30"), 7, "kind=code is 27 samples, and there are 20"),
+        ((*BEST, "--per", "knd"), 3, "kind"),
+        ((*BEST, "--budget-tokens", "3"), 7, "more than 3 tokens"),
         (("select", "--from", "pool"), 7, "--profile"),
         (("select", "--from", "pol", "--profile", "math"), 3, "'pool'"),
         (("select", "--from", "pool@7", "--profile", "math"), 3, "pool@2"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,64 @@ def test_unknown_selections_suggest(cli: Any, best: Path, command: str) -> None:
     run = cli("selection", command, "bst")
     assert run.code == 3
     assert "'best'" in run.err
+
+
+def test_export_says_what_the_training_run_needs(cli: Any, best: Path, folder: Path) -> None:
+    run = cli("selection", "export", "best", "--to", "llama-factory", "--out", "train")
+    assert run.out.splitlines() == [
+        f"5 samples written to {folder}/train/best-1.jsonl (alpaca, by rank)",
+        f"where they come from: {folder}/train/best-1.provenance.json",
+        f"entry 'best-1' of {folder}/train/dataset_info.json; in the training run:",
+        f"  dataset_dir: {folder}/train",
+        "  dataset: best-1",
+    ]
+    value = cli("selection", "export", "best", "--to", "axolotl", "--shuffle", "3", "--out", "ax", "--json").json
+    assert (value["trainer"], value["layout"], value["configuration"]) == (
+        "axolotl",
+        "messages",
+        f"{folder}/ax/best-1.yaml",
+    )
+    assert "load_dataset(" in cli("selection", "export", "best", "--to", "trl", "--out", "t").out
+    run = cli("selection", "export", "best", "--to", "hf-datasets", "--out", "hf")
+    assert run.out.splitlines()[0].endswith("(records as they are, by rank)")
+    assert f"load_dataset('{folder}/hf', split=\"train\")" in run.out
+
+
+def test_export_refuses_and_leaves_out(cli: Any, best: Path, folder: Path) -> None:
+    refused = cli("selection", "export", "best", "--to", "trl", "--layout", "text", "--out", "train")
+    assert refused.code == 7
+    assert "5 of 5 samples cannot be written as text for trl without a loss" in refused.err
+    mapped = ("--map", "text=instruction", "--layout", "text")
+    run = cli("selection", "export", "best", "--to", "trl", "--out", "train", *mapped)
+    assert run.code == 0
+    assert len((folder / "train" / "best-1.jsonl").read_text().splitlines()) == 5
+    again = cli("selection", "export", "best", "--to", "trl", "--out", "train")
+    assert again.code == 4
+    assert "--force" in again.err
+
+
+def test_fields_are_read_as_they_were_ingested(
+    cli: Any, store: Path, folder: Path, fake_model: Any, write_jsonl: Any
+) -> None:
+    write_jsonl("qa.jsonl", [{"q": f"why {i}?", "a": f"so {i}", "instruction": "x"} for i in range(4)])
+    ingested = ("--set", "qa", "--model", "./m", "--map", "instruction=q,output=a")
+    assert cli("ingest", "qa.jsonl", *ingested).code == 0
+    cli("select", "--from", "qa", "--random", "--top", "4", "--save", "qa")
+    assert cli("selection", "export", "qa", "--to", "jsonl", "--layout", "alpaca", "--out", "qa-out.jsonl").code == 0
+    rows = [json.loads(line) for line in (folder / "qa-out.jsonl").read_text().splitlines()]
+    assert sorted(row["instruction"] for row in rows) == [f"why {i}?" for i in range(4)]
+    assert {tuple(row) for row in rows} == {("instruction", "input", "output")}
+
+
+def test_what_was_ingested_with_different_maps_asks_for_one(
+    cli: Any, store: Path, folder: Path, fake_model: Any, write_jsonl: Any
+) -> None:
+    write_jsonl("a.jsonl", [{"q": f"why {i}?", "a": f"so {i}"} for i in range(2)])
+    write_jsonl("b.jsonl", [{"instruction": f"do {i}", "output": f"done {i}"} for i in range(2)])
+    cli("ingest", "a.jsonl", "--set", "qa", "--model", "./m", "--map", "instruction=q,output=a")
+    cli("ingest", "b.jsonl", "--set", "qa", "--model", "./m")
+    cli("select", "--from", "qa", "--random", "--top", "4", "--save", "qa")
+    run = cli("selection", "export", "qa", "--to", "trl", "--out", "t")
+    assert run.code == 7
+    assert "different --map: instruction=q,output=a and none" in run.err
+    assert cli("selection", "export", "qa", "--to", "jsonl", "--out", "t.jsonl").code == 0

@@ -78,7 +78,7 @@ def test_profiles_of_other_models_are_compared_among_themselves(bench: Workbench
 
 def test_naming_profiles_of_different_models_is_an_error(bench: Workbench) -> None:
     bench.profile("far", "elsewhere")
-    with pytest.raises(IncompatibleError, match="profiles code@1 and far@1 cannot be compared") as caught:
+    with pytest.raises(IncompatibleError, match="profile:code@1 and profile:far@1 cannot be") as caught:
         bench.sql("FROM profile_similarity(['math', 'far', 'code'])")
     assert "model_fingerprint" in str(caught.value)
 

@@ -202,6 +202,12 @@ def test_profile_without_a_card_has_a_picture_of_its_statistics() -> None:
     assert picture.description.startswith("Per layer: explained variance, sign margin;")
 
 
+def test_profile_without_statistics_has_neither_a_table_nor_pictures_of_them() -> None:
+    card = ProfileCard("math@3", record().model_copy(update={"statistics": ()}), None)
+    assert draw_pictures(card) == ()
+    assert "## Layers" not in card.markdown()
+
+
 def test_missing_matplotlib_is_an_error_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'nait-store\[plots\]'"):

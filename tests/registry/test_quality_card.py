@@ -35,6 +35,8 @@ BOTH = (Feature.MEAN, Feature.DRIFT)
 RECIPES = {
     "default": choose_recipe("default"),
     "nait-paper": choose_recipe("nait-paper"),
+    "second component": choose_recipe("default", component=2),
+    "third centred component": choose_recipe("nait-paper", component=3),
     "mean": choose_recipe("default", method="mean", metric="dot"),
     "contrastive": choose_recipe("default", method="contrastive"),
     "contrastive of drift": choose_recipe("default", method="contrastive", profile_feature="drift", feature="mean"),
@@ -78,7 +80,7 @@ def direction(recipe: Recipe, rows: NDArray[np.float64], away_from: NDArray[np.f
     elif recipe.method is Method.MEAN:
         v = mean
     else:
-        v = np.linalg.svd(rows - mean if recipe.center else rows, full_matrices=False)[2][0]
+        v = np.linalg.svd(rows - mean if recipe.center else rows, full_matrices=False)[2][recipe.component - 1]
         v = v if mean @ v >= 0 else -v
     return v / np.linalg.norm(v)
 
@@ -115,13 +117,21 @@ def test_directions_of_subsets_equal_those_built_from_their_rows(recipe: Recipe,
         elif recipe.method is Method.MEAN:
             expected.append(mean_direction(X[subset]).direction)
         else:
-            expected.append(principal_direction(X[subset], center=recipe.center).direction)
+            expected.append(principal_direction(X[subset], center=recipe.center, component=recipe.component).direction)
     np.testing.assert_allclose(found.vectors(coefficients), expected, atol=2e-4)
     np.testing.assert_allclose(
         found.cosines(coefficients[[0, 1]], coefficients[[1, 2]]),
         [expected[0] @ expected[1], expected[1] @ expected[2]],
         atol=2e-4,
     )
+
+
+def test_subset_without_so_many_components_agrees_with_nothing() -> None:
+    X = np.random.default_rng(5).standard_normal((6, 12)).astype(np.float32)
+    found = SubsetDirections(X, choose_recipe("nait-paper", component=3), None, X[0])
+    few, enough = (found.coefficients(np.arange(n))[None] for n in (2, 6))
+    assert found.cosines(few, enough).tolist() == [0.0]
+    assert found.cosines(enough, enough) == pytest.approx([1.0])
 
 
 def test_subset_without_a_direction_agrees_with_nothing() -> None:
@@ -392,6 +402,12 @@ def card_with(auc: float = 1.0, halves: float = 1.0, length: float | None = 0.0,
         top=(),
         bottom=(),
     )
+
+
+def test_length_within_the_in_domain_samples_is_no_warning() -> None:
+    card = card_with().model_copy(update={"separation": None})
+    assert card.length_correlation == 0.9
+    assert card_warnings(card, RECIPES["default"]) == ()
 
 
 def test_good_card_has_no_warnings() -> None:

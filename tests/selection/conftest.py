@@ -11,7 +11,9 @@ import pytest
 
 from nait_store.activations.versions import SetVersion
 from nait_store.schemas.selection import SELECTION_SCHEMA
-from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.choosing import Selection
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profiles
 from nait_store.storage.location import Location
 
 
@@ -33,12 +35,7 @@ def make_selection() -> MakeSelection:
         )
         return Selection(
             rows=rows,
-            set_ref=version.reference,
-            profile_ref="math@1",
-            strategy=Strategy.ALIGNMENT,
-            top=str(len(ids)),
-            where=None,
-            seed=None,
+            request=SelectionRequest(version.reference, parse_profiles("math@1"), top=str(len(ids))),
             n_candidates=version.n_samples,
             query="SELECT 1",
         )

@@ -79,7 +79,8 @@ def test_a_users_own_nait_score_is_kept_too(location: Location, make_selection: 
 
 def test_without_a_profile_there_is_no_score(location: Location, make_selection: Any) -> None:
     version = build_set(location, "pool", 3)
-    selection = dataclasses.replace(make_selection(version, ["s000001"]), profile_ref=None)
+    made = make_selection(version, ["s000001"])
+    selection = dataclasses.replace(made, request=dataclasses.replace(made.request, profiles=()))
     data, report = exported(location, version, selection, ExportFormat.JSONL)
     assert list(records(data)[0]) == ["instruction", "output", "rank"]
     assert report.score_field is None

@@ -22,6 +22,7 @@ from nait_store.errors import (
 )
 from nait_store.registry.sharing.shared_registry import SharedRegistry
 from nait_store.schemas.record import document_bytes
+from nait_store.schemas.sharing import ReferencePolicy
 from nait_store.storage.location import Location
 from nait_store.testing.faults import write_steps
 from nait_store.testing.stores import build_set
@@ -47,6 +48,27 @@ def test_what_arrives_is_what_was_sent(anywhere: Teams) -> None:
     np.testing.assert_array_equal(mine.directions(), theirs.directions())
     assert mine.record == theirs.record
     assert anywhere.theirs.verify().findings == anywhere.ours.verify().findings == ()
+
+
+def test_a_combination_travels_with_its_parts_named(teams: Teams) -> None:
+    teams.ours.profiles.combine("mixed", {"math@1": 1.0, "math@2": 0.5})
+    pushed = teams.ours.remotes.push("mixed", teams.registry)
+    assert pushed.policy is ReferencePolicy.NONE
+    assert "was made from 1 × math@1 + 0.5 × math@2" in pushed.notes[0]
+    pulled = teams.theirs.remotes.pull("mixed", teams.registry)
+    assert pulled.profile.record == teams.ours.profiles.open("mixed").record
+    again = nait_store.open(teams.theirs.url)
+    assert again.record.reader_features == ("sourceless",)
+    assert again.verify().findings == ()
+    (summary,) = again.profiles.list()
+    assert summary.made_from == "1 × math@1 + 0.5 × math@2"
+    assert json.loads(teams.files.read_bytes("profiles/mixed/versions/1.json"))["reader_features"] == ["sourceless"]
+
+
+def test_what_needs_no_feature_announces_none(teams: Teams) -> None:
+    teams.ours.remotes.push("math@1", teams.registry)
+    teams.theirs.remotes.pull("math@1", teams.registry)
+    assert nait_store.open(teams.theirs.url).record.reader_features == ()
 
 
 def test_bare_name_is_the_latest_on_either_side(teams: Teams) -> None:

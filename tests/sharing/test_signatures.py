@@ -144,6 +144,7 @@ def test_signature_taken_away_is_missed(teams: Teams, ann: Path) -> None:
     "signatures",
     [
         [{"public_key": "0" * 64, "signature": "0" * 128}],
+        [{"public_key": "01" + "0" * 60 + "80", "signature": "01" + "0" * 126}],
         [{"public_key": "f" * 64, "signature": "f" * 128}],
         [{"public_key": "x", "signature": "y"}],
         [{"public_key": "0" * 64, "signature": "0" * 128}] * 17,
@@ -218,7 +219,7 @@ def test_keys_are_added_named_and_removed(teams: Teams, ann: Path) -> None:
     assert trust.add(first.public_key, name="same").public_key == first.public_key
     assert [one.name for one in trust.list()] == ["ann-lab", "same"]
     with pytest.raises(AlreadyExistsError, match="another key is called"):
-        trust.add("0" * 64, name="same")
+        trust.add("2" * 64, name="same")
     assert trust.remove("same").name == "same"
     with pytest.raises(NotFoundError, match="no key is called"):
         trust.remove("same")
@@ -236,6 +237,8 @@ def test_what_is_no_public_key_is_refused(teams: Teams, ann: Path, tmp_path: Pat
         (pem, "another kind"),
         (str(tmp_path / "nonsense.pub"), "no public key"),
         (str(tmp_path), "cannot read the key"),
+        ("0" * 64, "everybody can make"),
+        ("ec" + "f" * 60 + "ff", "everybody can make"),
     ):
         with pytest.raises(InvalidInputError, match=reason):
             teams.ours.trust.add(key)

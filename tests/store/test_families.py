@@ -95,3 +95,12 @@ def test_sisters_stay_sisters_when_the_first_is_deleted(family: nait_store.Store
 def test_slips(family: nait_store.Store, reference: str, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         family.profiles.family(reference)
+
+
+def test_the_lineage_of_a_sister_leads_to_the_profile_and_its_samples(family: nait_store.Store) -> None:
+    lineage = family.lineage("profile:math-opt@1")
+    edges = {(edge.source, edge.relation, edge.target) for edge in lineage.edges}
+    assert ("profile:math-qwen@1", "ported from", "profile:math-opt@1") in edges
+    assert ("profile:math@1", "ported from", "profile:math-qwen@1") in edges
+    assert ("set:sums@1", "samples of, captured again", "set:sums-qwen@1") in edges
+    assert lineage.gaps == ()

@@ -58,6 +58,25 @@ def store(folder: Path) -> nait_store.Store:
     return nait_store.open(str(folder / "store"))
 
 
+def test_combined_and_imported_profiles_lead_to_what_they_are_of(store: nait_store.Store, folder: Path) -> None:
+    store.profiles.combine("mixed", {"math": 1.0}, without=["contrast"])
+    exported = store.profiles.export("mixed", str(folder / "mixed.npz"))
+    store.profiles.import_("theirs", exported.url)
+    found = edges(store.lineage("profile:mixed", direction="up"))
+    assert {one for one in found if one[2] == "profile:mixed@1"} == {
+        ("profile:math@1", "combined from", "profile:mixed@1"),
+        ("profile:contrast@1", "made orthogonal to", "profile:mixed@1"),
+    }
+    assert found >= MATH | MATHS
+    theirs = store.lineage("profile:theirs")
+    assert edges(theirs) == {
+        ("file:mixed.npz", "imported from", "profile:theirs@1"),
+        (MODEL, "built with", "profile:theirs@1"),
+    }
+    (file,) = (node for node in theirs.nodes if node.kind == "file")
+    assert file.digest == sha256(folder / "mixed.npz")
+
+
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -89,6 +108,18 @@ def test_a_selection_is_followed_back_to_files_and_models(store: nait_store.Stor
     assert edges(found) == POOL | MATHS | MATH | BEST
     assert found.gaps == ()
     assert found.root == "selection:best@1" == found.nodes[0].id
+
+
+def test_a_selection_by_two_profiles_comes_from_both(store: nait_store.Store) -> None:
+    store.selections.save("both", store.select("pool", profile=["math", "contrast"], top=5))
+    found = {edge for edge in edges(store.lineage("both", "up")) if edge[2] == "selection:both@1"}
+    assert found == {
+        ("set:pool@3", "selected from", "selection:both@1"),
+        ("profile:math@1", "ranked by", "selection:both@1"),
+        ("profile:contrast@1", "ranked by", "selection:both@1"),
+    }
+    with pytest.raises(InvalidInputError, match="selection:both@1"):
+        store.profiles.delete("contrast@1")
 
 
 def test_files_have_their_digests_and_models_their_fingerprint(store: nait_store.Store, folder: Path) -> None:

@@ -424,3 +424,12 @@ def test_slips_leave_the_store_alone(
     with pytest.raises(error, match=says):
         store.profiles.port(given.pop("reference", "math"), **given)
     assert (store.sets.names(), store.profiles.names()) == before
+
+
+def test_profiles_without_samples_are_not_ported(store: nait_store.Store, models: Path, tmp_path: Path) -> None:
+    store.profiles.combine("mixed", {"math": 1.0}, without=["contrast"])
+    store.profiles.import_("theirs", store.profiles.export("math", str(tmp_path / "math.npz")).url)
+    for name, advice in (("mixed", "port its parts, and combine their sisters"), ("theirs", "that the file is of")):
+        with pytest.raises(InvalidInputError, match="no samples that another model could be shown") as caught:
+            store.profiles.port(name, model=str(models / "tiny-gpt2"))
+        assert advice in str(caught.value.next_step)

@@ -21,7 +21,9 @@ from nait_store.schemas.activation_set import Operation
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.selection import SELECTION_SCHEMA
 from nait_store.scoring.carrying import sidecar_records
-from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.choosing import Selection
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profiles
 from nait_store.storage import layout
 from nait_store.storage.heartbeat import job
 from nait_store.storage.location import Location
@@ -72,12 +74,7 @@ def _selection(ids: list[str], set_ref: str = "pool@1") -> Selection:
     )
     return Selection(
         rows=rows,
-        set_ref=set_ref,
-        profile_ref="math@1",
-        strategy=Strategy.ALIGNMENT,
-        top=str(len(ids)),
-        where=None,
-        seed=None,
+        request=SelectionRequest(set_ref, parse_profiles("math@1"), top=len(ids)),
         n_candidates=9,
         query="SELECT 1",
     )

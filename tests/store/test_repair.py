@@ -20,7 +20,9 @@ from nait_store.ingest.requests import FlushPolicy, IngestRequest
 from nait_store.schemas.activation_set import Operation
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.selection import SELECTION_SCHEMA
-from nait_store.selection.choosing import Selection, Strategy
+from nait_store.selection.choosing import Selection
+from nait_store.selection.requests import SelectionRequest
+from nait_store.selection.strategies import parse_profiles
 from nait_store.storage import layout
 from nait_store.storage.heartbeat import job
 from nait_store.storage.labels import LabelKind
@@ -51,7 +53,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labels.put(LabelKind.ALIAS, "pool", "prod", 1)
     labels.put(LabelKind.ALIAS, "pool", "prod", 2)
     rows = pa.table({"rank": [1, 2], "sample_id": ["r1", "r9"], "score": [2.0, 1.0]}, schema=SELECTION_SCHEMA)
-    made.selections.save("best", Selection(rows, "pool@2", "math@1", Strategy.ALIGNMENT, "2", None, None, 12, "SELECT"))
+    request = SelectionRequest("pool@2", parse_profiles("math@1"), top=2)
+    made.selections.save("best", Selection(rows, request, 12, "SELECT"))
     assert made.verify().ok
     return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_set(store.location, "pool", 40, user_fields={"kind": [("code", "chat")[i % 2] for i in range(40)]})
     build_set(store.location, "maths", 16, features=(Feature.MEAN, Feature.DRIFT), first=500, seed=3, mean=SHIFT)
     store.profiles.build("math", source="maths")
+    store.profiles.build("paper", source="maths", recipe="nait-paper")
     store.selections.save("best", store.select("pool", profile="math", top="25%"), message="the first")
     return root
 
@@ -130,6 +132,28 @@ def test_a_selection_differs_in_nothing_from_itself(store: nait_store.Store) -> 
     assert (diff.overlap, diff.n_moved, diff.rows.num_rows, diff.settings) == (1.0, 0, 0, {})
 
 
+def test_several_profiles_and_limits_are_told(store: nait_store.Store, tmp_path: Path) -> None:
+    several = store.select("pool", profile=["math", "paper"], combine="sum", quota="kind=code:50%,chat:50%", top=10)
+    store.selections.save("several", several)
+    details = store.selections.show("several")
+    assert details.summary.profile_ref == "math@1, paper@1"
+    assert details.controls == {"combine": "sum", "quota": "kind=code:50%,chat:50%"}
+    settings = store.selections.diff("best", "several").settings
+    assert settings["profile"] == ("math@1", "math@1, paper@1")
+    assert settings["quota"] == (None, "kind=code:50%,chat:50%")
+    report = store.selections.export("several", str(tmp_path / "train"), to="trl")
+    origin = json.loads(Path(report.provenance).read_text())["selection"]
+    for named, name in zip(origin["profiles"], ("math", "paper"), strict=True):
+        profile = store.profiles.open(name)
+        assert named == {
+            "reference": f"{name}@1",
+            "weight": 1.0,
+            "record_sha256": profile.manifest.record_sha256,
+            "directions_sha256": profile.record.directions_sha256,
+        }
+    assert origin["request"]["combine"] == "sum"
+
+
 def grow_and_compact(store: nait_store.Store) -> None:
     for seed, first in ((5, 100), (6, 200), (7, 300)):
         build_set(store.location, "pool", 30, seed=seed, first=first, mean=SHIFT)
@@ -145,13 +169,14 @@ def test_a_selection_made_before_three_appends_and_a_compaction_is_identical(
         ("matching", {"profile": "math", "top": 6, "where": "kind = 'code'"}),
         ("lowest", {"profile": "math", "strategy": "lowest"}),
         ("chance", {"strategy": "random", "seed": 3, "top": "50%"}),
+        ("several", {"profile": ["math", "paper"], "combine": "sum", "quota": "kind=code:50%,chat:50%", "top": 12}),
     ):
         store.selections.save(name, store.select("pool", **options))
     grow_and_compact(store)
     if scores == "computed anew":
         shutil.rmtree(tmp_path / "store" / "scores")
     store = nait_store.open(store.url)
-    for name in ("best", "matching", "lowest", "chance"):
+    for name in ("best", "matching", "lowest", "chance", "several"):
         report = store.selections.verify(f"{name}@1")
         assert report.ok, report.checks
         assert report.identical

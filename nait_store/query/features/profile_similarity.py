@@ -15,6 +15,7 @@ from pyarrow.dataset import field
 from nait_store.errors import IncompatibleError, InvalidInputError
 from nait_store.query.features.table import FeatureContext, FeatureTable
 from nait_store.query.lazy_table import BATCH_ROWS, may_match, mentions
+from nait_store.registry.basis import Basis
 from nait_store.registry.compatibility import require_same_basis
 from nait_store.registry.profiles import Profile
 
@@ -66,7 +67,7 @@ def _named(context: FeatureContext, names: Sequence[str]) -> list[Profile]:
             next_step="name another one, or none to compare the latest version of every profile",
         )
     for profile in profiles[1:]:
-        require_same_basis(profiles[0], profile)
+        require_same_basis(Basis.of_profile(profiles[0]), Basis.of_profile(profile))
     has = _has_layers(profiles, _layers(profiles))
     apart = np.argwhere(np.triu(_common_layers(has, has) == 0, 1))
     if len(apart):

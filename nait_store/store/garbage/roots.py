@@ -96,14 +96,27 @@ class Roots:
         self.unreadable: list[Held] = []
         self.directions: dict[str, list[str]] = {}
         for record, spelled in self._kept(Kind.SELECTION, SelectionRecord):
-            self._need(Kind.SET, record.set_ref, f"{spelled} was selected from it")
-            if record.profile_ref is not None:
-                self._need(Kind.PROFILE, record.profile_ref, f"{spelled} was selected by it")
-        for record, spelled in self._kept(Kind.PROFILE, ProfileRecord):
-            self.directions.setdefault(record.directions_sha256, []).append(spelled)
-            for source in (record.source, record.background):
-                if source is not None:
-                    self._needed[Kind.SET, source.set_name, source.version] = f"{spelled} was built from it"
+            for set_ref in record.set_refs:
+                self._need(Kind.SET, set_ref, f"{spelled} was selected from it")
+            for profile in record.profiles_with_weights:
+                self._need(Kind.PROFILE, profile.reference, f"{spelled} was selected by it")
+        unreadable = tuple(self.unreadable)
+        n_needed = -1
+        while n_needed != (n_needed := self._n_needed_profiles()):  # those that are kept keep their parts, and so on
+            self.unreadable, self.directions = [*unreadable], {}
+            for record, spelled in self._kept(Kind.PROFILE, ProfileRecord):
+                self._add_profile(record, spelled)
+
+    def _add_profile(self, record: ProfileRecord, spelled: str) -> None:
+        self.directions.setdefault(record.directions_sha256, []).append(spelled)
+        for source in (record.source, record.background):
+            if source is not None:
+                self._needed[Kind.SET, source.set_name, source.version] = f"{spelled} was built from it"
+        for part in record.parts or ():
+            self._needed[Kind.PROFILE, part.name, part.version] = f"{spelled} was combined from it"
+
+    def _n_needed_profiles(self) -> int:
+        return sum(kind is Kind.PROFILE for kind, _, _ in self._needed)
 
     def protection(self, kind: Kind, name: str, number: int) -> str | None:
         """Why a version is kept even though it is deleted, or too old; None where nothing needs it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from nait_store.refs import Kind, Reference
+from nait_store.refs import Kind, Reference, parse_reference
 from nait_store.schemas.activation_set import IngestChoices, SetRecord
 from nait_store.schemas.capture import Feature
 from nait_store.schemas.profile import Method, ProfileRecord, Recipe
@@ -13,7 +13,7 @@ from nait_store.schemas.selection import SelectionRecord
 from nait_store.store.lineage.ingest_records import RecordedIngest
 from nait_store.store.lineage.origins import sample_sources
 
-_KNOWN_RECIPE = frozenset(("name", "method", "center", "profile_feature", "feature", "metric"))
+_KNOWN_RECIPE = frozenset(("name", "method", "center", "component", "profile_feature", "feature", "metric"))
 _KNOWN_METHODS = frozenset(("pca", "mean", "contrastive"))
 """Choices of a recipe that :func:`build_arguments` spells, and methods that need no more than these."""
 
@@ -93,6 +93,7 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
         # The choices, not the name: a later release may give the name to others.
         *_option("--method", recipe.method.value),
         *center,
+        *_option("--component", recipe.component if recipe.component > 1 else None),
         *_option("--profile-feature", recipe.profile_feature.value),
         *_option("--feature", recipe.feature.value),
         *_option("--metric", recipe.metric.value),
@@ -104,6 +105,28 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
         *_option("--card", record.card or None),
         # It is measured of the profile and is no part of it; whoever wants it leaves this out.
         "--no-quality-card",
+    )
+
+
+def import_arguments(
+    record: ProfileRecord, message: str, located: Callable[[str], str], like: Reference | None
+) -> tuple[str, ...]:
+    """Spell an import; ``like`` is called as in the new store."""
+    if record.imported is None:
+        raise ValueError("this was not imported")
+    layers = record.parameters.get("layers")
+    return (
+        "profile",
+        "import",
+        *_option("--like", None if like is None else like.qualified),
+        *_option("--layers", _ranges(record.layers) if layers else None),
+        *_option("--feature", record.recipe.feature.value),
+        *_option("--metric", record.recipe.metric.value),
+        *_option("--message", message or None),
+        *_option("--card", record.card or None),
+        "--",
+        record.name,
+        located(record.imported.url),
     )
 
 
@@ -154,19 +177,55 @@ def port_arguments(
     )
 
 
+def combine_arguments(record: ProfileRecord, message: str, here: Mapping[Reference, Reference]) -> tuple[str, ...]:
+    """Spell a combination of profiles; ``here`` has its parts."""
+    parts = [
+        (part.weight, here[Reference(Kind.PROFILE, part.name, version=part.version)]) for part in record.parts or ()
+    ]
+    offset = record.parameters.get("offset")
+    if offset not in (None, "none"):
+        offset = here[parse_reference(str(offset), Kind.PROFILE)]
+    return (
+        "profile",
+        "combine",
+        record.name,
+        *(f"{reference}:{weight!r}" for weight, reference in parts if weight is not None),
+        *(text for weight, reference in parts if weight is None for text in ("--without", str(reference))),
+        *_option("--offset", offset),
+        *_option("--feature", record.recipe.feature.value),
+        *_option("--metric", record.recipe.metric.value),
+        *_option("--message", message or None),
+        *_option("--card", record.card or None),
+    )
+
+
 def select_arguments(
-    record: SelectionRecord, message: str, set_ref: Reference, profile_ref: Reference | None
+    record: SelectionRecord,
+    message: str,
+    set_ref: Reference,
+    profile_refs: Sequence[Reference],
+    in_domain: Reference | None = None,
 ) -> tuple[str, ...]:
-    """Spell a selection from a set, by a profile, as these are called in the new store."""
-    how = {"alignment": (), "lowest": ("--lowest",), "random": ("--random",)}[record.strategy]
+    """Spell a selection from a set, by profiles, as these are called in the new store."""
+    named = zip(profile_refs, record.profiles_with_weights, strict=True)
+    spelled = (str(here) if one.weight == 1 else f"{here}:{one.weight!r}" for here, one in named)
     return (
         "select",
         *_option("--from", str(set_ref)),
-        *_option("--profile", None if profile_ref is None else str(profile_ref)),
+        *(word for profile in spelled for word in _option("--profile", profile)),
+        *_option("--combine", record.combine),
         *_option("--top", record.top),
         *_option("--where", record.where),
-        *how,
+        *_option("--strategy", record.strategy, unless="alignment"),
+        *_option("--in-domain", None if in_domain is None else str(in_domain)),
+        *(word for text in record.fuse for word in _option("--fuse", text)),
+        *_option("--fuse-by", record.fuse_by),
         *_option("--seed", record.seed),
+        *_option("--budget-tokens", record.budget_tokens),
+        *_option("--quota", record.quota),
+        *_option("--per", record.per),
+        *_option("--min-score", None if record.min_score is None else repr(record.min_score)),
+        *(("--knee",) if record.knee else ()),
         *_option("--save", record.name),
         *_option("--message", message or None),
     )

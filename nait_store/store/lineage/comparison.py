@@ -136,18 +136,22 @@ class Comparison:
     def _tolerance_of_profile(self, profile: Profile) -> float:
         if self._tolerance is not None:
             return self._tolerance
+        record = profile.record
+        if record.parts is not None:  # a combination is as far off as its parts may be
+            registry = self._original.profiles.registry
+            return sum(self._tolerance_of_profile(registry.version(part.name, part.version)) for part in record.parts)
         try:
-            source = next(iter(sample_sources(profile.record).values())).reference
+            source = next(iter(sample_sources(record).values())).reference
             return self.tolerance_for(self._original.sets.versions.version(source.name, number_of(source)))
         except (NaitStoreError, StopIteration):  # a pulled profile's set is in another store
-            computing = _OF_COMPUTING.get(profile.record.settings.compute_dtype, _OF_COMPUTING_OTHERS)
+            computing = _OF_COMPUTING.get(record.settings.compute_dtype, _OF_COMPUTING_OTHERS)
             return computing + _OF_STORING[StoredDtype.FLOAT16]
 
     def _selection(self, pair: Counterpart) -> Iterator[Check]:
         subject = pair.original.qualified
         saved = self._original.selections.version(pair.original.name, number_of(pair.original))
         first, second = saved.rows(), self._made.selections.open(pair.here).rows()
-        scored = saved.record.profile_ref is not None
+        scored = saved.record.has_scores
         tolerance = 0.0
         if scored:
             set_ref = parse_reference(saved.record.set_ref, Kind.SET)
@@ -194,6 +198,7 @@ def _differing(first: Profile, second: Profile) -> str:
         "recipe": (one.recipe, other.recipe),
         "in-domain samples": tuple(_samples_of(record, "built from") for record in (one, other)),
         "background samples": tuple(_samples_of(record, "built against") for record in (one, other)),
+        "weights": tuple([part.weight for part in record.parts or ()] for record in (one, other)),
         "layers": (one.layers, other.layers),
     }
     return ", ".join(name for name, (before, after) in facts.items() if before != after)

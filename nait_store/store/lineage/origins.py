@@ -200,24 +200,32 @@ class Origins:
             yield Origin("pulled from", thing=shared_node(pulled_from, profile.manifest.record_sha256))
             yield Origin("built with", thing=model)
             return
-        sources = sample_sources(record)
+        sources, file = sample_sources(record), record.imported
         for relation, source in sources.items():
             yield Origin(relation, source.reference)
         if record.ported_from is not None:
             ported_from = record.ported_from
             yield Origin("ported from", Reference(Kind.PROFILE, ported_from.name, version=ported_from.version))
-        if not sources:
-            self._gap(f"{version.qualified} was made from something that this release does not follow")
+        if file is not None:
+            imported = SourceFile(uri=file.url, size_bytes=file.size_bytes, sha256=file.sha256)
+            yield Origin("imported from", thing=file_node(imported))
+        if (like := imported_like(record)) is not None:
+            yield Origin("captured like", like)
+        for part in record.parts or ():
+            relation = "combined from" if part.weight is not None else "made orthogonal to"
+            yield Origin(relation, Reference(Kind.PROFILE, part.name, version=part.version))
         gone = (NodeState.COLLECTED, NodeState.MISSING)
-        if outside and all(self.state(source.reference) in gone for source in sources.values()):
-            # The sets would have said it; where they are gone the profile still knows its model.
+        if outside and not record.parts and all(self.state(source.reference) in gone for source in sources.values()):
+            # The sets would have said it; where there are none any more the profile still knows its model.
             yield Origin("built with", thing=model)
 
     def _of_selection(self, version: Reference, _outside: bool) -> Iterator[Origin]:
         record = self._store.selections.version(version.name, number_of(version)).record
         yield Origin("selected from", parse_reference(record.set_ref, Kind.SET))
-        if record.profile_ref is not None:
-            yield Origin("ranked by", parse_reference(record.profile_ref, Kind.PROFILE))
+        if record.in_domain is not None:
+            yield Origin("compared with", parse_reference(record.in_domain, Kind.SET))
+        for profile in record.profiles_with_weights:
+            yield Origin("ranked by", parse_reference(profile.reference, Kind.PROFILE))
 
     def _described(self, version: Reference, bare: LineageNode) -> LineageNode:
         number = number_of(version)
@@ -232,10 +240,10 @@ class Origins:
             return replace(bare, **made)
         if isinstance(manifest, ProfileManifest):
             profile = self._store.profiles.registry.version(version.name, number).record
-            sources = list(sample_sources(profile).values())
-            what = "; ".join([profile.recipe.in_words, *(source.in_words for source in sources[:1])])
+            what = f"{profile.recipe.in_words}; {profile.made_from}"
             what += " there" if manifest.origin is not None else ""
-            digest, n_samples = profile.directions_sha256, sources[0].n_samples if sources else None
+            digest = profile.directions_sha256
+            n_samples = None if profile.source is None else profile.source.n_samples
             return replace(bare, what=what, digest=digest, n_samples=n_samples, **made)
         chosen = self._store.selections.version(version.name, number).record
         what = f"{chosen.top} of {chosen.n_candidates:,} candidates, {chosen.strategy}"
@@ -262,6 +270,14 @@ def sample_sources(record: ProfileRecord) -> dict[str, SampleSource]:
     """The samples that a profile was built from, in-domain ones first: what they were to it → which they are."""
     found = {"built from": record.source, "built against": record.background}
     return {relation: source for relation, source in found.items() if source is not None}
+
+
+def imported_like(record: ProfileRecord) -> Reference | None:
+    """The set or profile that told what the directions of an imported profile are of; None where the file told it."""
+    if record.imported is None:
+        return None
+    kind, colon, _ = str(record.parameters.get("like", "")).partition(":")
+    return parse_reference(record.parameters["like"], Kind(kind)) if colon and kind in set(Kind) else None
 
 
 def number_of(version: Reference) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from nait_store.errors import NaitStoreError
@@ -12,6 +12,8 @@ from nait_store.schemas.activation_set import Operation, SetManifest, SetRecord
 from nait_store.schemas.profile import ProfileRecord
 from nait_store.store.lineage.commands import (
     build_arguments,
+    combine_arguments,
+    import_arguments,
     ingest_arguments,
     port_arguments,
     select_arguments,
@@ -19,7 +21,7 @@ from nait_store.store.lineage.commands import (
 )
 from nait_store.store.lineage.graph import Lineage, NodeKind
 from nait_store.store.lineage.ingest_records import RecordedIngest, recorded_ingest, sets_read
-from nait_store.store.lineage.origins import number_of, sample_sources
+from nait_store.store.lineage.origins import imported_like, number_of, sample_sources
 from nait_store.store.lineage.steps import Counterpart, Input, Step, Steps, can_be_lines
 from nait_store.store.lineage.tracing import find_version, trace
 
@@ -199,30 +201,40 @@ class _Planner:
             published = f"{pulled_from.name}@{pulled_from.number}"
             self._make(version, ("pull", "--as", version.name, "--", published, self._located(pulled_from.url)))
             return
+        if record.imported is not None:
+            file, like = record.imported, imported_like(record)
+            uri = self._located(file.url)
+            self._inputs[uri] = Input(uri, file.url, file.sha256, file.size_bytes)
+            told = None if like is None else self._known(like)
+            self._make(version, import_arguments(record, message, self._located, told))
+            return
+        if record.parts is not None:
+            for part in record.parts:
+                self._known(Reference(Kind.PROFILE, part.name, version=part.version))
+            self._make(version, combine_arguments(record, message, self._here))
+            return
         unspelled = unspelled_choices(record.recipe)
         if unspelled:
-            self._object(
-                f"{version.qualified} records choices that no option of a build spells: {', '.join(unspelled)}"
-            )
+            self._object(f"{version.qualified} records choices that no option spells: {', '.join(unspelled)}")
             return
-        if record.ported_from is not None and record.source.reference in self._captured_again:
-            self._port(version, record, message)
+        sources = [source.reference for source in sample_sources(record).values()]
+        if record.ported_from is not None and sources[0] in self._captured_again:
+            self._port(version, record, message, sources)
             return
-        for source in sample_sources(record).values():
-            self._known(source.reference)
+        for source in sources:
+            self._known(source)
         self._make(version, build_arguments(record, message, self._here))
 
-    def _port(self, version: Reference, record: ProfileRecord, message: str) -> None:
+    def _port(self, version: Reference, record: ProfileRecord, message: str, sources: Sequence[Reference]) -> None:
         """One command that captures the samples, of the background too where that was captured again, and builds."""
-        source = record.source.reference
-        ingest = self._captured_again[source]
-        if source in self._here:  # an earlier port of the same samples has made it
+        ingest = self._captured_again[sources[0]]
+        if sources[0] in self._here:  # an earlier port of the same samples has made it
             self._make(version, build_arguments(record, message, self._here))
             return
         assert ingest.segment is not None
         self._models[self._located(ingest.segment.environment.model_source)] = record.identity.model_fingerprint
         self._make(version, port_arguments(record, message, ingest, self._located, self._here))
-        for made in (one.reference for one in sample_sources(record).values()):
+        for made in sources:
             if made in self._captured_again and made not in self._here:
                 self._latest[made.kind, made.name] += 1
                 self._here[made] = Reference(made.kind, made.name, version=self._latest[made.kind, made.name])
@@ -231,8 +243,10 @@ class _Planner:
         record = self._store.selections.version(version.name, number_of(version)).record
         message = self._store.selections.manifest(version.name, number_of(version)).message
         set_ref = self._known(parse_reference(record.set_ref, Kind.SET))
-        profile = None if record.profile_ref is None else self._known(parse_reference(record.profile_ref, Kind.PROFILE))
-        self._make(version, select_arguments(record, message, set_ref, profile))
+        in_domain = None if record.in_domain is None else self._known(parse_reference(record.in_domain, Kind.SET))
+        named = [one.reference for one in record.profiles_with_weights]
+        profiles = [self._known(parse_reference(reference, Kind.PROFILE)) for reference in named]
+        self._make(version, select_arguments(record, message, set_ref, profiles, in_domain))
 
     def _make(
         self,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nait_store.activations.versions import ActivationSets
     from nait_store.registry.profiles import Profile
     from nait_store.schemas.activation_set import SetManifest
-    from nait_store.schemas.profile import SampleSource
+    from nait_store.schemas.profile import ProfilePart, SampleSource
     from nait_store.storage.location import Location
     from nait_store.store.facade import Store
 
@@ -201,7 +201,7 @@ def _remains(store: Store, names: Sequence[str], wanted: frozenset[str], tally: 
 
 def _profiles_built_from(store: Store, names: Sequence[str]) -> list[str]:
     """Profiles whose source or background held samples that have been purged since."""
-    held = _Held(store.sets.versions, names)
+    held = _Held(store, names)
     return [
         f"profile:{name}@{number}"
         for name in store.profiles.names()
@@ -213,7 +213,7 @@ def _profiles_built_from(store: Store, names: Sequence[str]) -> list[str]:
 def _pushed_copies(store: Store, names: Sequence[str]) -> list[str]:
     """Where such profiles were pushed to, those that are deleted by now included."""
     registry = store.profiles.registry
-    held = _Held(store.sets.versions, names)
+    held = _Held(store, names)
     found = []
     for name in registry.log.all_names():
         for number in registry.log.listing(name).documents:
@@ -225,20 +225,30 @@ def _pushed_copies(store: Store, names: Sequence[str]) -> list[str]:
 
 
 class _Held:
-    """Knows which profiles were built when samples were there that have been purged since."""
+    """Knows which profiles were made when samples were there that have been purged since."""
 
-    def __init__(self, sets: ActivationSets, names: Sequence[str]) -> None:
-        self._sets = sets
+    def __init__(self, store: Store, names: Sequence[str]) -> None:
+        self._sets = store.sets.versions
+        self._profiles = store.profiles.registry
         self._names = names
         self._known: dict[tuple[str, int], bool] = {}
+        self._parts: dict[str, bool] = {}
 
     def purged(self, profile: Profile) -> bool:
-        """Whether the profile's source or background held such samples."""
-        if profile.manifest.origin is not None:  # its sets are those of another store
+        """Whether the profile's source or background held such samples, or those of a profile that is part of it."""
+        if profile.manifest.origin is not None:  # its sets and parts are those of another store
             return False
         with contextlib.suppress(NotFoundError):  # the set version was collected
-            return self._of(profile.record.source) or self._of(profile.record.background)
-        return False
+            if self._of(profile.record.source) or self._of(profile.record.background):
+                return True
+        return any(self._part(part) for part in profile.record.parts or ())
+
+    def _part(self, part: ProfilePart) -> bool:
+        if part.reference not in self._parts:
+            self._parts[part.reference] = False  # so that forged records, each part of the other, come to an end
+            with contextlib.suppress(NotFoundError, FormatError):  # gc took it
+                self._parts[part.reference] = self.purged(self._profiles.version(part.name, part.version))
+        return self._parts[part.reference]
 
     def _of(self, source: SampleSource | None) -> bool:
         if source is None or source.set_name not in self._names:

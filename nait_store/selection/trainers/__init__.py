@@ -1,0 +1,1 @@
+"""Selections as the files that trainers read: LLaMA-Factory, Axolotl, TRL, datasets."""
