@@ -121,7 +121,7 @@ def _section(publication: Publication, card: ProfileCard, url: str) -> str:
     facts = [
         ("about", record.card or ""),
         ("message", publication.message),
-        ("made from", record.source.in_words),
+        ("made from", record.made_from),
         ("recipe", record.recipe.in_words),
         ("model", record.model or ""),
         ("directions", f"{len(record.layers)} of {record.n_neurons:,} neurons"),
