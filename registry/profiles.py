@@ -176,11 +176,20 @@ class ProfileRegistry:
         existing = self.find(name, recipe_sha256)
         if existing is not None:
             return existing, False
-        compared = choose_compared(chosen, card_against, background) if quality_card else None
+        has_candidates = recipe.feature in source.features
+        if not has_candidates and card_against is not None:
+            source.require([recipe.feature], chosen_layers)
+        measuring = quality_card and has_candidates
+        compared = choose_compared(chosen, card_against, background) if measuring else None
         arrays, statistics = compute_directions(source, recipe, chosen, against, chosen_layers, progress)
         warnings = warnings_for(recipe, statistics, chosen, source.reference)
+        if quality_card and not measuring:
+            warnings += (
+                f"no quality card was measured: {source.reference} does not store {recipe.feature}, which candidates "
+                "are scored on",
+            )
         measured = None
-        if quality_card:
+        if measuring:
             made_of = MeasuredProfile(recipe, chosen_layers, arrays, contrast=against)
             measured = measure_card(source, chosen, made_of, compared, progress)
             warnings += card_warnings(measured, recipe)

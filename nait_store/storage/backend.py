@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +55,7 @@ class Backend:
 
     failures: ClassVar[tuple[type[Exception], ...]] = (OSError,)
     can_create: ClassVar[bool] = False
+    commits_whole: ClassVar[bool] = False
 
     def __init__(self, fs: Any, protocol: str) -> None:
         self._fs = fs
@@ -68,6 +69,10 @@ class Backend:
     def url(self, root: str) -> str:
         """Spell a path as users would write it."""
         return str(self.fs.unstrip_protocol(root))
+
+    def place(self, root: str) -> str:
+        """Spell a path whatever revision of it was named, where there are such."""
+        return self.url(root)
 
     def join(self, root: str, path: str) -> str:
         """Return the absolute path of ``path`` below ``root``."""
@@ -108,6 +113,22 @@ class Backend:
     def create(self, path: str, data: bytes) -> None:
         """Create a file whole if it is absent, else raise ``FileExistsError``."""
         raise NotImplementedError
+
+    def check_can_commit(self, root: str) -> None:
+        """Raise ReadOnlyError where :meth:`commit` would be refused."""
+        raise NotImplementedError
+
+    def commit(self, files: Mapping[str, bytes], message: str, description: str) -> bool:
+        """Write files at once upon what was read; False, and nothing written, if that is not the last any more."""
+        raise NotImplementedError
+
+    def sizes(self, paths: Sequence[str]) -> dict[str, int]:
+        """Size in bytes of those of many files that exist."""
+        found = {}
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                found[path] = self.size(path)
+        return found
 
     def kind(self, path: str) -> str | None:
         """``"file"``, ``"folder"`` or None."""

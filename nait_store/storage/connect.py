@@ -16,7 +16,7 @@ def connect(url: str) -> tuple[Backend, str]:
     InvalidInputError
         It is no location, no installed filesystem, or carries credentials.
     MissingExtraError
-        It needs s3fs, which is not installed.
+        It needs s3fs or huggingface_hub, which is not installed.
     """
     if not url.strip() or "\x00" in url:
         raise InvalidInputError(f"{url!r} is not a location", next_step="give a folder or an fsspec URL, e.g. ./store")
@@ -28,6 +28,11 @@ def connect(url: str) -> tuple[Backend, str]:
         if not bucket:
             raise InvalidInputError(f"{url!r} names no bucket", next_step="write s3://bucket/prefix")
         return s3.S3Backend(bucket), root
+    if url.startswith("hf://") and not url.startswith("hf://buckets/"):
+        from nait_store.storage import hub
+
+        repository, root = hub.split_url(url)
+        return hub.HubBackend(repository), root
     if _is_plain_path(url):
         return LocalBackend(None, "file"), _absolute(url)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -100,6 +100,57 @@ class Location:
         self._refuse_if_read_only()
         with self._errors("write", ""):
             self._backend.check_writable(self._root)
+
+    @property
+    def place(self) -> str:
+        """The URL without the revision that it may name: two URLs of one place are equal in this."""
+        return self._backend.place(self._root)
+
+    @property
+    def commits_whole(self) -> bool:
+        """Whether it is a repository of the Hugging Face hub, which is written by :meth:`commit` alone."""
+        return self._backend.commits_whole
+
+    def require_committable(self) -> None:
+        """Raise ReadOnlyError where :meth:`commit` would be refused: a pinned revision, or nobody is logged in."""
+        self._refuse_if_read_only()
+        self._backend.check_can_commit(self._root)
+
+    def commit(self, files: Mapping[str, bytes], message: str, description: str = "") -> bool:
+        """Write several files at once, all or none; only where :attr:`commits_whole`.
+
+        What this location has read stays what it was: to see the commit, make a new one.
+
+        Parameters
+        ----------
+        files
+            Path → bytes.
+        message, description
+            Of the commit.
+
+        Returns
+        -------
+        bool
+            False, and nothing is written, if somebody else has committed since this location first read anything.
+
+        Raises
+        ------
+        NotFoundError
+            No such repository, or not for this account.
+        ReadOnlyError
+            A pinned revision, nobody is logged in, or the account may not write.
+        StorageError
+            The network or the hub failed.
+        """
+        self.require_committable()
+        with self._errors("write", ""):
+            return self._backend.commit({self._absolute(path): files[path] for path in files}, message, description)
+
+    def sizes_bytes(self, paths: Sequence[str]) -> dict[str, int]:
+        """Path → size of those of many files that exist; in few requests where each file costs one."""
+        absolute = {self._absolute(path): path for path in paths}
+        with self._errors("look up", ""):
+            return {absolute[path]: size for path, size in self._backend.sizes(list(absolute)).items()}
 
     def read_bytes(self, path: str) -> bytes:
         """Read a whole file.

@@ -114,7 +114,7 @@ class RemoteNames:
 
     def _requires_signed(self, location: Location) -> bool:
         """Whether a remote of this place says so; to name the place by its URL is no way around that."""
-        return any(one.require_signed and one.url == location.url for one in self.list())
+        return any(one.require_signed and self._location(one.url).place == location.place for one in self.list())
 
     def _location(self, url: str) -> Location:
         location = Location(url)

@@ -138,14 +138,14 @@ class Remotes(RemoteNames):
         ReadOnlyError, StorageError
             The registry cannot be written.
         """
-        from nait_store.registry.sharing.shared_registry import WritableRegistry
+        from nait_store.registry.sharing.hub_registry import registry_at
 
         policy = None if reference_samples is None else _policy(reference_samples)
         profile = self._store.profiles.open(reference)
         if as_name is not None:
             check_name(as_name, Kind.PROFILE)
         key = _key(sign)
-        registry = WritableRegistry(self._locate(remote))
+        registry = registry_at(self._locate(remote))
         return self._push(profile, registry, policy, key=key, as_name=as_name, anew=anew)
 
     def pull(
@@ -230,7 +230,7 @@ class Remotes(RemoteNames):
         ReadOnlyError, StorageError
             One of the two cannot be written.
         """
-        from nait_store.registry.sharing.shared_registry import WritableRegistry
+        from nait_store.registry.sharing.hub_registry import registry_at
         from nait_store.store.synchronisation import Synchronisation
 
         if direction not in ("both", "push", "pull"):
@@ -238,7 +238,7 @@ class Remotes(RemoteNames):
         key = _key(sign)
         location = self._locate(remote)
         required = require_signed or self._requires_signed(location)
-        shared = WritableRegistry(location)
+        shared = registry_at(location)
         shared.check()
         run = Synchronisation(
             self._store.profiles.registry,

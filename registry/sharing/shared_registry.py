@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from nait_store.errors import (
     AlreadyExistsError,
@@ -42,6 +43,11 @@ class Moved:
 
     n_files: int = 0
     n_bytes: int = 0
+
+
+def moved_by(files: Collection[FileDigest]) -> Moved:
+    """Count files."""
+    return Moved(len(files), sum(file.size_bytes for file in files))
 
 
 @contextlib.contextmanager
@@ -227,6 +233,9 @@ class WritableRegistry(SharedRegistry):
         Its root, on a filesystem with an atomic create-if-absent.
     """
 
+    _BESIDE: ClassVar[frozenset[str]] = frozenset()
+    """Files that may lie where a new registry is made."""
+
     def __init__(self, location: Location) -> None:
         super().__init__(location)
         self._location = location
@@ -270,22 +279,20 @@ class WritableRegistry(SharedRegistry):
 
     def write_files(self, publication: Publication, contents: Mapping[str, bytes], *, anew: bool = False) -> Moved:
         """Write the files of a version that are not there yet, or of another size."""
-        n_files = n_bytes = 0
-        for file in {file.sha256: file for file in publication.objects}.values():
-            path = layout.registry_object(file.sha256)
-            if anew or not self._has(path, file.size_bytes):
-                self._location.write_bytes(path, contents[file.path])
-                n_files, n_bytes = n_files + 1, n_bytes + file.size_bytes
-        return Moved(n_files, n_bytes)
+        missing = self._missing(publication, anew=anew)
+        for file in missing:
+            self._location.write_bytes(layout.registry_object(file.sha256), contents[file.path])
+        return moved_by(missing)
 
-    def _has(self, path: str, size_bytes: int) -> bool:
-        try:
-            return self._location.size_bytes(path) == size_bytes
-        except NotFoundError:
-            return False
+    def _missing(self, publication: Publication, *, anew: bool) -> list[FileDigest]:
+        """Files of a version that are not there yet, or of another size; all of them if ``anew``."""
+        files = {layout.registry_object(file.sha256): file for file in publication.objects}
+        there = {} if anew else self._location.sizes_bytes(list(files))
+        return [file for path, file in files.items() if there.get(path) != file.size_bytes]
 
-    def _create(self) -> RegistryRecord:
-        names = self._location.names()
+    def _new_record(self) -> RegistryRecord:
+        """``registry.json`` of a new registry, where one can be made."""
+        names = {*self._location.names()} - self._BESIDE
         if layout.STORE_RECORD in names:
             raise self._absent()
         if names and layout.REGISTRY_RECORD not in names:
@@ -293,7 +300,10 @@ class WritableRegistry(SharedRegistry):
                 f"{self.url} is a folder with other files in it, not a shared registry",
                 next_step="name a new or empty folder or prefix",
             )
-        record = RegistryRecord(format_version=REGISTRY_FORMAT_VERSION, registry_id=new_ulid(), created_at=now())
+        return RegistryRecord(format_version=REGISTRY_FORMAT_VERSION, registry_id=new_ulid(), created_at=now())
+
+    def _create(self) -> RegistryRecord:
+        record = self._new_record()
         try:
             self._location.create_bytes(layout.REGISTRY_RECORD, record.to_json_bytes())
         except AlreadyExistsError:

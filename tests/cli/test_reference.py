@@ -8,11 +8,12 @@ from typing import Any, get_args
 
 import pytest
 
-from nait_store.cli import ingest, profile, profile_combine, profile_files, select
+from nait_store.cli import ingest, profile, profile_combine, profile_files, select, selection
 from nait_store.cli.reference import commands, help_texts, main, rewrite
 from nait_store.schemas.capture import MEASURED_FEATURES, HookPoint, Span, SpanEdges, StoredDtype
 from nait_store.schemas.profile import BUILT_METHODS, Metric
 from nait_store.selection.export import ExportFormat
+from nait_store.selection.trainers.layouts import Layout, Trainer
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
@@ -89,6 +90,8 @@ def choices(function: Any, parameter: str) -> set[str]:
         (profile.build, "feature", MEASURED_FEATURES, set()),
         (profile.build, "profile_feature", MEASURED_FEATURES, set()),
         (select.select, "form", ExportFormat, set()),
+        (selection.export, "to", Trainer, set()),
+        (selection.export, "layout", Layout, set()),
     ],
 )
 def test_choices_are_those_of_the_library(function: Any, parameter: str, kinds: Any, more: set[str]) -> None:

@@ -69,7 +69,7 @@ def test_every_data_file_beside_the_code_is_declared() -> None:
 
 def test_every_imported_distribution_is_declared() -> None:
     """What the code imports is in `dependencies`, or in an extra, and not merely brought along by something else."""
-    known_as = {"ulid": "python-ulid"}
+    known_as = {"huggingface_hub": "huggingface-hub", "ulid": "python-ulid"}
     project = PROJECT["project"]
     declared = [
         *project["dependencies"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+import nait_store
 from nait_store.activations.versions import SetVersion
-from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, InvalidInputError
+from nait_store.errors import CorruptChunkError, FormatError, IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.registry.cards import measuring
 from nait_store.registry.cards.rank_statistics import area_under_curve, rank_correlation
 from nait_store.registry.cards.subset_directions import SubsetDirections
@@ -458,3 +460,13 @@ def test_rank_correlation_equals_scipy_with_ties() -> None:
 def test_rank_correlation_with_a_constant_is_unknown() -> None:
     assert rank_correlation(np.ones(5), np.arange(5)) is None
     assert rank_correlation(np.arange(2), np.arange(2)) is None
+
+
+def test_a_set_without_the_candidates_feature_gives_a_profile_without_a_card(tmp_path: Path) -> None:
+    store = nait_store.open(str(tmp_path), create=True)
+    build_set(store.location, "maths", 30, 2, 16, seed=3, features=[Feature.DRIFT], mean=np.ones(16, np.float32))
+    profile, _ = store.profiles.build("math", source="maths", recipe="nait-paper")
+    assert profile.quality_card() is None
+    assert any("no quality card was measured: maths@1 does not store mean" in one for one in profile.record.warnings)
+    with pytest.raises(NotFoundError, match="does not store the feature mean"):
+        store.profiles.build("other", source="maths", recipe="nait-paper", card_against="maths")
