@@ -355,7 +355,7 @@ def test_whether_an_ingest_is_alive(location: Location) -> None:
 def test_a_live_ingest_is_not_robbed(location: Location, source: str) -> None:
     def look(n_captured: int) -> None:
         if n_captured == 36:
-            for _ in range(200):  # the writer runs beside us
+            for _ in range(6000):  # the writer runs beside us
                 if _flushed_rows(location) >= 8:
                     break
                 time.sleep(0.01)
