@@ -70,10 +70,12 @@ def run_forked(work: Callable[[Tell], object], *, kill_after_seconds: float | No
 def preload(modules: Iterable[str]) -> None:
     """Import what a child has imported, so that later ones need not.
 
-    fsspec goes first: where it is imported among the others, in the order of their names, requests to S3 in the forked
-    processes fail with "Timeout should be used inside a task" (seen with aiohttp 3.14).
+    Private modules are left to those that they belong to. In the order of names they would come first, and ``_asyncio``
+    before asyncio keeps a register of running tasks that asyncio does not know.
     """
-    for name in ["fsspec.core", *modules]:
+    for name in modules:
+        if name.startswith("_"):
+            continue
         with contextlib.suppress(Exception):  # those that cannot be imported by name are nobody's to import
             importlib.import_module(name)
 
