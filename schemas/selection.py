@@ -92,6 +92,11 @@ class SelectionRecord(Document):
         return (ProfileWeight(reference=self.profile_ref),)
 
     @property
+    def ranked_by(self) -> str | None:
+        """Every profile that took part, ``math@2`` or ``math@2, code@1``; None without one."""
+        return ", ".join(one.reference for one in self.profiles_with_weights) or None
+
+    @property
     def has_scores(self) -> bool:
         """Whether its samples have scores."""
         return self.profile_ref is not None or self.strategy == "embedding"

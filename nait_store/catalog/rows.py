@@ -229,7 +229,7 @@ class CatalogRows:
             "version": number,
             "reference": f"{name}@{number}",
             "activation_set": record.set_ref,
-            "profile": ", ".join(one.reference for one in record.profiles_with_weights) or None,
+            "profile": record.ranked_by,
             "strategy": record.strategy,
             "top": record.top,
             "condition": record.where,

@@ -15,7 +15,6 @@ from nait_store.store.selection_listing import SelectionSummary
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from nait_store.schemas.selection import SelectionRecord
     from nait_store.selection.saved import SavedSelection
     from nait_store.store.facade import Store
 
@@ -128,11 +127,6 @@ def missing_parents(store: Store, saved: SavedSelection) -> dict[Reference, NotF
     return found
 
 
-def ranked_by(record: SelectionRecord) -> str | None:
-    """The profiles that took part, as the catalog has them: ``math@2``, ``math@2, code@1``; None without one."""
-    return ", ".join(one.reference for one in record.profiles_with_weights) or None
-
-
 def has_set(missing: Iterable[Reference]) -> bool:
     """Whether the set is not among the missing parents."""
     return all(parent.kind is not Kind.SET for parent in missing)
@@ -174,7 +168,7 @@ def _summary(store: Store, saved: SavedSelection) -> SelectionSummary:
     return SelectionSummary(
         reference=saved.reference,
         set_ref=record.set_ref,
-        profile_ref=", ".join(one.reference for one in record.profiles_with_weights) or None,
+        profile_ref=record.ranked_by,
         strategy=record.strategy,
         top=record.top,
         where=record.where,

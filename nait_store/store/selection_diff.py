@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from nait_store.store.selection_details import CONTROLS, has_set, lengths_of, missing_parents, ranked_by
+from nait_store.store.selection_details import CONTROLS, has_set, lengths_of, missing_parents
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -128,7 +128,7 @@ def diff_selections(store: Store, first: SavedSelection, second: SavedSelection)
 def _settings(saved: SavedSelection) -> Iterator[tuple[str, Any]]:
     record = saved.record
     yield "set", record.set_ref
-    yield "profile", ranked_by(record)
+    yield "profile", record.ranked_by
     yield "candidates", record.n_candidates
     yield "strategy", record.strategy
     yield "top", record.top
