@@ -176,10 +176,7 @@ class ProfileRegistry:
         existing = self.find(name, recipe_sha256)
         if existing is not None:
             return existing, False
-        has_candidates = recipe.feature in source.features
-        if not has_candidates and card_against is not None:
-            source.require([recipe.feature], chosen_layers)
-        measuring = quality_card and has_candidates
+        measuring = quality_card and recipe.feature in source.features
         compared = choose_compared(chosen, card_against, background) if measuring else None
         arrays, statistics = compute_directions(source, recipe, chosen, against, chosen_layers, progress)
         warnings = warnings_for(recipe, statistics, chosen, source.reference)

@@ -46,10 +46,11 @@ def check_compared(source: SetVersion, against: SetVersion, recipe: Recipe, laye
     IncompatibleError
         It measures something else than the in-domain set.
     NotFoundError
-        It lacks the feature that candidates are scored on, or a layer.
+        One of them lacks the feature that candidates are scored on, or a layer.
     """
     require_same_capture(source, against)
-    against.require([recipe.feature], layers)
+    for version in (source, against):
+        version.require([recipe.feature], layers)
 
 
 def choose_compared(
