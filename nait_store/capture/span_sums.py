@@ -197,11 +197,9 @@ def _wide_product(ones: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
     """Multiply two matrices of 16 bits; the result is float32, and so is the sum on its way."""
     import torch
 
-    if _multiplies_wide(flat.device):
-        mm: Any = torch.mm
-        product: torch.Tensor = mm(ones, flat, out_dtype=torch.float32)
-        return product
-    return ones.float() @ flat.float()
+    mm: Any = torch.mm
+    product: torch.Tensor = mm(ones, flat, out_dtype=torch.float32)
+    return product
 
 
 @functools.cache
@@ -210,9 +208,8 @@ def _multiplies_wide(device: torch.device) -> bool:
     import torch
 
     one = torch.ones((1, 1), dtype=torch.bfloat16, device=device)
-    mm: Any = torch.mm
     try:
-        mm(one, one, out_dtype=torch.float32)
+        _wide_product(one, one)
     except (NotImplementedError, RuntimeError, TypeError):
         return False
     return True

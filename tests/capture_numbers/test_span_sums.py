@@ -46,6 +46,7 @@ def test_sums_by_blocks_are_those_of_a_float64_loop(block_bytes: int, dtype: tor
 def test_sums_by_products_are_those_of_a_float64_loop(
     block_tokens: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    share_sums_on_cpus(monkeypatch)
     monkeypatch.setattr(span_sums, "_BLOCK_TOKENS", block_tokens)
     flat = activations(dtype)
     assert_exact(product_sums(flat, batch_spans(CONTENTS, STARTS, "cpu")), flat)
