@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store, parse_bytes
+from nait_store.cli.options import Message, open_store, parse_bytes
 from nait_store.cli.quantities import count, duration, size
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def compact(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.", show_default=False)
     ] = False,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    message: Message = "",
 ) -> None:
     """Merge the small segments of a set into few, without the rows that are hidden.
 

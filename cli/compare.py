@@ -10,7 +10,7 @@ import typer
 
 from nait_store.cli import query_output
 from nait_store.cli.console import Console, as_json
-from nait_store.cli.options import open_store
+from nait_store.cli.options import ReplaceOut, open_store
 from nait_store.cli.quantities import count
 from nait_store.cli.tables import Table
 from nait_store.cli.views import Block
@@ -35,9 +35,7 @@ def compare(
             metavar="FILE", help="Write the ranks of every sample there, as the ending says.", show_default=False
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
-    ] = False,
+    force: ReplaceOut = False,
 ) -> None:
     """Compare saved selections: overlap, sources, lengths and scores."""
     console: Console = context.obj

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store
+from nait_store.cli.options import Message, open_store
 from nait_store.cli.quantities import count, duration, size
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def convert(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be done.", show_default=False)
     ] = False,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    message: Message = "",
 ) -> None:
     """Store a set's activations in another dtype, as its next version.
 

@@ -8,7 +8,17 @@ import typer
 
 from nait_store.cli import views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store, parse_layers, parse_list, parse_pairs
+from nait_store.cli.model_options import (
+    Adapter,
+    ComputeDtype,
+    Device,
+    HookPath,
+    Quantization,
+    TokenBudget,
+    TrustRemoteCode,
+    parse_token_budget,
+)
+from nait_store.cli.options import Message, open_store, parse_layers, parse_list, parse_pairs
 from nait_store.cli.stopping import stoppable
 from nait_store.errors import InvalidInputError
 from nait_store.store.options import IngestOptions
@@ -28,24 +38,15 @@ def ingest(
         str, typer.Option("--set", metavar="NAME", help="Activation set to append to; created if new.")
     ],
     model: Annotated[str, typer.Option(metavar="MODEL", help="Folder or hub id of a causal language model.")],
-    adapter: Annotated[
-        str | None,
-        typer.Option(metavar="ADAPTER", help="Folder or hub id of a PEFT adapter (LoRA …) to lay over the model."),
-    ] = None,
-    quantization: Annotated[
-        Literal["8bit", "4bit"] | None,
-        typer.Option(help="Quantise the weights while they are loaded, with bitsandbytes.", show_default=False),
-    ] = None,
+    adapter: Adapter = None,
+    quantization: Quantization = None,
     features: Annotated[
         str, typer.Option(metavar="LIST", help="Features to store: mean, drift, last, separated by commas.")
     ] = "mean",
     hook: Annotated[
         Literal["mlp", "residual", "attn"], typer.Option(help="Where in a layer the neurons are read.")
     ] = "mlp",
-    hook_path: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Module path within a layer, where the structure does not tell."),
-    ] = None,
+    hook_path: HookPath = None,
     layers: Annotated[
         str | None, typer.Option(metavar="LIST", help="Layers to store, from 0, e.g. 0,2,5-7.", show_default="all")
     ] = None,
@@ -63,10 +64,7 @@ def ingest(
         int | None,
         typer.Option(metavar="TOKENS", min=1, help="Truncate here.", show_default="min(2048, the model's limit)"),
     ] = None,
-    compute_dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Of weights and forward pass; auto is the checkpoint's."),
-    ] = "auto",
+    compute_dtype: ComputeDtype = "auto",
     dtype: Annotated[
         Literal["auto", "float16", "bfloat16", "int8", "float32"],
         typer.Option(
@@ -74,7 +72,7 @@ def ingest(
             "takes half of either."
         ),
     ] = "auto",
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     devices: Annotated[
         str | None,
         typer.Option(
@@ -97,12 +95,7 @@ def ingest(
             metavar="DEVICE=SIZE", help="What the weights may take there, e.g. 0=20GiB,cpu=60GiB.", show_default=False
         ),
     ] = None,
-    token_budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKENS", help="Tokens in a batch; auto tries them out, and remembers.", show_default="by device"
-        ),
-    ] = None,
+    token_budget: TokenBudget = None,
     field_map: Annotated[
         list[str] | None,
         typer.Option(
@@ -139,10 +132,8 @@ def ingest(
             show_default="as the set does, or all",
         ),
     ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.", show_default=False)
-    ] = False,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    trust_remote_code: TrustRemoteCode = False,
+    message: Message = "",
     ray: Annotated[
         str | None,
         typer.Option(
@@ -235,17 +226,3 @@ def _score_with(text: str | None) -> tuple[str, ...] | None:
             "--score-with names no profile", next_step="name some, say --score-with math,code@2, or write none"
         )
     return () if names == ("none",) else names
-
-
-def parse_token_budget(text: str | None) -> int | Literal["auto"] | None:
-    """``"4096"`` → 4096, ``"auto"`` → ``"auto"``; None stays None."""
-    if text is None:
-        return None
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        raise InvalidInputError(
-            f"--token-budget {text} is neither a number of tokens nor 'auto'",
-            next_step="give a number, say 4096, or auto",
-        )
-    return int(text)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from nait_store.errors import InvalidInputError
 
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
     from nait_store.cli.console import Console
     from nait_store.progress import ProgressListener
     from nait_store.store.facade import Store
+
+Message = Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)]
+ReplaceOut = Annotated[
+    bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
+]
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}

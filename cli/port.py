@@ -9,8 +9,17 @@ import typer
 
 from nait_store.cli import views
 from nait_store.cli.console import Console
-from nait_store.cli.ingest import parse_token_budget
-from nait_store.cli.options import open_store, parse_layers, parse_pairs
+from nait_store.cli.model_options import (
+    Adapter,
+    ComputeDtype,
+    Device,
+    HookPath,
+    Quantization,
+    TokenBudget,
+    TrustRemoteCode,
+    parse_token_budget,
+)
+from nait_store.cli.options import Message, open_store, parse_layers, parse_pairs
 from nait_store.cli.quantities import count, numbers
 from nait_store.cli.stopping import stoppable
 from nait_store.cli.tables import Table
@@ -90,26 +99,14 @@ def port(
             "--capture-background", help="Capture the background's samples, if no set has them.", show_default=False
         ),
     ] = False,
-    adapter: Annotated[
-        str | None,
-        typer.Option(metavar="ADAPTER", help="Folder or hub id of a PEFT adapter (LoRA …) to lay over the model."),
-    ] = None,
-    quantization: Annotated[
-        Literal["8bit", "4bit"] | None,
-        typer.Option(help="Quantise the weights while they are loaded, with bitsandbytes.", show_default=False),
-    ] = None,
-    hook_path: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Module path within a layer, where the structure does not tell."),
-    ] = None,
-    compute_dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(help="Of weights and forward pass; auto is the checkpoint's."),
-    ] = "auto",
+    adapter: Adapter = None,
+    quantization: Quantization = None,
+    hook_path: HookPath = None,
+    compute_dtype: ComputeDtype = "auto",
     dtype: Annotated[
         Literal["auto", "float16", "bfloat16", "int8", "float32"], typer.Option(help="Of what is stored.")
     ] = "auto",
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     devices: Annotated[
         str | None,
         typer.Option(metavar="LIST", help="A copy of the model on each: all, or cuda:0,cuda:1.", show_default=False),
@@ -121,16 +118,9 @@ def port(
         list[str] | None,
         typer.Option(metavar="DEVICE=SIZE", help="What the weights may take there.", show_default=False),
     ] = None,
-    token_budget: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOKENS", help="Tokens in a batch; auto tries them out, and remembers.", show_default="by device"
-        ),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code that the model brings along.", show_default=False)
-    ] = False,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    token_budget: TokenBudget = None,
+    trust_remote_code: TrustRemoteCode = False,
+    message: Message = "",
 ) -> None:
     """Build a profile's sister on another model.
 

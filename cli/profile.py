@@ -8,7 +8,7 @@ import typer
 
 from nait_store.cli import card_views, history_views, views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store, parse_layers
+from nait_store.cli.options import Message, open_store, parse_layers
 from nait_store.cli.profile_card import card_page
 from nait_store.cli.version_commands import add_version_commands
 from nait_store.errors import IncompatibleError
@@ -70,7 +70,7 @@ def build(
         int | None, typer.Option(metavar="N", min=1, help="Use at most N samples, drawn by --seed.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw.")] = 0,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    message: Message = "",
     card: Annotated[str, typer.Option(metavar="TEXT", help="Free text kept in the profile.", show_default=False)] = "",
     card_against: Annotated[
         str | None,

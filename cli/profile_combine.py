@@ -8,7 +8,7 @@ import typer
 
 from nait_store.cli import views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store
+from nait_store.cli.options import Message, open_store
 
 
 def combine(
@@ -44,7 +44,7 @@ def combine(
         Literal["dot", "cosine"] | None,
         typer.Option(help="How activation and direction meet.", show_default="that of all the profiles"),
     ] = None,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    message: Message = "",
     card: Annotated[str, typer.Option(metavar="TEXT", help="Free text kept in the profile.", show_default=False)] = "",
 ) -> None:
     """Make a profile of others: a weighted sum, without what yet others have."""

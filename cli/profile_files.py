@@ -8,7 +8,7 @@ import typer
 
 from nait_store.cli import views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store, parse_layers
+from nait_store.cli.options import Message, open_store, parse_layers
 from nait_store.cli.quantities import size
 
 
@@ -55,7 +55,7 @@ def import_(
         Literal["dot", "cosine"] | None,
         typer.Option(help="How activation and direction meet.", show_default="as the file says, or cosine"),
     ] = None,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    message: Message = "",
     card: Annotated[
         str, typer.Option(metavar="TEXT", help="Free text kept in the profile.", show_default="as the file says")
     ] = "",

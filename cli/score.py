@@ -8,7 +8,7 @@ import typer
 
 from nait_store.cli import views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store
+from nait_store.cli.options import ReplaceOut, open_store
 from nait_store.errors import InvalidInputError
 
 
@@ -30,9 +30,7 @@ def score(
         str | None,
         typer.Option(metavar="FILE", help="With --where: write there, as the ending says.", show_default=False),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
-    ] = False,
+    force: ReplaceOut = False,
     device: Annotated[
         str | None,
         typer.Option(metavar="DEVICE", help="Compute there: cpu, cuda, cuda:1.", show_default="cpu"),

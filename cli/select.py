@@ -9,7 +9,7 @@ import typer
 
 from nait_store.cli import views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store
+from nait_store.cli.options import ReplaceOut, open_store
 from nait_store.errors import InvalidInputError
 
 
@@ -90,9 +90,7 @@ def select(
     clean: Annotated[
         bool, typer.Option("--clean", help="Leave score and rank out of the export.", show_default=False)
     ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
-    ] = False,
+    force: ReplaceOut = False,
     save: Annotated[
         str | None, typer.Option(metavar="NAME", help="Save as the next version of this selection.")
     ] = None,

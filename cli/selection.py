@@ -8,7 +8,7 @@ import typer
 
 from nait_store.cli import query_output, selection_views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store
+from nait_store.cli.options import ReplaceOut, open_store
 from nait_store.cli.quantities import count
 from nait_store.cli.version_commands import add_version_commands
 from nait_store.refs import Kind
@@ -54,9 +54,7 @@ def diff(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
-    ] = False,
+    force: ReplaceOut = False,
 ) -> None:
     """Say in which samples, scores and lengths two selections differ."""
     console: Console = context.obj

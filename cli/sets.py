@@ -10,7 +10,7 @@ import typer
 
 from nait_store.cli import history_views, views
 from nait_store.cli.console import Console
-from nait_store.cli.options import open_store
+from nait_store.cli.options import Message, open_store
 from nait_store.cli.version_commands import add_version_commands
 from nait_store.refs import Kind
 
@@ -93,7 +93,7 @@ def delete_samples(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be deleted, and delete nothing.", show_default=False)
     ] = False,
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    message: Message = "",
 ) -> None:
     """Commit a version without some of the samples."""
     console: Console = context.obj
@@ -118,7 +118,7 @@ def delete_samples(
 def restore(
     context: typer.Context,
     reference: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="pool@3; a deleted one too.")],
-    message: Annotated[str, typer.Option(metavar="TEXT", help="Recorded with the version.", show_default=False)] = "",
+    message: Message = "",
 ) -> None:
     """Commit a version that equals an old one."""
     console: Console = context.obj

@@ -10,7 +10,7 @@ import typer
 
 from nait_store.cli.console import Console
 from nait_store.cli.main import EXIT_USAGE
-from nait_store.cli.options import open_store, parse_bytes, parse_parameters, parse_tables
+from nait_store.cli.options import ReplaceOut, open_store, parse_bytes, parse_parameters, parse_tables
 from nait_store.errors import InvalidInputError, NotFoundError
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def sql(
         typer.Option("--format", help="Of the result.", show_default="by the ending of --out, else table"),
     ] = None,
     out: Annotated[str | None, typer.Option(metavar="FILE", help="Write the result here, whole or not at all.")] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
-    ] = False,
+    force: ReplaceOut = False,
     explain: Annotated[
         bool,
         typer.Option(

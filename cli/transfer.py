@@ -10,7 +10,7 @@ import typer
 
 from nait_store.cli import query_output
 from nait_store.cli.console import Console, as_json
-from nait_store.cli.options import open_store, parse_list
+from nait_store.cli.options import ReplaceOut, open_store, parse_list
 from nait_store.cli.quantities import count
 from nait_store.cli.tables import Table, pairs
 from nait_store.cli.views import Block
@@ -38,9 +38,7 @@ def transfer_report(
             show_default=False,
         ),
     ] = None,
-    force: Annotated[
-        bool, typer.Option("--force", "--overwrite", help="Replace the file of --out if it exists.", show_default=False)
-    ] = False,
+    force: ReplaceOut = False,
 ) -> None:
     """Say how alike two models rank the same candidates.
 
