@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchmarks.harness import Options, Report, run, workspace
+from benchmarks.json_lines import read_json_lines, write_json_lines
 from benchmarks.recipes import demo_corpus, labelled_corpus
 from benchmarks.training.small_models import (
     Example,
@@ -33,7 +34,6 @@ from benchmarks.training.small_models import (
     Shape,
     answer_loss,
     new_model,
-    read_records,
     save,
     trained,
 )
@@ -45,7 +45,6 @@ SEEDS = 5
 TOP = "10%"
 _BASE_EPOCHS, _BASE_RATE = 2, 2e-3
 _TUNING_EPOCHS, _TUNING_RATE = 2, 1e-3
-_EVERYDAY = ("alpaca", "roleplay")
 _TOY_SHAPE = Shape(hidden=32, intermediate=64, n_layers=2, n_heads=2, max_tokens=96)
 _RECIPES: dict[str, dict[str, Any]] = {
     "default": {"recipe": "default"},
@@ -117,7 +116,6 @@ class Study:
     in_domain: dict[str, tuple[str, tuple[dict[str, Any], ...]]]
     """Name → label and records."""
     label_field: str
-    everyday: tuple[str, ...]
     model: Path
     given_base: bool
     shape: Shape
@@ -131,20 +129,17 @@ class Study:
         """Read the data; at toy size that of the demonstration."""
         given = options.extra
         if given.data and given.model:
-            corpus, model, everyday = labelled_corpus(given.data, folder, limit=None), given.model, _EVERYDAY
+            corpus, model = labelled_corpus(given.data, folder, limit=None), given.model
         else:
             from nait_store.demo.files import MODEL
 
-            corpus, model, everyday = demo_corpus(folder), MODEL, ("translations", "small talk")
-        pool = [record for half in corpus.halves for record in read_records(half)]
-        if everyday != _EVERYDAY:
-            everyday = tuple({r[corpus.label_field] for r in pool} - {d.label for d in corpus.domains})
+            corpus, model = demo_corpus(folder), MODEL
+        pool = [record for half in corpus.halves for record in read_json_lines(half)]
         shape = Shape(hidden=given.hidden, intermediate=3 * given.hidden, n_layers=given.layers)
         return cls(
             pool=tuple(pool),
-            in_domain={d.name: (d.label, tuple(read_records(d.path))) for d in corpus.domains},
+            in_domain={d.name: (d.label, tuple(read_json_lines(d.path))) for d in corpus.domains},
             label_field=corpus.label_field,
-            everyday=everyday,
             model=Path(model),
             given_base=given.base == "given",
             shape=_TOY_SHAPE if options.toy else shape,
@@ -164,7 +159,8 @@ class Study:
         tokenizer = AutoTokenizer.from_pretrained(self.model)
         examples = Examples(tokenizer, self.shape.max_tokens)
         order = [self.pool[i] for i in generator.permutation(len(self.pool))]
-        ordinary = [record for record in order if record[self.label_field] in self.everyday]
+        labels = {label for label, _ in self.in_domain.values()}
+        ordinary = [record for record in order if record[self.label_field] not in labels]
         learnt = ordinary[: len(ordinary) // 2]
         seen = set(map(id, learnt))
         candidates = [record for record in order if id(record) not in seen][: self.n_candidates]
@@ -175,11 +171,13 @@ class Study:
         targets = [
             Target(name, label, *halves(records, generator)) for name, (label, records) in self.in_domain.items()
         ]
-        store.ingest(write(folder / "pool.jsonl", candidates), set="pool", model=str(model), features=_FEATURES)
+        store.ingest(
+            str(write_json_lines(folder / "pool.jsonl", candidates)), set="pool", model=str(model), features=_FEATURES
+        )
         tune = functools.cache(functools.partial(self._tuned, base, examples, seed, store))
         results = {}
         for target in targets:
-            source = write(folder / f"{target.name}.jsonl", target.known)
+            source = str(write_json_lines(folder / f"{target.name}.jsonl", target.known))
             store.ingest(source, set=target.name, model=str(model), features=_FEATURES)
             for recipe, build in _RECIPES.items():
                 store.profiles.build(f"{target.name}-{recipe}", source=target.name, **build)
@@ -252,12 +250,6 @@ def halves(
     order = generator.permutation(len(records))
     middle = len(order) // 2
     return tuple(records[i] for i in order[:middle]), tuple(records[i] for i in order[middle:])
-
-
-def write(path: Path, records: Sequence[dict[str, Any]]) -> str:
-    """Write JSON Lines."""
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-    return str(path)
 
 
 def add_table(report: Report, title: str, top: str, losses: dict[str, list[float]]) -> None:

@@ -14,7 +14,6 @@ then show that the script runs. arXiv 2603.13201 reports 1.32 hours for 52,002 A
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 
 from benchmarks.harness import Options, Report, Timing, interleave, ratio, ratio_of, run, workspace
 from benchmarks.ingest import bare_forward, ingest_into, laid_out, pool_file, synchronize, usual_script
+from benchmarks.json_lines import read_json_lines, write_json_lines
 
 _HIDDEN, _INTERMEDIATE, _LAYERS, _HEADS, _VOCABULARY = 4096, 11008, 32, 32, 32000
 _CPU_SCALE, _TOY_SCALE = 16, 128
@@ -115,7 +115,7 @@ def sample_lengths(n_samples: int, data: Path | None) -> list[int]:
     if data is None:
         drawn = np.interp(middles, _SHARES, _LENGTHS)
     else:
-        records = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()]
+        records = read_json_lines(data)
         characters = [sum(len(r.get(key) or "") for key in ("instruction", "input", "output")) for r in records]
         drawn = np.array(characters)[(middles * len(records)).astype(int)] / _CHARACTERS_PER_TOKEN + _PROMPT_TOKENS
     rounded = np.clip(np.random.default_rng(0).permutation(drawn).round(), 1, _MAX_TOKENS)
@@ -125,8 +125,7 @@ def sample_lengths(n_samples: int, data: Path | None) -> list[int]:
 def _write_records(path: Path, lengths: list[int]) -> Path:
     # " word" is one token of the tokenizer below; the first one, which loses its space, is five.
     texts = ("word" + " word" * max(0, length - 4) for length in lengths)
-    path.write_text("".join(json.dumps({"text": text, "number": i}) + "\n" for i, text in enumerate(texts)))
-    return path
+    return write_json_lines(path, ({"text": text, "number": i} for i, text in enumerate(texts)))
 
 
 def _make_model(shape: Shape, device: str) -> Any:

@@ -14,11 +14,12 @@ import argparse
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Options, Report, Timing, interleave, ratio, ratio_of, run, run_fresh, workspace
+from benchmarks.json_lines import read_json_lines, write_json_lines
 
 _MODULE = "benchmarks.ingest"
 _BATCH = 8
@@ -67,7 +68,7 @@ def toy_inputs(folder: Path) -> tuple[str, Path]:
 
     model = save_tiny_model(folder / "model", "llama", max_position_embeddings=256)
     data = folder / "data.jsonl"
-    _write_records(
+    write_json_lines(
         data, ({"instruction": f"What is {n} and {n + 1}?", "output": "word " * (n % 23 + 1)} for n in range(4 * 64))
     )
     return str(model), data
@@ -75,16 +76,11 @@ def toy_inputs(folder: Path) -> tuple[str, Path]:
 
 def spread_records(data: Path, target: Path, n_samples: int) -> Path:
     """Copy a part of a JSONL file, spread over all of it; repeat it, with other ids, where it is too short."""
-    records = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines() if line.strip()]
+    records = read_json_lines(data)
     step = max(1, len(records) // n_samples)
     chosen = records[::step][:n_samples]
     copies = ({**chosen[number % len(chosen)], "copy": number // len(chosen)} for number in range(n_samples))
-    _write_records(target, copies)
-    return target
-
-
-def _write_records(path: Path, records: Iterator[dict[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return write_json_lines(target, copies)
 
 
 def _time(options: Options, report: Report, folder: Path, model: str, data: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 
 import nait_store
 from benchmarks.faults.forks import Fork, Tell, preload, run_forked
+from benchmarks.json_lines import write_json_lines
 from benchmarks.report import Table
 from nait_store.activations.versions import ActivationSets
 from nait_store.ingest.job import ingest
@@ -67,7 +67,7 @@ def append_many(url: str, folder: str, process: int, n_appends: int, tell: Tell)
     for i in range(n_appends):
         source = Path(folder, f"{process}-{i}.jsonl")
         records = [{"id": sample, "instruction": f"do {sample}", "output": "x"} for sample in (own(process, i), SHARED)]
-        source.write_text("".join(json.dumps(record) + "\n" for record in records))
+        write_json_lines(source, records)
         ingest(Location(url), FakeCapture(n_model_layers=1), IngestRequest((str(source),), "pool", id_field="id"))
     tell("done")
 

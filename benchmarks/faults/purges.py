@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import shutil
 import sys
 import tempfile
@@ -33,6 +32,7 @@ import pyarrow.parquet as pq
 import nait_store
 from benchmarks.faults.forks import Tell, preload, run_forked
 from benchmarks.faults.trials import files_of, put_files
+from benchmarks.json_lines import write_json_lines
 from benchmarks.report import Table
 from nait_store.activations.versions import ActivationSets
 from nait_store.ingest.job import ingest
@@ -121,7 +121,7 @@ def _write(path: Path, numbers: range) -> None:
         records.append({"id": sample_id, "instruction": f"about {sample_id}", "output": str(i)})
         if sample_id in GONE:
             records.append({"id": sample_id, "instruction": "<empty>", "output": f"about {sample_id}"})
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_json_lines(path, records)
 
 
 def _ingest(location: Location, source: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import nait_store
 from benchmarks.faults.trials import acknowledged_segments, verify_errors
+from benchmarks.json_lines import write_json_lines
 from nait_store.activations.versions import ActivationSets
 from nait_store.schemas.activation_set import Heartbeat
 from nait_store.testing.tiny_models import save_tiny_model
@@ -40,11 +41,10 @@ def kill_program(folder: Path, n_kills: int, seed: int) -> Tally:
 
     tally = Tally()
     model = save_tiny_model(folder / "model")
-    source = folder / "real.jsonl"
     records = [
         {"id": f"r{i}", "instruction": "add " * (1 + i % 7), "output": f"{i} and {2 * i}"} for i in range(N_SAMPLES)
     ]
-    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    source = write_json_lines(folder / "real.jsonl", records)
     moments = random.Random(seed)
     while tally.kills < n_kills:
         store = folder / f"real-{tally.kills}"
