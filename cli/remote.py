@@ -13,8 +13,8 @@ from nait_store.cli.quantities import size
 from nait_store.cli.tables import Table
 
 if TYPE_CHECKING:
+    from nait_store.store.published_profiles import PublishedProfile
     from nait_store.store.remote_names import Remote
-    from nait_store.store.remotes import PublishedProfile
 
 app = typer.Typer(
     help="Name the registries that stores share profiles through.", no_args_is_help=True, rich_markup_mode=None

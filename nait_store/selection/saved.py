@@ -110,26 +110,7 @@ class SavedSelections:
     def save(
         self, name: str, selection: Selection, *, message: str = "", parameters: Mapping[str, Any] | None = None
     ) -> SavedSelection:
-        """Save a selection as the next version of ``name``.
-
-        Parameters
-        ----------
-        name
-            New or existing name.
-        selection
-            What was selected.
-        message
-            For the reader's benefit.
-        parameters
-            Options as given, recorded beside the query.
-
-        Raises
-        ------
-        InvalidInputError
-            Bad name.
-        ReadOnlyError, StorageError
-            It could not be written; nothing is left of it but an unreferenced folder.
-        """
+        """Save a selection as the next version; see :meth:`nait_store.store.selections.Selections.save`."""
         check_name(name, Kind.SELECTION)
         self._location.require_writable()
         payload = new_ulid()

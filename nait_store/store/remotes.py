@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from nait_store.errors import AlreadyExistsError, InvalidInputError, ReadOnlyError
@@ -15,6 +13,7 @@ from nait_store.refs import Kind, check_name, parse_reference
 from nait_store.schemas.sharing import Publication, PushRecord, ReferencePolicy
 from nait_store.storage import layout
 from nait_store.storage.provenance import current_provenance
+from nait_store.store.published_profiles import PublishedProfile, list_published
 from nait_store.store.remote_names import RemoteNames
 
 if TYPE_CHECKING:
@@ -28,38 +27,6 @@ if TYPE_CHECKING:
 
 ReferenceChoice = Literal["full", "hashes", "none"]
 Direction = Literal["both", "push", "pull"]
-
-
-@dataclass(frozen=True)
-class PublishedProfile:
-    """A version in a shared registry.
-
-    Attributes
-    ----------
-    reference
-        ``math@3``, there.
-    published_by, published_at
-        Who published it, and when.
-    policy
-        What can be had of its in-domain samples.
-    size_bytes
-        Of all its files.
-    message
-        As given to ``profile build``.
-    here
-        The version of this store that is the same; empty where there is none.
-    signed_by
-        Names of the trusted keys that signed it.
-    """
-
-    reference: str
-    published_by: str
-    published_at: datetime
-    policy: ReferencePolicy
-    size_bytes: int
-    message: str
-    here: str
-    signed_by: tuple[str, ...] = ()
 
 
 class Remotes(RemoteNames):
@@ -92,12 +59,7 @@ class Remotes(RemoteNames):
 
         shared = SharedRegistry(self._locate(remote))
         shared.check()
-        here = self._references_by_record()
-        return [
-            _published(publication, here, self._store.trust.vouch(publication, required=False))
-            for name in shared.names()
-            for publication in shared.publications(name)
-        ]
+        return list_published(self._store, shared)
 
     def push(
         self,
@@ -367,30 +329,6 @@ class Remotes(RemoteNames):
         with contextlib.suppress(AlreadyExistsError, ReadOnlyError):  # a store that is only read can be pushed from
             path = f"{layout.pushes_folder(profile.name)}/{key}.json"
             self._store.location.create_bytes(path, record.to_json_bytes())
-
-    def _references_by_record(self) -> Mapping[str, Sequence[str]]:
-        registry = self._store.profiles.registry
-        found: dict[str, list[str]] = {}
-        for name in registry.names():
-            for manifest in registry.manifests(name):
-                found.setdefault(manifest.record_sha256, []).append(f"{name}@{manifest.number}")
-        return found
-
-
-def _published(
-    publication: Publication, here: Mapping[str, Sequence[str]], signed_by: Sequence[str]
-) -> PublishedProfile:
-    same = here.get(publication.record_sha256, ())
-    return PublishedProfile(
-        reference=publication.spelled,
-        published_by=publication.provenance.author,
-        published_at=publication.provenance.created_at,
-        policy=publication.reference.policy,
-        size_bytes=publication.size_bytes,
-        message=publication.message,
-        here=publication.spelled if publication.spelled in same else next(iter(same), ""),
-        signed_by=tuple(signed_by),
-    )
 
 
 def _key(path: str | None) -> SigningKey | None:
