@@ -204,7 +204,7 @@ class Catalog:
     def _build(self, listing: Listing, rows: CatalogRows) -> Path | None:
         import duckdb
 
-        lines = ProfileLines.of(rows.tables).text.encode()
+        lines = ProfileLines.of(rows.tables).data
         about = CatalogRecord(
             store_id=listing.store_id,
             fingerprint="" if rows.problems else listing.fingerprint,

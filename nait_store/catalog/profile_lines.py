@@ -5,6 +5,7 @@ Who lists or searches profiles needs no database: to import DuckDB alone takes l
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,15 @@ class ProfileLine(NamedTuple):
     family_keys: list[str]
 
 
-_TAKEN_OVER = frozenset(ProfileLine._fields) - {"rank", "n_layers", "n_warnings", "aliases", "tags", "note", "created_at"}
+_TAKEN_OVER = frozenset(ProfileLine._fields) - {
+    "rank",
+    "n_layers",
+    "n_warnings",
+    "aliases",
+    "tags",
+    "note",
+    "created_at",
+}
 
 
 @dataclass(frozen=True)
@@ -76,11 +85,11 @@ class ProfileLines:
 
     Attributes
     ----------
-    text
+    data
         Of the file.
     """
 
-    text: str
+    data: bytes
 
     @classmethod
     def of(cls, tables: Tables) -> ProfileLines:
@@ -103,15 +112,20 @@ class ProfileLines:
             )
             lines.append(line)
         lines.sort(key=lambda line: line[:3])
-        ends = [sum(line.rank <= rank for line in lines) for rank in Rank]
-        return cls("\n".join(canonical_json(part).decode() for part in (_header(ends), *lines)) + "\n")
+        written = {rank: b"".join(canonical_json(line) + b"\n" for line in lines if line.rank == rank) for rank in Rank}
+        ends = itertools.accumulate(map(len, written.values()))
+        return cls(canonical_json(_header(list(ends))) + b"\n" + b"".join(written.values()))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> ProfileLines | None:
-        """Take over a file whose digest was compared; None where another release wrote other columns."""
-        lines = cls(data.decode())
-        header = json.loads(lines.text.partition("\n")[0])
-        return lines if header == _header(header.get("ends")) else None
+        """Take over a file whose digest was compared; None where another release wrote it otherwise."""
+        lines = cls(data)
+        header = lines._header
+        return lines if header == _header(header.get("ends_bytes", [])) else None
+
+    @property
+    def _header(self) -> dict[str, Any]:
+        return dict(json.loads(self.data[: self.data.index(b"\n")]))
 
     def read(self, upto: Rank, words: Sequence[str] = ()) -> list[ProfileLine]:
         """Return the versions up to a rank, by name and number.
@@ -124,20 +138,23 @@ class ProfileLines:
             Leaves out lines in which one of them does not occur, whatever the case: each must be part of one value.
             It may be of one that the caller does not search.
         """
-        header, *lines = self.text.split("\n")
-        lines = lines[: json.loads(header)["ends"][upto]]
-        for word in words:
-            escaped = json.dumps(word, ensure_ascii=False)[1:-1].casefold()
-            lines = [line for line in lines if escaped in line.casefold()]
-        found = [ProfileLine._make(values) for values in json.loads(f"[{','.join(lines)}]")]
+        start = self.data.index(b"\n") + 1
+        text = self.data[start : start + self._header["ends_bytes"][upto]].decode().rstrip("\n")
+        if words:
+            lines = text.split("\n")
+            for word in words:
+                escaped = json.dumps(word, ensure_ascii=False)[1:-1].casefold()
+                lines = [line for line in lines if escaped in line.casefold()]
+            text = "\n".join(lines)
+        found = [ProfileLine._make(values) for values in json.loads("[" + text.replace("\n", ",") + "]")]
         if upto > Rank.LATEST:  # one rank is in order already
             found.sort(key=lambda line: line[1:3])
         return found
 
 
-def _header(ends: Sequence[int]) -> dict[str, Any]:
-    """Names of the columns, and for each rank the number of lines up to its last."""
-    return {"columns": list(ProfileLine._fields), "ends": ends}
+def _header(ends: list[int]) -> dict[str, Any]:
+    """Names of the columns, and for each rank the bytes of its lines and of all before them."""
+    return {"columns": list(ProfileLine._fields), "ends_bytes": ends}
 
 
 def _version(row: Row) -> tuple[str, int]:
