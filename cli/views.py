@@ -390,4 +390,6 @@ def _sample_source(source: Any) -> str:
         parts.append(f"where {source.where}")
     if source.limit is not None:
         parts.append(f"limit {source.limit} seed {source.seed}")
+    if source.weights is not None:
+        parts.append(f"{source.weights.in_words} (count as {source.weights.effective_samples:,.1f} of one weight)")
     return ", ".join(parts)
