@@ -55,7 +55,7 @@ class SelectionRecord(Document):
     """Resolved, ``math@2``; None for a random selection. The first where there are several."""
     profiles: Annotated[tuple[ProfileWeight, ...], _LATER] = ()
     """All of several, with their weights; empty where ``profile_ref`` says it all."""
-    combine: Annotated[Literal["union", "sum", "min", "rrf"] | None, _LATER] = None
+    combine: Annotated[Literal["union", "sum", "min", "rrf", "norm"] | None, _LATER] = None
     """How several profiles made one order."""
     strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
     in_domain: Annotated[str | None, _LATER] = None
