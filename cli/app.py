@@ -11,6 +11,7 @@ import typer
 import typer.core
 
 from nait_store.cli import (
+    analyze,
     attach,
     bundles,
     cache,
@@ -65,6 +66,7 @@ _ORDER = (
     "select",
     "selection",
     "compare",
+    "analyze",
     "score",
     "lineage",
     "reproduce",
@@ -124,6 +126,7 @@ app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("compare")(compare.compare)
 app.add_typer(selection.app, name="selection")
+app.add_typer(analyze.app, name="analyze")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer-report")(transfer.transfer_report)
