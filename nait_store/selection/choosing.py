@@ -24,7 +24,7 @@ from nait_store.selection.knee import Knee, find_knee
 from nait_store.selection.quotas import Division, Quota, parse_quota
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import Lengths, Limits
-from nait_store.selection.strategies import FuseBy, Strategy
+from nait_store.selection.strategies import FuseBy, Strategy, require_distinct
 
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
@@ -190,12 +190,7 @@ def _resolved(
         one.model_copy(update={"reference": profile.reference})
         for one, profile in zip(request.profiles, profiles, strict=True)
     )
-    references = [one.reference for one in named]
-    for reference in references:
-        if references.count(reference) > 1:
-            raise InvalidInputError(
-                f"{reference} is named twice", next_step="name each profile once; a weight makes it count more"
-            )
+    require_distinct([one.reference for one in named], "name each profile once; a weight makes it count more")
     combine = request.effective_combine
     in_domain = request.in_domain
     if in_domain is not None:
