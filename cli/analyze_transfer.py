@@ -27,7 +27,7 @@ def transfer(
     ],
     profiles: Annotated[
         list[str] | None,
-        typer.Argument(metavar="PROFILE PROFILE…", help="math code@2 …", show_default="every one that applies"),
+        typer.Argument(metavar="PROFILES", help="math code@2 …", show_default="every one that applies"),
     ] = None,
     top: Annotated[str, typer.Option(metavar="N|N%", help="How many are the best.")] = "10%",
     where: Annotated[

@@ -12,6 +12,7 @@ import typer.core
 
 from nait_store.cli import (
     analyze,
+    analyze_core,
     analyze_transfer,
     attach,
     bundles,
@@ -128,6 +129,7 @@ app.command("select")(select.select)
 app.command("compare")(compare.compare)
 app.add_typer(selection.app, name="selection")
 analyze.app.command("transfer")(analyze_transfer.transfer)
+analyze.app.command("core")(analyze_core.core)
 app.add_typer(analyze.app, name="analyze")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)

@@ -8,39 +8,10 @@ from typing import TYPE_CHECKING
 from nait_store.errors import CorruptChunkError, InvalidInputError, NaitStoreError
 
 if TYPE_CHECKING:
-    from nait_store.activations.set_version import SetVersion
     from nait_store.analysis.rankings import Rankings
     from nait_store.analysis.transfer import DomainSamples, DomainSeparation, ProfileTransfer
     from nait_store.registry.profiles import Profile
     from nait_store.store.facade import Store
-
-
-def ranked_by(
-    store: Store, references: Sequence[str], version: SetVersion, *, force: bool
-) -> tuple[list[Profile], list[str]]:
-    """Open profiles that apply to a set, and warn of what shifts their scores.
-
-    Parameters
-    ----------
-    references
-        ``math``, ``code@2`` …; the latest version of every profile that applies where none is named.
-
-    Raises
-    ------
-    NotFoundError
-        Unknown profile or version.
-    IncompatibleError
-        A profile that was named means nothing on this set.
-    """
-    from nait_store.registry.compatibility import differences, require_compatible
-
-    if references:
-        profiles = [store.profiles.open(reference) for reference in references]
-    else:
-        opened = [store.profiles.open(name) for name in store.profiles.names()]
-        profiles = [p for p in opened if all(d.severity != "refuse" for d in differences(p.record, version))]
-    warnings = [text for profile in profiles for text in require_compatible(profile, version, force=force)]
-    return profiles, list(dict.fromkeys(warnings))
 
 
 def analyze_transfer(
@@ -57,9 +28,10 @@ def analyze_transfer(
     from nait_store.analysis.rankings import rank_candidates
     from nait_store.analysis.transfer import compare_profiles
     from nait_store.query.rows import check_condition
+    from nait_store.store.ranked_profiles import ranked_profiles
 
     version = store.sets.open(on)
-    profiles, warnings = ranked_by(store, references, version, force=force)
+    profiles, warnings = ranked_profiles(store, references, version, force=force)
     conditions = _conditions(store, profiles, domains)
     for condition in conditions.values():  # before anything is computed
         check_condition(store.session, version, condition)
