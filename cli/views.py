@@ -277,6 +277,8 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
     how = how_chosen(selection.strategy.value, by, selection.seed)
     if request.fuse:
         how += f", fused with {', '.join(request.fuse)}"
+    if request.min_profiles is not None:
+        how += f", in the top {request.effective_top} of at least {request.min_profiles} of them"
     text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
     if (scores := selection.score_range) is not None:
         low, high = scores

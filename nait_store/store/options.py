@@ -192,6 +192,8 @@ class SelectOptions(TypedDict, total=False):
 
     combine: Literal["union", "sum", "min", "rrf"] | None
     """How several profiles make one order; each one's best in turn by default."""
+    min_profiles: int | None
+    """Take the samples that are in the top of so many of several profiles, however many these are."""
     strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
     """Highest score first (default), lowest first, by chance, by chance with the lengths that alignment takes, or by
     cosine to the in-domain samples' centroid in the last layer."""

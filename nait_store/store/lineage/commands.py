@@ -219,6 +219,7 @@ def select_arguments(
         *_option("--from", str(set_ref)),
         *(word for profile in spelled for word in _option("--profile", profile)),
         *_option("--combine", record.combine),
+        *_option("--min-profiles", record.min_profiles),
         *_option("--top", record.top),
         *_option("--where", record.where),
         *_option("--strategy", record.strategy, unless="alignment"),
