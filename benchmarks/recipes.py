@@ -79,7 +79,7 @@ class Result:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(__doc__ or "", body, packages=("torch", "transformers", "scikit-learn"), add_arguments=arguments, argv=argv)
+    run(__doc__ or "", body, packages=("torch", "transformers"), add_arguments=arguments, argv=argv)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
