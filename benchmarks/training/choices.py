@@ -115,7 +115,7 @@ class CandidateStore:
             source = write_json_lines(folder / f"{one.name}.jsonl", one.known)
             store.ingest(str(source), set=one.name, model=str(model), features=_FEATURES)
             for recipe, build in RECIPES.items():
-                store.profiles.build(profile_of(one, recipe), source=one.name, **build)
+                store.profiles.build(profile_of(one, recipe), source=one.name, quality_card=False, **build)
         return cls(store, label_field)
 
     def records(self) -> dict[str, dict[str, Any]]:
