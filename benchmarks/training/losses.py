@@ -168,14 +168,18 @@ class Interval:
         return cls(float(values.mean()), half, n)
 
     def __str__(self) -> str:
-        """Mean and half width, as in ``6.243 ± 0.051``."""
-        return f"{self.mean:.3f} ± {self.half_width:.3f}"
+        """Mean and half width, as in ``6.243 ± 0.051``; of one value only that."""
+        return f"{self.mean:.3f}{self._width}"
 
     @property
     def verdict(self) -> str:
         """As of a difference of losses: ``-0.382 ± 0.041: better``."""
         word = "better" if self.mean < -self.half_width else "worse" if self.mean > self.half_width else "unclear"
-        return f"{self.mean:+.3f} ± {self.half_width:.3f}: {word}"
+        return f"{self.mean:+.3f}{self._width}: {word}"
+
+    @property
+    def _width(self) -> str:
+        return f" ± {self.half_width:.3f}" if self.n > 1 else ""
 
 
 def difference(losses: Mapping[int, Loss], reference: Mapping[int, Loss]) -> Interval | None:
