@@ -55,6 +55,13 @@ def select(
     knee: Annotated[
         bool, typer.Option("--knee", help="Take as many as lie before the score curve's knee.", show_default=False)
     ] = False,
+    drop_duplicates: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="exact|near[:X]",
+            help="Leave out samples whose text a better-ranked one has, or nearly has; several times if need be.",
+        ),
+    ] = None,
     strategy: Annotated[
         Literal["alignment", "lowest", "random", "length-matched", "embedding"] | None,
         typer.Option(help="How candidates are ordered, or drawn.", show_default="alignment"),
@@ -134,6 +141,7 @@ def select(
             per=per,
             min_score=min_score,
             knee=knee,
+            drop_duplicates=drop_duplicates or (),
             strategy=strategy or shorthand or "alignment",
             seed=seed,
             in_domain=in_domain,

@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from nait_store.selection.saved import SavedSelection
     from nait_store.store.facade import Store
 
-CONTROLS = ("combine", "in_domain", "fuse", "fuse_by", "budget_tokens", "quota", "per", "min_score", "knee")
+CONTROLS = (
+    "combine",
+    "in_domain",
+    "fuse",
+    "fuse_by",
+    "budget_tokens",
+    "quota",
+    "per",
+    "min_score",
+    "knee",
+    "drop_duplicates",
+)
 """What may decide besides strategy, top, condition and seed: fields of the record."""
 
 _FIRST_ROWS = 5
