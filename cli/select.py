@@ -58,8 +58,8 @@ def select(
     drop_duplicates: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="exact|near[:X]",
-            help="Leave out samples whose text a better-ranked one has, or nearly has; several times if need be.",
+            metavar="exact|near[:X]|cosine[:X]",
+            help="Leave out samples that are like a better-ranked one; several times if need be.",
         ),
     ] = None,
     strategy: Annotated[

@@ -48,7 +48,7 @@ class ProfileShare(Record):
 class DroppedDuplicates(Record):
     """How many samples a selection passed over because better-ranked ones say the same."""
 
-    kind: Literal["exact", "near"]
+    kind: Literal["exact", "near", "cosine"]
     n_samples: int = Field(ge=0)
 
 

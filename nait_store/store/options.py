@@ -212,7 +212,7 @@ class SelectOptions(TypedDict, total=False):
     """Whether the score curve decides the number."""
     drop_duplicates: str | Sequence[str]
     """What counts as a duplicate of a better-ranked sample and is left out: ``exact`` (equal texts), ``near`` or
-    ``near:0.9`` (Jaccard similarity of texts)."""
+    ``near:0.9`` (Jaccard similarity of texts), ``cosine`` or ``cosine:0.98`` (of activations)."""
     force: bool
     """Whether to silence compatibility warnings."""
 

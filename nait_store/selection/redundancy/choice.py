@@ -13,6 +13,8 @@ from nait_store.selection.redundancy.pruning import Examiner, PrunedRanking
 from nait_store.selection.redundancy.rules import Kind
 from nait_store.selection.redundancy.text_duplicates import TextDuplicates
 from nait_store.selection.redundancy.texts import SampleTexts
+from nait_store.selection.redundancy.vector_duplicates import VectorDuplicates
+from nait_store.selection.redundancy.vectors import SampleVectors
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import PLACED, Limits
 
@@ -29,11 +31,16 @@ def examiners_of(
     ------
     MissingExtraError
         Near duplicates need a package that is not installed.
+    IncompatibleError
+        The set stores no activations to compare.
     """
     thresholds = {rule.kind: rule.threshold for rule in request.rules}
     found: list[Examiner] = []
     if thresholds.keys() & {Kind.EXACT, Kind.NEAR}:
         found.append(TextDuplicates(SampleTexts(sets.location, session, version), thresholds.get(Kind.NEAR)))
+    if Kind.COSINE in thresholds:
+        vectors = SampleVectors(session, version, "--drop-duplicates cosine")
+        found.append(VectorDuplicates(vectors, thresholds[Kind.COSINE]))
     return found
 
 

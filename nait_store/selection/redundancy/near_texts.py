@@ -183,6 +183,6 @@ def _load_rensa() -> Any:
     except ImportError as error:
         raise MissingExtraError(
             "near duplicates of texts need rensa (MinHash), which is not installed",
-            next_step="pip install 'nait-store[dedup]', or compare with exact",
+            next_step="pip install 'nait-store[dedup]', or compare with exact or cosine",
         ) from error
     return rensa

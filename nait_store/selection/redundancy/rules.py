@@ -1,4 +1,4 @@
-"""Which samples count as duplicates: ``exact``, ``near:0.8``."""
+"""Which samples count as duplicates: ``exact``, ``near:0.8``, ``cosine:0.95``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from nait_store.errors import InvalidInputError
 
-_EXAMPLE = "write exact, near or near:0.9 (Jaccard similarity of texts)"
+_EXAMPLE = "write exact, near, near:0.9 (Jaccard similarity of texts), cosine or cosine:0.99 (of activations)"
 LEAST_JACCARD = 0.5
 """Below it MinHash would compare nearly everything with everything."""
 
@@ -16,15 +16,17 @@ LEAST_JACCARD = 0.5
 class Kind(StrEnum):
     """How two samples are compared, in the order in which rules are applied.
 
-    ``exact``: their texts are equal; ``near``: their texts have most of their runs of three words in common.
+    ``exact``: their texts are equal; ``near``: their texts have most of their runs of three words in common;
+    ``cosine``: their vectors in the last stored layer have nearly the same direction.
     """
 
     EXACT = "exact"
     NEAR = "near"
+    COSINE = "cosine"
 
 
-_DEFAULTS = {Kind.NEAR: 0.8}
-_LEAST = {Kind.NEAR: LEAST_JACCARD}
+_DEFAULTS = {Kind.NEAR: 0.8, Kind.COSINE: 0.95}
+_LEAST = {Kind.NEAR: LEAST_JACCARD, Kind.COSINE: 0.5}
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Rule:
 
 
 def parse_rule(text: str) -> Rule:
-    """Parse ``exact``, ``near`` or ``near:0.9``.
+    """Parse ``exact``, ``near``, ``near:0.9``, ``cosine`` or ``cosine:0.99``.
 
     Raises
     ------

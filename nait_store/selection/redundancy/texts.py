@@ -66,7 +66,7 @@ class SampleTexts:
                     raise InvalidInputError(
                         f"sample {sample_ids[place].as_py()!r} of {self._version.reference} has no text to compare: "
                         f"{error.what}",
-                        next_step="leave such samples out with --where",
+                        next_step="leave such samples out with --where, or compare with --drop-duplicates cosine",
                     ) from error
                 yield place, text
         if n_found < len(sample_ids):
