@@ -217,6 +217,9 @@ class SelectOptions(TypedDict, total=False):
     """Score that the chosen have at least."""
     knee: bool
     """Whether the score curve decides the number."""
+    drop_duplicates: str | Sequence[str]
+    """What counts as a duplicate of a better-ranked sample and is left out: ``exact`` (equal texts), ``near`` or
+    ``near:0.9`` (Jaccard similarity of texts), ``cosine`` or ``cosine:0.98`` (of activations)."""
     force: bool
     """Whether to silence compatibility warnings."""
 
