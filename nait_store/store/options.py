@@ -192,6 +192,8 @@ class SelectOptions(TypedDict, total=False):
 
     combine: Literal["union", "sum", "min", "rrf", "norm"] | None
     """How several profiles make one order; each one's best in turn by default."""
+    min_profiles: int | None
+    """Take the samples that are in the top of so many of several profiles, however many these are."""
     strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
     """Highest score first (default), lowest first, by chance, by chance with the lengths that alignment takes, or by
     cosine to the in-domain samples' centroid in the last layer."""
@@ -215,6 +217,9 @@ class SelectOptions(TypedDict, total=False):
     """Score that the chosen have at least."""
     knee: bool
     """Whether the score curve decides the number."""
+    drop_duplicates: str | Sequence[str]
+    """What counts as a duplicate of a better-ranked sample and is left out: ``exact`` (equal texts), ``near`` or
+    ``near:0.9`` (Jaccard similarity of texts), ``cosine`` or ``cosine:0.98`` (of activations)."""
     force: bool
     """Whether to silence compatibility warnings."""
 

@@ -219,6 +219,7 @@ def select_arguments(
         *_option("--from", str(set_ref)),
         *(word for profile in spelled for word in _option("--profile", profile)),
         *_option("--combine", record.combine),
+        *_option("--min-profiles", record.min_profiles),
         *_option("--top", record.top),
         *_option("--where", record.where),
         *_option("--strategy", record.strategy, unless="alignment"),
@@ -231,6 +232,7 @@ def select_arguments(
         *_option("--per", record.per),
         *_option("--min-score", None if record.min_score is None else repr(record.min_score)),
         *(("--knee",) if record.knee else ()),
+        *(word for text in record.drop_duplicates for word in _option("--drop-duplicates", text)),
         *_option("--save", record.name),
         *_option("--message", message or None),
     )
