@@ -59,6 +59,13 @@ def select(
     knee: Annotated[
         bool, typer.Option("--knee", help="Take as many as lie before the score curve's knee.", show_default=False)
     ] = False,
+    drop_duplicates: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="exact|near[:X]|cosine[:X]",
+            help="Leave out samples that are like a better-ranked one; several times if need be.",
+        ),
+    ] = None,
     strategy: Annotated[
         Literal["alignment", "lowest", "random", "length-matched", "embedding"] | None,
         typer.Option(help="How candidates are ordered, or drawn.", show_default="alignment"),
@@ -139,6 +146,7 @@ def select(
             per=per,
             min_score=min_score,
             knee=knee,
+            drop_duplicates=drop_duplicates or (),
             strategy=strategy or shorthand or "alignment",
             seed=seed,
             in_domain=in_domain,

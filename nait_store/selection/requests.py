@@ -10,6 +10,7 @@ from nait_store.errors import InvalidInputError
 from nait_store.schemas.selection import ProfileWeight, SelectionRecord
 from nait_store.selection.budget import EVERYTHING
 from nait_store.selection.quotas import parse_quota
+from nait_store.selection.redundancy.rules import Rule, parse_rules
 from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_fused
 
 DEFAULT_TOP = "10%"
@@ -55,6 +56,8 @@ class SelectionRequest:
         Score that the chosen have at least.
     knee
         Whether the score curve decides the number.
+    drop_duplicates
+        What counts as a duplicate of a better-ranked sample, ``near:0.8``, and is left out.
     force
         Whether to silence compatibility warnings.
     """
@@ -75,6 +78,7 @@ class SelectionRequest:
     per: str | None = None
     min_score: float | None = None
     knee: bool = False
+    drop_duplicates: tuple[str, ...] = ()
     force: bool = False
 
     @classmethod
@@ -100,6 +104,7 @@ class SelectionRequest:
             per=record.per,
             min_score=record.min_score,
             knee=record.knee,
+            drop_duplicates=record.drop_duplicates,
             force=True,
         )
 
@@ -127,6 +132,7 @@ class SelectionRequest:
             "per": self.per,
             "min_score": self.min_score,
             "knee": self.knee,
+            "drop_duplicates": self.drop_duplicates,
         }
 
     @property
@@ -149,13 +155,18 @@ class SelectionRequest:
         """Whether it is ``top`` of one order and nothing else."""
         controls = (self.budget_tokens, self.quota, self.per, self.min_score)
         ordered = self.strategy in (Strategy.ALIGNMENT, Strategy.LOWEST, Strategy.RANDOM)
-        limited = self.knee or self.fuse or any(control is not None for control in controls)
+        limited = self.knee or self.fuse or self.drop_duplicates or any(control is not None for control in controls)
         return ordered and len(self.profiles) < 2 and not limited
 
     @property
     def has_scores(self) -> bool:
         """Whether candidates have a score."""
         return bool(self.profiles) or self.strategy is Strategy.EMBEDDING
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What :attr:`drop_duplicates` says, in the order in which it is applied."""
+        return parse_rules(self.drop_duplicates)
 
     @property
     def fused(self) -> tuple[tuple[str, float], ...]:
@@ -273,6 +284,11 @@ class SelectionRequest:
                 self.budget_tokens is not None and self.budget_tokens < 1,
                 f"--budget-tokens {self.budget_tokens} buys nothing",
                 "give a number of tokens of at least 1, e.g. --budget-tokens 2000000",
+            ),
+            (
+                bool(self.rules) and self.strategy is Strategy.LENGTH_MATCHED,
+                "duplicates are taken out of a ranking, and --strategy length-matched draws by chance",
+                "leave --drop-duplicates out, or choose by chance with --random",
             ),
             (
                 self.per is not None and self.quota is not None,

@@ -29,6 +29,7 @@ CONTROLS = (
     "min_score",
     "knee",
     "min_profiles",
+    "drop_duplicates",
 )
 """What may decide besides strategy, top, condition and seed: fields of the record."""
 
