@@ -19,7 +19,6 @@ from nait_store.errors import InvalidInputError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from nait_store.analysis.findings import Finding
     from nait_store.analysis.ratio import RatioCurve, RatioPoint, RatioReport
 
 _SHOWN = "1,2,5,10,20,30,50,80,100"
@@ -69,8 +68,6 @@ def ratio(
     Threshold, mean score, tokens, sources and targets at each ratio, and the knee of the curve. Scores that are missing
     are computed, and kept.
     """
-    from nait_store.analysis.ratio_findings import ratio_findings
-
     console: Console = context.obj
     shown = _parse_percents(show)
     form = query_output.choose_form(None, out, as_json=False)
@@ -86,9 +83,8 @@ def ratio(
     if target is not None:
         with target.open() as stream:
             query_output.write_form(ratio_rows(report), form, stream)
-    findings = ratio_findings(report)
-    value = {**as_json(report), "findings": findings, "written_to": target.url if target else None}
-    console.result(value, ratio_view(report, findings, shown))
+    value = {**as_json(report), "findings": report.findings, "written_to": target.url if target else None}
+    console.result(value, ratio_view(report, shown))
     if target is not None:
         console.note(f"{count(100 * len(report.curves), 'row')} written to {target.url} ({form})")
 
@@ -109,7 +105,7 @@ def ratio_rows(report: RatioReport) -> pa.Table:
     return pa.table(columns)
 
 
-def ratio_view(report: RatioReport, findings: Sequence[Finding], shown: Sequence[int]) -> Iterator[Block]:
+def ratio_view(report: RatioReport, shown: Sequence[int]) -> Iterator[Block]:
     """Each curve as a table of the chosen ratios with its knee among them, then what is found of all of them."""
     where = f" where {report.where}" if report.where else ""
     yield f"{report.set_ref}{where}: {count(report.n_candidates, 'candidate')}, {count(report.n_tokens, 'token')}"
@@ -120,7 +116,7 @@ def ratio_view(report: RatioReport, findings: Sequence[Finding], shown: Sequence
     if n_hidden > 0:
         yield f"… and {count(n_hidden, 'more value')} of {report.by}"
     yield ""
-    yield from findings_view(findings)
+    yield from findings_view(report.findings)
 
 
 def _table(report: RatioReport, curve: RatioCurve, shown: Sequence[int]) -> Table:

@@ -12,6 +12,7 @@ import typer.core
 
 from nait_store.cli import (
     analyze,
+    analyze_audit,
     analyze_ratio,
     attach,
     bundles,
@@ -127,6 +128,7 @@ app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("compare")(compare.compare)
 app.add_typer(selection.app, name="selection")
+analyze.app.command("audit")(analyze_audit.audit)
 analyze.app.command("ratio")(analyze_ratio.ratio)
 app.add_typer(analyze.app, name="analyze")
 app.command("lineage")(lineage.lineage)

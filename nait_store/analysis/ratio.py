@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import ActivationSets, SetVersion
+from nait_store.analysis.findings import Finding
+from nait_store.analysis.frequent_values import frequent_values
 from nait_store.errors import InvalidInputError
 from nait_store.query.spelling import identifier, literal
 from nait_store.refs import Kind, parse_reference
@@ -162,6 +163,13 @@ class RatioReport:
     curves: tuple[RatioCurve, ...]
     warnings: tuple[str, ...]
 
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The same in sentences: what is as it should be, what is not, and what to do next."""
+        from nait_store.analysis.ratio_findings import ratio_findings
+
+        return ratio_findings(self)
+
 
 def trace_ratios(
     session: QuerySession,
@@ -267,17 +275,14 @@ class _Ranking:
             f"FROM ranked JOIN ({samples}) USING (sample_id)\nORDER BY rank"
         )
         found = session.sql(query, tables=tables).arrow()
-        counts = pc.value_counts(found.column("source").combine_chunks())
-        by_count = sorted(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True), key=_most_first)
-        names = [value for value, _ in by_count[:_MOST_SOURCES]]
-        codes = pc.fill_null(pc.index_in(found.column("source"), pa.array(names, pa.string())), len(names))
+        names, codes, n_others = frequent_values(found.column("source"), _MOST_SOURCES)
         return cls(
             found.column("score").to_numpy(),
             found.column("n_tokens").to_numpy().astype(np.int64),
             found.column("is_target").to_numpy(),
-            codes.to_numpy().astype(np.int64),
-            tuple(names),
-            len(by_count) - len(names),
+            codes,
+            names,
+            n_others,
         )
 
     @property
@@ -329,7 +334,3 @@ class _Ranking:
     def _sources(self, n_samples: int) -> dict[str, int]:
         counts = np.bincount(self.source_codes[:n_samples], minlength=len(self.source_names) + 1)
         return dict(zip(self.source_names, counts[:-1].tolist(), strict=True))
-
-
-def _most_first(counted: tuple[str, int]) -> tuple[int, str]:
-    return -counted[1], counted[0]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 if TYPE_CHECKING:
+    from nait_store.analysis.audit import SetAudit
     from nait_store.analysis.ratio import RatioReport
     from nait_store.store.facade import Store
+    from nait_store.store.options import RecaptureOptions
 
 
 class Analyses:
@@ -73,4 +75,66 @@ class Analyses:
 
         return report_ratios(
             self._store, set, profile=profile, combine=combine, where=where, by=by, targets=targets, force=force
+        )
+
+    def audit(
+        self,
+        set: str,  # noqa: A002
+        *profiles: str,
+        by: str = "source_uri",
+        samples: int = 32,
+        seed: int = 0,
+        recapture: bool = True,
+        force: bool = False,
+        **options: Unpack[RecaptureOptions],
+    ) -> SetAudit:
+        """Say what makes the scores of a set, beside the capability that they are about.
+
+        Length, sources, truncation and repeated texts are told from what is stored. What batches, BOS, the first token
+        and the template do is measured on some samples that are captured again, with the model that the set was
+        captured with; where that is gone or another one, this is skipped with the reason, and the rest is done.
+
+        Parameters
+        ----------
+        set
+            ``pool`` or ``pool@3``.
+        *profiles
+            Whose scores to look at; missing ones are computed. If omitted, the profiles whose scores are stored.
+        by
+            Column of the samples that scores are told apart by.
+        samples, seed
+            How many samples are captured again, at most 1,024, and what draws them.
+        recapture
+            Whether to do that.
+        force
+            Whether to silence compatibility warnings.
+        **options
+            See :class:`~nait_store.store.options.RecaptureOptions`.
+
+        Returns
+        -------
+        SetAudit
+            ``.findings`` has the sentences, ``.ok`` whether none is a warning, the rest the numbers.
+
+        Raises
+        ------
+        NotFoundError
+            Unknown set, profile or column; the ``model`` that was named is not there.
+        IncompatibleError
+            A profile that was named means nothing on the set; the ``model`` that was named is another one.
+        InvalidInputError
+            The set has no sample; a profile gives none of them a finite score.
+        """
+        from nait_store.store.audits import report_audit
+
+        return report_audit(
+            self._store,
+            set,
+            profiles=profiles,
+            by=by,
+            n_samples=samples,
+            seed=seed,
+            recapture=recapture,
+            options=options,
+            force=force,
         )

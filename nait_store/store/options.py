@@ -30,6 +30,25 @@ class ModelOptions(TypedDict, total=False):
     """Whether a model may bring code of its own."""
 
 
+class RecaptureOptions(TypedDict, total=False):
+    """With which model, and where, samples of a set are captured again; the rest is as it was recorded."""
+
+    model: str | None
+    """Folder or hub id; where the set's ingest had it if not given."""
+    adapter: str | None
+    """Folder or hub id of the PEFT adapter, likewise."""
+    device: str
+    """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
+    device_map: str | Mapping[str, str | int] | None
+    """As for an ingest."""
+    max_memory: Mapping[str, str | int] | None
+    """As for an ingest."""
+    token_budget: int | Literal["auto"] | None
+    """Tokens in a batch; chosen by device if not given."""
+    trust_remote_code: bool
+    """Whether the model may bring code of its own. Never taken from the records: they may be somebody else's."""
+
+
 class IngestOptions(ModelOptions, total=False):
     """Options of :meth:`nait_store.store.facade.Store.ingest`; each has the default that the command line documents."""
 

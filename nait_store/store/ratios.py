@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from nait_store.analysis.ratio import RatioReport, Targets, trace_ratios
 from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.query.rows import check_condition
+from nait_store.query.sources import WantedScores
 from nait_store.query.spelling import identifier, literal
 from nait_store.registry.sharing.reference_samples import content_hashes
 from nait_store.selection.requests import SelectionRequest
@@ -15,6 +16,7 @@ from nait_store.selection.strategies import Combine, parse_profiles
 from nait_store.store.in_domain_rows import in_domain_rows
 
 if TYPE_CHECKING:
+    from nait_store.activations.set_version import SetVersion
     from nait_store.registry.profiles import Profile
     from nait_store.store.facade import Store
 
@@ -52,7 +54,7 @@ def report_ratios(
     for condition in filter(None, (where, targets)):
         check_condition(store.session, version, condition)
     if where is None:  # what no condition leaves out is scored in one pass for all profiles
-        store.score(set_ref, *(one.reference for one in profiles), force=True)
+        store.session.score([_wanted(version, store.profiles.open(one.reference)) for one in profiles])
     return trace_ratios(
         store.session,
         store.sets.versions,
@@ -61,6 +63,11 @@ def report_ratios(
         by=by,
         find_targets=lambda opened: _targets(store, opened, targets),
     )
+
+
+def _wanted(version: SetVersion, profile: Profile) -> WantedScores:
+    recipe = profile.record.recipe
+    return WantedScores(version.reference, profile.reference, recipe.feature.value, recipe.metric.value)
 
 
 def _targets(store: Store, profiles: Sequence[Profile], where: str | None) -> Targets:

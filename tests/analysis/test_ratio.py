@@ -13,7 +13,6 @@ import pytest
 import nait_store
 from nait_store.analysis.findings import Verdict
 from nait_store.analysis.ratio import RatioReport
-from nait_store.analysis.ratio_findings import ratio_findings
 from nait_store.cli.main import main
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
 from nait_store.testing.stores import build_set, fake_identity
@@ -137,7 +136,7 @@ def test_many_values_are_counted_as_far_as_they_are_frequent(built: Built) -> No
 
 
 def verdicts(report: RatioReport) -> dict[str, Verdict]:
-    return {finding.topic: finding.verdict for finding in ratio_findings(report)}
+    return {finding.topic: finding.verdict for finding in report.findings}
 
 
 def test_findings_warn_of_length_and_of_one_source(tmp_path: Path) -> None:
