@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ BYTES_PER_ROW = 300
 
 _ROW_GROUP_ROWS = 8192  # as SegmentWriter's
 _BATCH_ROWS = 16 * _ROW_GROUP_ROWS
-_FIELDS: dict[str, FieldType] = {"instruction": "string", "output": "string", "source": "string"}
+FIELDS: dict[str, FieldType] = {"instruction": "string", "output": "string", "source": "string"}
 SOURCES = ("alpaca", "code", "orca", "dolly")
 """Of the samples, in turn."""
 _TEXT = (
@@ -55,17 +56,32 @@ _LENGTHS_WORDS = range(5, 80)
 _INSTRUCTION_WORDS = 20
 
 
-def build_pool(location: Location, name: str, n_rows: int, n_segments: int, seed: int = 0) -> SetVersion:
-    """Write and commit ``n_rows`` samples in ``n_segments`` segments of about the same length."""
+class Texts(Protocol):
+    """Makes rows of ``samples.parquet``."""
+
+    def samples(self, first_index: int, numbers: NDArray[np.int64], rng: np.random.Generator) -> pa.Table:
+        """Rows for the samples of these numbers, the first of which stands at ``first_index``."""
+
+
+def build_pool(
+    location: Location, name: str, n_rows: int, n_segments: int, seed: int = 0, texts: Texts | None = None
+) -> SetVersion:
+    """Write and commit ``n_rows`` samples in ``n_segments`` segments of about the same length.
+
+    Their texts repeat each other, unless ``texts`` makes the rows.
+    """
+    texts = _texts() if texts is None else texts
     sets = ActivationSets(location)
     sets.create(fake_set_record(name, n_layers=N_LAYERS, n_neurons=N_NEURONS))
     rng = np.random.default_rng(seed)
     bounds = np.linspace(0, n_rows, n_segments + 1).astype(int).tolist()
-    records = [_write_segment(location, name, begin, end, rng) for begin, end in itertools.pairwise(bounds)]
+    records = [_write_segment(location, name, begin, end, rng, texts) for begin, end in itertools.pairwise(bounds)]
     return sets.commit(name, records, ingest_ids=())
 
 
-def _write_segment(location: Location, name: str, begin: int, end: int, rng: np.random.Generator) -> SegmentRecord:
+def _write_segment(
+    location: Location, name: str, begin: int, end: int, rng: np.random.Generator, texts: Texts
+) -> SegmentRecord:
     segment_id = new_ulid()
     folder = layout.segment_folder(name, segment_id)
     A = rng.standard_normal((end - begin, N_LAYERS, N_NEURONS), dtype=np.float32)  # [n, L, J]
@@ -91,7 +107,7 @@ def _write_segment(location: Location, name: str, begin: int, end: int, rng: np.
         model=ENVIRONMENT.model_source,
     )
     files += [write_payload_file(location, folder, f"{DATA_FOLDER}/{p}", data) for p, data in documents.items()]
-    samples, n_tokens = _write_samples(location, folder, begin, end, rng)
+    samples, n_tokens = _write_samples(location, folder, begin, end, rng, texts)
     files.append(samples)
     array = FeatureArray(
         feature=Feature.MEAN, dtype=StoredDtype.FLOAT32, chunk_rows=chunk_rows, max_abs=largest_magnitude(A)
@@ -104,7 +120,7 @@ def _write_segment(location: Location, name: str, begin: int, end: int, rng: np.
         layers=tuple(range(N_LAYERS)),
         n_neurons=N_NEURONS,
         arrays=(array,),
-        user_fields=_FIELDS,
+        user_fields=FIELDS,
         files=tuple(sorted(files, key=lambda file: file.path)),
         settings=SETTINGS,
         environment=ENVIRONMENT,
@@ -117,14 +133,14 @@ def _write_segment(location: Location, name: str, begin: int, end: int, rng: np.
 
 
 def _write_samples(
-    location: Location, folder: str, begin: int, end: int, rng: np.random.Generator
+    location: Location, folder: str, begin: int, end: int, rng: np.random.Generator, texts: Texts
 ) -> tuple[FileDigest, int]:
     n_tokens = 0
     with PendingFile(location, f"{folder}/{SAMPLES_FILE}") as file:
         hashed = HashedFile(file.handle)
-        with pq.ParquetWriter(hashed, samples_schema(_FIELDS), compression="zstd") as writer:
+        with pq.ParquetWriter(hashed, samples_schema(FIELDS), compression="zstd") as writer:
             for start in range(begin, end, _BATCH_ROWS):
-                table = _texts().samples(start - begin, np.arange(start, min(start + _BATCH_ROWS, end)), rng)
+                table = texts.samples(start - begin, np.arange(start, min(start + _BATCH_ROWS, end)), rng)
                 writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
                 n_tokens += pc.sum(table.column("n_tokens")).as_py()
         file.publish()
@@ -165,8 +181,8 @@ class _Texts:
         digests = np.frombuffer(rng.bytes(32 * n), np.uint8).reshape(n, 32)
         columns = [
             pa.array(np.arange(first_index, first_index + n)),
-            _hexadecimal(digests[:, :16]),
-            _hexadecimal(digests),
+            hexadecimal(digests[:, :16]),
+            hexadecimal(digests),
             pa.repeat(pa.scalar("pool.jsonl"), n),
             pa.array(numbers),
             pa.array(self._lengths[chosen] + np.int32(10)),
@@ -177,10 +193,10 @@ class _Texts:
             outputs,
             pa.array(SOURCES).take(pa.array(numbers % len(SOURCES))),
         ]
-        return pa.Table.from_arrays(columns, schema=samples_schema(_FIELDS))
+        return pa.Table.from_arrays(columns, schema=samples_schema(FIELDS))
 
 
-def _hexadecimal(digests: NDArray[np.uint8]) -> pa.Array:
+def hexadecimal(digests: NDArray[np.uint8]) -> pa.Array:
     """Bytes [n, k] as n strings of 2k digits."""
     n, width = digests.shape
     offsets = np.arange(n + 1, dtype=np.int32) * np.int32(2 * width)

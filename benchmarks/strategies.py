@@ -1,8 +1,10 @@
 """Selections by eight profiles with quotas out of a million samples, each in a fresh process, beside plain NumPy.
 
 Scores are stored beforehand, as an ingest leaves them. A selection opens the store, reads the scores and samples,
-ranks, fills the quotas, spells its query and returns ids and scores; every case must choose what the reference chooses:
-NumPy's stable sorts and a loop, over the same scores already in memory, without the store.
+ranks, drops duplicates, fills the quotas, spells its query and returns ids and scores; every case must choose what the
+reference chooses: NumPy's stable sorts and a loop, over the same scores already in memory, without the store. Of the
+duplicates the reference knows which they are: one text in ten is another one's but for a word, one in fifty is another
+one's. The store is to find out.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 import nait_store
 from benchmarks.harness import Options, Report, run, run_fresh, workspace
 from benchmarks.large_pool import BYTES_PER_ROW, build_pool
+from benchmarks.varied_texts import COPY_EVERY, VariedTexts, originals
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.registry.recipes import RECIPES
 from nait_store.storage.location import Location
@@ -33,6 +36,8 @@ CASES: dict[str, dict[str, Any]] = {
     "sum, quotas": {"combine": "sum", "quota": True},
     "min, quotas": {"combine": "min", "quota": True},
     "rrf, quotas": {"combine": "rrf", "quota": True},
+    "union, quotas, no near duplicates": {"combine": "union", "quota": True, "drop_duplicates": "near"},
+    "union, all without near duplicates": {"combine": "union", "top": 100, "drop_duplicates": "near"},
     "one profile, a budget of tokens": {"profiles": 1, "budget_tokens": 5_000_000},
 }
 
@@ -40,13 +45,16 @@ CASES: dict[str, dict[str, Any]] = {
 def body(options: Options, report: Report) -> None:
     """Build the store, select in fresh processes, compare with NumPy."""
     n_rows = options.extra.rows or (TOY_ROWS if options.toy else ROWS)
+    n_rows -= n_rows % (SEGMENTS * COPY_EVERY)
     rows, slowest, largest = [], 0.0, 0.0
-    with workspace(options, n_rows * 3 * BYTES_PER_ROW) as folder:
+    with workspace(options, n_rows * 6 * BYTES_PER_ROW) as folder:
         url = str(folder / "store")
         build_store(url, n_rows)
         pool = read_pool(url)
         rounds = 1 if options.toy else min(options.rounds, 3)
         for name, case in CASES.items():
+            if options.extra.case and options.extra.case not in name:
+                continue
             runs = [run_fresh("benchmarks.strategies:select", url, case) for _ in range(rounds)]
             if any(one.result["ids"] != choose(pool, case) for one in runs):
                 raise ArithmeticError(f"{name}: the store and NumPy choose different samples")
@@ -69,7 +77,7 @@ def body(options: Options, report: Report) -> None:
 def build_store(url: str, n_rows: int) -> None:
     """Write the set ``pool``, profiles of different rows of it, and the scores."""
     store = nait_store.open(url, create=True)
-    version = build_pool(Location(url), "pool", n_rows, SEGMENTS)
+    version = build_pool(Location(url), "pool", n_rows, SEGMENTS, texts=VariedTexts())
     rng = np.random.default_rng(1)
     for name in PROFILES:
         in_domain = {0: np.sort(rng.choice(n_rows // SEGMENTS, 64, replace=False))}
@@ -97,9 +105,10 @@ def select(url: str, case: dict[str, Any]) -> dict[str, Any]:
         "pool",
         profile=names,
         combine=case.get("combine"),
-        top=None if budget_tokens else f"{TOP_PERCENT}%",
+        top=None if budget_tokens else f"{case.get('top', TOP_PERCENT)}%",
         quota=quota if case.get("quota") else None,
         budget_tokens=budget_tokens,
+        drop_duplicates=case.get("drop_duplicates", ()),
     )
     return {"ids": selection.rows.column("sample_id").to_pylist(), "cpu_seconds": time.process_time() - started}
 
@@ -107,7 +116,9 @@ def select(url: str, case: dict[str, Any]) -> dict[str, Any]:
 def read_pool(url: str) -> dict[str, NDArray[Any]]:
     """Ids, tokens, sources and scores [P, n] in the order of ids."""
     store = nait_store.open(url)
-    samples = store.sql("SELECT sample_id, n_tokens, source FROM samples('pool') ORDER BY sample_id").arrow()
+    samples = store.sql(
+        "SELECT sample_id, source_index, n_tokens, source FROM samples('pool') ORDER BY sample_id"
+    ).arrow()
     scores = [
         store.sql(f"SELECT score FROM alignment('pool', '{name}') ORDER BY sample_id").arrow()[0].to_numpy()
         for name in PROFILES
@@ -121,10 +132,13 @@ def choose(pool: dict[str, NDArray[Any]], case: dict[str, Any]) -> list[str]:
     scores = pool["scores"][: case.get("profiles", len(PROFILES))]
     n = scores.shape[1]
     order = _order(scores, case.get("combine"))
+    if case.get("drop_duplicates"):
+        texts = originals(pool["source_index"])[order]
+        order = order[np.sort(np.unique(texts, return_index=True)[1])]
     if budget := case.get("budget_tokens"):
         taken = order[np.cumsum(pool["n_tokens"][order]) <= budget]
         return [str(one) for one in pool["sample_id"][taken]]
-    top = -(-n * TOP_PERCENT // 100)
+    top = -(-n * case.get("top", TOP_PERCENT) // 100)
     if not case.get("quota"):
         return [str(one) for one in pool["sample_id"][order[:top]]]
     left = {value: top * percent // 100 for value, percent in QUOTAS.items()}
@@ -155,7 +169,8 @@ def _order(scores: NDArray[np.float64], combine: str | None) -> NDArray[np.int64
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, help=f"samples (default {ROWS:,}, toy {TOY_ROWS:,})")
+    parser.add_argument("--case", help="only the cases with this in their names")
 
 
 if __name__ == "__main__":
-    run(__doc__, body, packages=("duckdb", "pyarrow"), add_arguments=_arguments)
+    run(__doc__, body, packages=("duckdb", "pyarrow", "rensa"), add_arguments=_arguments)

@@ -28,6 +28,10 @@ def select(
         Literal["union", "sum", "min", "rrf"] | None,
         typer.Option(help="How several profiles make one order.", show_default="union"),
     ] = None,
+    min_profiles: Annotated[
+        int | None,
+        typer.Option(metavar="M", min=1, help="Take what is in the --top of M of several profiles, however many."),
+    ] = None,
     top: Annotated[
         str | None,
         typer.Option(
@@ -55,6 +59,13 @@ def select(
     knee: Annotated[
         bool, typer.Option("--knee", help="Take as many as lie before the score curve's knee.", show_default=False)
     ] = False,
+    drop_duplicates: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="exact|near[:X]|cosine[:X]",
+            help="Leave out samples that are like a better-ranked one; several times if need be.",
+        ),
+    ] = None,
     strategy: Annotated[
         Literal["alignment", "lowest", "random", "length-matched", "embedding"] | None,
         typer.Option(help="How candidates are ordered, or drawn.", show_default="alignment"),
@@ -127,6 +138,7 @@ def select(
             set_ref,
             profile=profile,
             combine=combine,
+            min_profiles=min_profiles,
             top=top,
             where=where,
             budget_tokens=budget_tokens,
@@ -134,6 +146,7 @@ def select(
             per=per,
             min_score=min_score,
             knee=knee,
+            drop_duplicates=drop_duplicates or (),
             strategy=strategy or shorthand or "alignment",
             seed=seed,
             in_domain=in_domain,

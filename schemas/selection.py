@@ -45,6 +45,13 @@ class ProfileShare(Record):
     """Chosen samples that came in through its turn; None where the profiles do not take turns."""
 
 
+class DroppedDuplicates(Record):
+    """How many samples a selection passed over because better-ranked ones say the same."""
+
+    kind: Literal["exact", "near", "cosine"]
+    n_samples: int = Field(ge=0)
+
+
 class SelectionRecord(Document):
     """``selection.json`` of a payload. Immutable."""
 
@@ -57,6 +64,8 @@ class SelectionRecord(Document):
     """All of several, with their weights; empty where ``profile_ref`` says it all."""
     combine: Annotated[Literal["union", "sum", "min", "rrf"] | None, _LATER] = None
     """How several profiles made one order."""
+    min_profiles: Annotated[int | None, Field(ge=1), _LATER] = None
+    """Only samples in the top of so many of several profiles were taken; ``top`` is of each of them then."""
     strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
     in_domain: Annotated[str | None, _LATER] = None
     """Set whose centroid the embedding strategy compared with, resolved; None for the profile's own samples."""
@@ -74,12 +83,16 @@ class SelectionRecord(Document):
     """Column of the groups of which each gave its own top."""
     min_score: Annotated[float | None, _LATER] = None
     knee: Annotated[bool, _LATER] = False
+    drop_duplicates: Annotated[tuple[str, ...], _LATER] = ()
+    """What counts as a duplicate, with the threshold, ``near:0.8``."""
     n_candidates: int = Field(ge=0)
     n_selected: int = Field(ge=0)
     query: str
-    """The SQL that reproduces it."""
+    """The SQL that reproduces it; where duplicates were dropped, that of the ranking out of which they were."""
     shares: Annotated[tuple[ProfileShare, ...], _LATER] = ()
     """Of several profiles."""
+    dropped: Annotated[tuple[DroppedDuplicates, ...], _LATER] = ()
+    """Duplicates that are ranked above the last chosen sample."""
     parameters: dict[str, Any] = Field(default_factory=dict)
     files: tuple[FileDigest, ...]
     provenance: Provenance

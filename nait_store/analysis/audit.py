@@ -15,6 +15,7 @@ from nait_store.analysis.token_effects import SpanFacts, TokenEffects, TokenProb
 from nait_store.errors import InvalidInputError, NaitStoreError
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.registry.profiles import Profile
+from nait_store.storage.location import Location
 
 if TYPE_CHECKING:
     from nait_store.capture.session import CaptureSession
@@ -118,19 +119,21 @@ class SetAudit:
 
 
 def audit_set(
+    location: Location,
     session: QuerySession,
     version: SetVersion,
     profiles: Sequence[Profile],
     *,
     by: str,
     recaptured: RecaptureAudit | Skipped,
-    progress: ProgressListener = ignore_progress,
     warnings: Sequence[str] = (),
 ) -> SetAudit:
     """Audit what a store has of a set.
 
     Parameters
     ----------
+    location
+        The store's root.
     session
         Of the store; scores that are missing are computed.
     version
@@ -141,8 +144,6 @@ def audit_set(
         Column of the samples that scores are told apart by.
     recaptured
         From :func:`recapture_audit`, or why that was left out.
-    progress
-        Hears of the samples whose texts are compared.
     warnings
         To be handed on.
 
@@ -157,7 +158,7 @@ def audit_set(
     columns = SampleColumns.read(session, version, profiles, by)
     repeats: RepeatedTexts | Skipped
     try:
-        repeats = count_repeated_texts(version, progress)
+        repeats = count_repeated_texts(location, session, version)
     except InvalidInputError as error:
         repeats = Skipped.by(error)
     return SetAudit(

@@ -112,7 +112,7 @@ def _repeats(audit: SetAudit) -> Finding:
         "",
         text,
         warn=share >= LARGE_REPEATED_SHARE,
-        next_step="leave repeats out of the source before it is ingested, or out of what a selection exports",
+        next_step="leave repeats out of what is chosen: --drop-duplicates exact, or near",
     )
 
 

@@ -16,15 +16,16 @@ from nait_store.query.spelling import literal
 from nait_store.refs import Kind, parse_reference
 from nait_store.registry.compatibility import require_compatible
 from nait_store.registry.profiles import Profile, ProfileRegistry
-from nait_store.schemas.selection import SELECTION_SCHEMA, ProfileShare
+from nait_store.schemas.selection import SELECTION_SCHEMA, DroppedDuplicates, ProfileShare
 from nait_store.selection.budget import EVERYTHING, Budget, parse_budget
 from nait_store.selection.candidates import Candidates, find_candidates
 from nait_store.selection.embedding import Embedding, InDomain
 from nait_store.selection.knee import Knee, find_knee
 from nait_store.selection.quotas import Division, Quota, parse_quota
+from nait_store.selection.redundancy.choice import choose_without_duplicates, examiners_of
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import Lengths, Limits
-from nait_store.selection.strategies import FuseBy, Strategy
+from nait_store.selection.strategies import FuseBy, Strategy, require_distinct
 
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
@@ -45,7 +46,7 @@ class Selection:
     n_candidates
         Samples to choose from, after ``where``.
     query
-        SQL that gives ``rows`` again.
+        SQL that gives ``rows`` again; where duplicates were dropped, the ranking out of which they were.
     warnings
         What to know about the profiles' fit to the set, and about limits that were not reached.
     n_tokens
@@ -54,6 +55,11 @@ class Selection:
         What each of several profiles gave.
     knee
         Where the curve of scores bends, if that decided the number.
+    dropped
+        How many duplicates are ranked above the last chosen sample, by kind.
+    duplicates
+        Those: ``sample_id``, ``duplicate_of`` (a better-ranked sample), ``kind``, ``similarity``, in rank order. None
+        where none were looked for, and of a saved selection.
     """
 
     rows: pa.Table
@@ -64,6 +70,8 @@ class Selection:
     n_tokens: int | None = None
     shares: tuple[ProfileShare, ...] = ()
     knee: Knee | None = None
+    dropped: tuple[DroppedDuplicates, ...] = ()
+    duplicates: pa.Table | None = None
 
     @property
     def set_ref(self) -> str:
@@ -158,10 +166,15 @@ def select(
     if request.strategy is Strategy.EMBEDDING:
         in_domain = InDomain.of(profiles[0]) if profiles else InDomain(request.in_domain or "")
         embedding = Embedding(session, sets, version, in_domain)
+    examiners = examiners_of(session, sets, version, request)
     candidates = find_candidates(session, version, profiles, request, group, embedding)
     knee = find_knee(candidates.scores(session)) if request.knee else None
     limits = _limits(candidates, top, quota, knee, described)
-    chosen = session.sql(candidates.statement.chosen(limits), tables=candidates.tables).arrow()
+    pruned = None
+    if examiners:
+        chosen, pruned = choose_without_duplicates(session, examiners, candidates, limits)
+    else:
+        chosen = session.sql(candidates.statement.chosen(limits), tables=candidates.tables).arrow()
     n_tokens = _require_met(candidates, limits, quota, chosen)
     lengths = None
     if request.strategy is Strategy.LENGTH_MATCHED:
@@ -170,15 +183,22 @@ def select(
         n_tokens = int(candidates.n_tokens(chosen).sum())
     if knee is not None and not knee.is_clear:
         warnings.append(knee.in_words)
+    if pruned is not None and top.share != 1 and pruned.left.num_rows < (limits.n_samples.count or 0):
+        n_left = pruned.left.num_rows
+        warnings.append(f"{limits.n_samples.count:,} samples were asked for; without duplicates {n_left:,} are left")
     return Selection(
         rows=_rows(chosen),
         request=request,
         n_candidates=candidates.table.num_rows,
-        query=candidates.statement.whole(group, limits, lengths),
+        query=candidates.statement.whole(group, limits, lengths)
+        if pruned is None
+        else candidates.statement.ranking(group, limits),
         warnings=tuple(dict.fromkeys(warnings)),
         n_tokens=n_tokens,
         shares=candidates.shares(chosen) if len(profiles) > 1 else (),
         knee=knee,
+        dropped=() if pruned is None else pruned.dropped(chosen),
+        duplicates=None if pruned is None else pruned.duplicates(chosen),
     )
 
 
@@ -190,12 +210,7 @@ def _resolved(
         one.model_copy(update={"reference": profile.reference})
         for one, profile in zip(request.profiles, profiles, strict=True)
     )
-    references = [one.reference for one in named]
-    for reference in references:
-        if references.count(reference) > 1:
-            raise InvalidInputError(
-                f"{reference} is named twice", next_step="name each profile once; a weight makes it count more"
-            )
+    require_distinct([one.reference for one in named], "name each profile once; a weight makes it count more")
     combine = request.effective_combine
     in_domain = request.in_domain
     if in_domain is not None:
@@ -209,12 +224,15 @@ def _resolved(
         combine=combine,
         in_domain=in_domain,
         fuse_by=fuse_by,
+        drop_duplicates=tuple(map(str, request.rules)),
     )
 
 
 def _limits(candidates: Candidates, top: Budget, quota: Quota | None, knee: Knee | None, described: str) -> Limits:
     """Say in numbers how many are taken, as far as they do not depend on the order."""
     request, n = candidates.request, candidates.table.num_rows
+    if request.min_profiles is not None:
+        return Limits(Budget(EVERYTHING, share=Fraction(1)), n_best=top.resolve(n, described))
     if request.per is not None:
         top.resolve(n, described, at_most=True)
         return Limits(top)
@@ -233,14 +251,19 @@ def _require_met(candidates: Candidates, limits: Limits, quota: Quota | None, ch
     """Refuse an empty selection, and one whose quotas are not met; returns the tokens of what was chosen."""
     request = candidates.request
     if not chosen.num_rows:
-        what = []
+        what, next_steps = [], []
+        if request.min_profiles is not None:
+            what.append(f"no candidate is in the top {request.top} of {request.min_profiles} profiles or more")
+            next_steps.append("raise --top or lower --min-profiles")
         if request.min_score is not None:
             what.append(f"no candidate has a score of {request.min_score:g} or more")
+            next_steps.append("lower --min-score")
         if request.budget_tokens is not None:
             what.append(f"the first sample has more than {request.budget_tokens:,} tokens")
+            next_steps.append("raise --budget-tokens")
         raise InvalidInputError(
             f"there is nothing to select: {' or '.join(what) or 'no group has a sample'}",
-            next_step="lower --min-score" if request.min_score is not None else "raise --budget-tokens",
+            next_step=next_steps[0] if next_steps else "raise --top",
         )
     taken = candidates.taken(chosen)
     if quota is not None and limits.division is not None:
@@ -272,10 +295,11 @@ def _require_quotas(candidates: Candidates, quota: Quota, division: Division, ta
                 continue
             amount, found = f"{wanted:,} tokens", f"{n_tokens:,}"
         reached = " that reach --min-score" if request.min_score is not None else ""
+        reached += " and have no better-ranked duplicate" if request.rules else ""
         listed = ", ".join(f"{name} ({n:,})" for name, n in sorted(there.items(), key=lambda item: -item[1])[:8])
         raise InvalidInputError(
             f"the quota of {who} is {amount}, and there are {found}{reached}; candidates by {quota.column}: {listed}",
-            next_step="lower the quota or the total" + (", or --min-score" if reached else ""),
+            next_step="lower the quota or the total" + (", or --min-score" if request.min_score is not None else ""),
         )
 
 

@@ -50,6 +50,44 @@ class RankedRecord:
     record: dict[str, Any]
 
 
+class StoredRecords:
+    """Records of some samples of a set version as they lie: JSON texts, in the order of storage.
+
+    Parameters
+    ----------
+    location
+        The store's root.
+    version
+        The set version.
+    sample_ids
+        Whose.
+    """
+
+    def __init__(self, location: Location, version: SetVersion, sample_ids: pa.Array) -> None:
+        self._location = location
+        self._version = version
+        self._ids = sample_ids
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], pa.Array]]:
+        """Some samples at a time: their places among the ids, and their records."""
+        for segment in self._version.segments:
+            visible = self._version.visible_rows(segment)
+            path = f"{layout.segment_folder(self._version.name, segment.record.segment_id)}/samples.parquet"
+            with self._location.open_read(path) as handle, pq.ParquetFile(handle) as file:
+                # Once for the segment: every call builds a hash table of all chosen ids.
+                found = pc.index_in(file.read(columns=["sample_id"]).column("sample_id"), value_set=self._ids)
+                positions = found.combine_chunks().fill_null(-1).to_numpy()
+                if visible is not None:
+                    positions = np.where(visible, positions, -1)
+                row = 0
+                for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=["record"]):
+                    here = positions[row : row + batch.num_rows]
+                    row += batch.num_rows
+                    indices = np.flatnonzero(here >= 0)
+                    if len(indices):
+                        yield here[indices], batch.column("record").take(pa.array(indices))
+
+
 class RankedRecords:
     """Records of ``rows`` out of one set version; a context manager that removes its spool file.
 
@@ -84,7 +122,12 @@ class RankedRecords:
     def __enter__(self) -> RankedRecords:
         try:
             for segment in self._version.segments:
-                self._spool_segment(segment)
+                # Columns stand in the order of the fields' first appearance; the record's JSON has them sorted.
+                for name in segment.samples_schema().names:
+                    if name.startswith(USER_FIELD_PREFIX):
+                        self._order.setdefault(name.removeprefix(USER_FIELD_PREFIX), len(self._order))
+            for ranks, records in StoredRecords(self._location, self._version, self._ids):
+                self._spool_records(ranks, records)
             self._spool.flush()
             missing = int((self._offsets < 0).sum())
             if missing:
@@ -114,33 +157,13 @@ class RankedRecords:
                 names = sorted(record, key=lambda name: order.get(name, len(order)))
                 yield RankedRecord(rank, sample_id, score, {name: record[name] for name in names})
 
-    def _spool_segment(self, segment: Any) -> None:
-        visible = self._version.visible_rows(segment)
-        path = f"{layout.segment_folder(self._version.name, segment.record.segment_id)}/samples.parquet"
-        with self._location.open_read(path) as handle, pq.ParquetFile(handle) as file:
-            # Columns stand in the order of the fields' first appearance; the record's JSON has them sorted.
-            for name in file.schema_arrow.names:
-                if name.startswith(USER_FIELD_PREFIX):
-                    self._order.setdefault(name.removeprefix(USER_FIELD_PREFIX), len(self._order))
-            # Once for the segment: every call builds a hash table of all chosen ids.
-            found = pc.index_in(file.read(columns=["sample_id"]).column("sample_id"), value_set=self._ids)
-            positions = found.combine_chunks().fill_null(-1).to_numpy()
-            if visible is not None:
-                positions = np.where(visible, positions, -1)
-            row = 0
-            for batch in file.iter_batches(batch_size=_ROWS_PER_BATCH, columns=["record"]):
-                here = positions[row : row + batch.num_rows]
-                row += batch.num_rows
-                indices = np.flatnonzero(here >= 0)
-                if not len(indices):
-                    continue
-                taken = batch.column("record").take(pa.array(indices)).cast(pa.large_string())
-                ranks = here[indices]
-                _, bounds_buffer, text = taken.buffers()
-                bounds = np.frombuffer(bounds_buffer, dtype=np.int64, count=len(taken) + 1)
-                self._offsets[ranks] = self._n_spooled + bounds[:-1] - bounds[0]
-                self._lengths[ranks] = np.diff(bounds)
-                size = int(bounds[-1] - bounds[0])
-                if size:
-                    self._spool.write(text.slice(int(bounds[0]), size))
-                self._n_spooled += size
+    def _spool_records(self, ranks: NDArray[np.int64], records: pa.Array) -> None:
+        records = records.cast(pa.large_string())
+        _, bounds_buffer, text = records.buffers()
+        bounds = np.frombuffer(bounds_buffer, dtype=np.int64, count=len(records) + 1)
+        self._offsets[ranks] = self._n_spooled + bounds[:-1] - bounds[0]
+        self._lengths[ranks] = np.diff(bounds)
+        size = int(bounds[-1] - bounds[0])
+        if size:
+            self._spool.write(text.slice(int(bounds[0]), size))
+        self._n_spooled += size

@@ -10,6 +10,7 @@ from nait_store.errors import InvalidInputError
 from nait_store.schemas.selection import ProfileWeight, SelectionRecord
 from nait_store.selection.budget import EVERYTHING
 from nait_store.selection.quotas import parse_quota
+from nait_store.selection.redundancy.rules import Rule, parse_rules
 from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_fused
 
 DEFAULT_TOP = "10%"
@@ -27,6 +28,9 @@ class SelectionRequest:
         Profiles to score with, and their weights; none for random selections without scores.
     combine
         How several profiles make one order; union if None.
+    min_profiles
+        Take the samples that are among the top of so many of several profiles, whatever their number; ``top`` is of
+        each profile then.
     top
         Count or percentage of the candidates. If None, all that the other limits leave, or 10 %
         where there is none.
@@ -52,6 +56,8 @@ class SelectionRequest:
         Score that the chosen have at least.
     knee
         Whether the score curve decides the number.
+    drop_duplicates
+        What counts as a duplicate of a better-ranked sample, ``near:0.8``, and is left out.
     force
         Whether to silence compatibility warnings.
     """
@@ -59,6 +65,7 @@ class SelectionRequest:
     set_ref: str
     profiles: tuple[ProfileWeight, ...] = ()
     combine: Combine | None = None
+    min_profiles: int | None = None
     top: str | int | None = None
     strategy: Strategy = Strategy.ALIGNMENT
     seed: int = 0
@@ -71,6 +78,7 @@ class SelectionRequest:
     per: str | None = None
     min_score: float | None = None
     knee: bool = False
+    drop_duplicates: tuple[str, ...] = ()
     force: bool = False
 
     @classmethod
@@ -83,6 +91,7 @@ class SelectionRequest:
             record.set_ref,
             record.profiles_with_weights,
             combine=None if record.combine is None else Combine(record.combine),
+            min_profiles=record.min_profiles,
             top=record.top,
             strategy=Strategy(record.strategy),
             seed=record.seed or 0,
@@ -95,6 +104,7 @@ class SelectionRequest:
             per=record.per,
             min_score=record.min_score,
             knee=record.knee,
+            drop_duplicates=record.drop_duplicates,
             force=True,
         )
 
@@ -109,6 +119,7 @@ class SelectionRequest:
             "profile_ref": self.profiles[0].reference if self.profiles else None,
             "profiles": () if plain else self.profiles,
             "combine": None if self.combine is None else self.combine.value,
+            "min_profiles": self.min_profiles,
             "strategy": self.strategy.value,
             "top": str(self.top),
             "where": self.where,
@@ -121,6 +132,7 @@ class SelectionRequest:
             "per": self.per,
             "min_score": self.min_score,
             "knee": self.knee,
+            "drop_duplicates": self.drop_duplicates,
         }
 
     @property
@@ -133,6 +145,8 @@ class SelectionRequest:
         """``top``, else what the other limits leave, else 10 %."""
         if self.top is not None:
             return str(self.top).strip()
+        if self.min_profiles is not None:
+            return DEFAULT_TOP
         limited = self.budget_tokens is not None or self.min_score is not None or self.knee
         return EVERYTHING if limited or (self.quota is not None and parse_quota(self.quota).is_counts) else DEFAULT_TOP
 
@@ -141,13 +155,18 @@ class SelectionRequest:
         """Whether it is ``top`` of one order and nothing else."""
         controls = (self.budget_tokens, self.quota, self.per, self.min_score)
         ordered = self.strategy in (Strategy.ALIGNMENT, Strategy.LOWEST, Strategy.RANDOM)
-        limited = self.knee or self.fuse or any(control is not None for control in controls)
+        limited = self.knee or self.fuse or self.drop_duplicates or any(control is not None for control in controls)
         return ordered and len(self.profiles) < 2 and not limited
 
     @property
     def has_scores(self) -> bool:
         """Whether candidates have a score."""
         return bool(self.profiles) or self.strategy is Strategy.EMBEDDING
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        """What :attr:`drop_duplicates` says, in the order in which it is applied."""
+        return parse_rules(self.drop_duplicates)
 
     @property
     def fused(self) -> tuple[tuple[str, float], ...]:
@@ -216,6 +235,21 @@ class SelectionRequest:
                 "name each with --profile, or leave --combine out",
             ),
             (
+                self.min_profiles is not None and not 1 <= self.min_profiles <= len(names),
+                f"--min-profiles {self.min_profiles} is not between 1 and the number of profiles, {len(names)}",
+                "name more profiles with --profile, or ask for fewer of them",
+            ),
+            (
+                self.min_profiles is not None and not several,
+                "--min-profiles is for several profiles",
+                "name each with --profile, or leave --min-profiles out",
+            ),
+            (
+                self.min_profiles is not None and (self.knee or self.per is not None or self.quota is not None),
+                "--min-profiles takes what the profiles agree on, however much that is",
+                "leave --knee, --per and --quota out",
+            ),
+            (
                 weighted and not several and not columns,
                 "a weight says how much one of several profiles counts, and there is one",
                 "leave the weight out, or add another --profile",
@@ -250,6 +284,11 @@ class SelectionRequest:
                 self.budget_tokens is not None and self.budget_tokens < 1,
                 f"--budget-tokens {self.budget_tokens} buys nothing",
                 "give a number of tokens of at least 1, e.g. --budget-tokens 2000000",
+            ),
+            (
+                bool(self.rules) and self.strategy is Strategy.LENGTH_MATCHED,
+                "duplicates are taken out of a ranking, and --strategy length-matched draws by chance",
+                "leave --drop-duplicates out, or choose by chance with --random",
             ),
             (
                 self.per is not None and self.quota is not None,

@@ -73,7 +73,9 @@ class SavedSelection:
         """The selection as it was made, to export it again."""
         record = self.record
         request = SelectionRequest.from_record(record)
-        return Selection(self.rows(), request, record.n_candidates, record.query, shares=record.shares)
+        return Selection(
+            self.rows(), request, record.n_candidates, record.query, shares=record.shares, dropped=record.dropped
+        )
 
 
 class SavedSelections:
@@ -125,6 +127,7 @@ class SavedSelections:
             n_selected=selection.n_selected,
             query=selection.query,
             shares=selection.shares,
+            dropped=selection.dropped,
             parameters=dict(parameters or {}),
             files=(file,),
             provenance=current_provenance(),

@@ -1,7 +1,8 @@
 """The SQL of a selection: what is recorded with it gives its rows again.
 
 The statement is a chain of common table expressions. Whoever runs it may put a table in the place of the first of them,
-``candidates``, or of ``ranked``, which is the candidates with their ranks: those are the expensive ones.
+``candidates``, of ``ranked``, which is the candidates with their ranks, or of ``placed``, which is these in one order:
+the former are the expensive ones, and out of the latter duplicates are taken.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from nait_store.selection.strategies import Combine, FuseBy, Strategy
 
 RRF_CONSTANT = 60
 _LENGTH_CLASSES = 20
-CANDIDATES, RANKED = "candidates", "ranked"
+CANDIDATES, RANKED, PLACED = "candidates", "ranked", "placed"
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class Limits:
         At most, in all or in each group; a share is of each group.
     division
         What the values of a column give, in tokens where there is a budget and in samples where there is none.
+    n_best
+        Rank up to which a sample is among the top of a profile; None where nobody asks how many profiles agree on it.
     """
 
     n_samples: Budget
     division: Division | None = None
+    n_best: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ class SelectionStatement:
 
     @property
     def has_ranks(self) -> bool:
-        """Whether the order is one of ranks under each profile."""
-        return self._request.effective_combine in (Combine.UNION, Combine.RRF)
+        """Whether ranks under each profile are needed, for the order or for what is taken."""
+        by_rank = self._request.effective_combine in (Combine.UNION, Combine.RRF)
+        return by_rank or self._request.min_profiles is not None
 
     @property
     def has_moments(self) -> bool:
@@ -147,7 +152,7 @@ class SelectionStatement:
 
     def chosen(self, limits: Limits) -> str:
         """The rows of the selection out of ``candidates`` or ``ranked``, beginning with ``WITH``."""
-        return self._chain([], limits)
+        return self._chain(self._order(limits), limits)
 
     def matched(self, limits: Limits, lengths: Lengths) -> str:
         """As :meth:`chosen`, but drawn by chance: as many of each length, and group, as that takes.
@@ -159,29 +164,57 @@ class SelectionStatement:
         lengths
             Of what that takes.
         """
-        return self._matched_chain([], limits, lengths)
+        return self._matched_chain(self._order(limits), limits, lengths)
 
     def whole(self, group: str | None, limits: Limits, lengths: Lengths | None = None) -> str:
         """The query that needs nothing but the store; ``lengths`` as for :meth:`matched`."""
-        first = [(CANDIDATES, self.candidates(group))]
-        if self.has_ranks:
-            first.append((RANKED, self.ranked()))
-        return self._chain(first, limits) if lengths is None else self._matched_chain(first, limits, lengths)
+        parts = [*self._first(group), *self._order(limits)]
+        return self._chain(parts, limits) if lengths is None else self._matched_chain(parts, limits, lengths)
+
+    def placed(self, limits: Limits) -> str:
+        """Every candidate that may be chosen, in one order: ``place`` from 1, and what limits need of it."""
+        return f"WITH {_listed(self._order(limits))}\nSELECT * FROM {PLACED} ORDER BY place"
+
+    def taken(self, limits: Limits) -> str:
+        """As :meth:`chosen`, but out of a table ``placed``; with ``place``."""
+        return self._chain([], limits, also=", place")
+
+    def reach(self, limits: Limits) -> str:
+        """The last place in a table ``placed`` that :meth:`taken` depends on, where there is a budget of tokens.
+
+        That is the first that the budget has no room for, or the last of all that it has.
+        """
+        counted = f"counted AS (\n{self._counted(limits)}\n)"
+        before = self._limit(limits, tokens="tokens_so_far - n_tokens")
+        return f"WITH {counted}\nSELECT coalesce(max(place), 0) FROM counted WHERE {before}"
+
+    def ranking(self, group: str | None, limits: Limits) -> str:
+        """The query that needs nothing but the store and gives the whole order, before limits and duplicates."""
+        parts = [*self._first(group), *self._order(limits)]
+        return (
+            "-- every candidate in order, before duplicates are left out and limits applied\n"
+            f"WITH {_listed(parts)}\nSELECT place AS rank, sample_id, score FROM {PLACED}\nORDER BY rank"
+        )
 
     @property
     def _source(self) -> str:
         return RANKED if self.has_ranks else CANDIDATES
 
-    def _chain(self, first: list[tuple[str, str]], limits: Limits) -> str:
-        parts = [*first, *self._counting(limits)]
+    def _first(self, group: str | None) -> list[tuple[str, str]]:
+        first = [(CANDIDATES, self.candidates(group))]
+        return [*first, (RANKED, self.ranked())] if self.has_ranks else first
+
+    def _chain(self, before: list[tuple[str, str]], limits: Limits, *, also: str = "") -> str:
+        parts = [*before, *self._counting(limits)]
+        beginning = f"WITH {_listed(parts)}\n" if parts else ""
+        columns = f"sample_id, score{self._profile_column}{also}"
         return (
-            f"WITH {_listed(parts)}\n"
-            f"SELECT row_number() OVER (ORDER BY place) AS rank, sample_id, score{self._profile_column}\n"
-            f"FROM {parts[-1][0]}\nWHERE {self._limit(limits)}\nORDER BY rank"
+            f"{beginning}SELECT row_number() OVER (ORDER BY place) AS rank, {columns}\n"
+            f"FROM {parts[-1][0] if parts else PLACED}\nWHERE {self._limit(limits)}\nORDER BY rank"
         )
 
-    def _matched_chain(self, first: list[tuple[str, str]], limits: Limits, lengths: Lengths) -> str:
-        parts = [*first, *self._counting(limits)]
+    def _matched_chain(self, before: list[tuple[str, str]], limits: Limits, lengths: Lengths) -> str:
+        parts = [*before, *self._counting(limits)]
         group = ", group_value" if self._is_grouped(limits) else ""
         length = " + ".join(f"(n_tokens > {edge})::INTEGER" for edge in lengths.edges)
         taken = f"SELECT {length} AS length_class{group} FROM {parts[-1][0]} WHERE {self._limit(limits)}"
@@ -203,11 +236,13 @@ class SelectionStatement:
             "WHERE place_in_class <= n_wanted\nORDER BY rank"
         )
 
+    def _order(self, limits: Limits) -> list[tuple[str, str]]:
+        return [("combined", self._combined(limits)), (PLACED, self._placed())]
+
     def _counting(self, limits: Limits) -> list[tuple[str, str]]:
-        parts = [("combined", self._combined(limits)), ("placed", self._placed())]
         if self._is_grouped(limits) or self._request.budget_tokens is not None:
-            parts.append(("counted", self._counted(limits)))
-        return parts
+            return [("counted", self._counted(limits))]
+        return []
 
     @property
     def _profile_column(self) -> str:
@@ -227,6 +262,9 @@ class SelectionStatement:
             columns += [f"{self._turn()} AS turn", f"{self._through([str(i) for i in self._numbers])} AS through"]
             names = [literal(profile.reference) for profile in self._request.profiles]
             columns.append(f"{self._through(names)} AS profile")
+        if limits.n_best is not None:
+            agreeing = " + ".join(f"(rank_{i} <= {limits.n_best})::INTEGER" for i in self._numbers)
+            columns.append(f"{agreeing} AS n_profiles")
         return f"SELECT {', '.join(columns)} FROM {self._source}"
 
     def _placed(self) -> str:
@@ -239,7 +277,10 @@ class SelectionStatement:
             # Reciprocal ranks count from the lowest score there, so that the highest of them come first all the same.
             upwards = request.strategy is Strategy.LOWEST and request.effective_combine is not Combine.RRF
             order = "score, sample_id" if upwards else "score DESC, sample_id"
-        kept = "" if request.min_score is None else f" WHERE score >= {_number(request.min_score)}"
+        conditions = [] if request.min_score is None else [f"score >= {_number(request.min_score)}"]
+        if request.min_profiles is not None:
+            conditions.append(f"n_profiles >= {request.min_profiles}")
+        kept = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT *, row_number() OVER (ORDER BY {order}) AS place FROM combined{kept}"
 
     def _counted(self, limits: Limits) -> str:
@@ -250,13 +291,13 @@ class SelectionStatement:
             columns.append(f"row_number() OVER ({within}ORDER BY place) AS place_in_group")
         if self._request.budget_tokens is not None:
             columns.append(f"sum(n_tokens) {window} AS tokens_so_far")
-        return f"SELECT *, {', '.join(columns)} FROM placed"
+        return f"SELECT *, {', '.join(columns)} FROM {PLACED}"
 
-    def _limit(self, limits: Limits) -> str:
+    def _limit(self, limits: Limits, *, tokens: str = "tokens_so_far") -> str:
         budget = self._request.budget_tokens
         if limits.division is not None:
             cases = " ".join(f"WHEN {literal(value)} THEN {n}" for value, n in limits.division.named.items())
-            counted = "tokens_so_far" if budget is not None else "place_in_group"
+            counted = tokens if budget is not None else "place_in_group"
             return f"{counted} <= CASE group_value {cases} ELSE {limits.division.others} END"
         place, share = "place_in_group" if self._is_grouped(limits) else "place", limits.n_samples.share
         if share is None:
@@ -267,7 +308,7 @@ class SelectionStatement:
             top, bottom = share.numerator, share.denominator
             conditions = [f"{place} <= (group_size * {top} + {bottom - 1}) // {bottom}"]
         if budget is not None:
-            conditions.append(f"tokens_so_far <= {budget}")
+            conditions.append(f"{tokens} <= {budget}")
         return " AND ".join(conditions) or "true"
 
     def _is_grouped(self, limits: Limits) -> bool:

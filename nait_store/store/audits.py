@@ -57,9 +57,7 @@ def report_audit(
         again = _captured_again(store, version, opened, n_samples, seed, options)
     else:
         again = Skipped("no sample was captured again, as asked", "leave out --no-recapture")
-    return audit_set(
-        store.session, version, opened, by=by, recaptured=again, progress=store.progress, warnings=warnings
-    )
+    return audit_set(store.location, store.session, version, opened, by=by, recaptured=again, warnings=warnings)
 
 
 def _named(

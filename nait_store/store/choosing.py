@@ -145,11 +145,13 @@ class Choosing:
         from nait_store.selection.requests import SelectionRequest
         from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_profiles
 
+        duplicates = options.get("drop_duplicates", ())
         combine, fuse, fuse_by = options.get("combine"), options.get("fuse", ()), options.get("fuse_by")
         request = SelectionRequest(
             set,
             parse_profiles(profile),
             combine=None if combine is None else Combine.parse(combine),
+            min_profiles=options.get("min_profiles"),
             top=top,
             strategy=Strategy.parse(options.get("strategy", "alignment")),
             seed=options.get("seed", 0),
@@ -164,6 +166,7 @@ class Choosing:
             per=options.get("per"),
             min_score=options.get("min_score"),
             knee=options.get("knee", False),
+            drop_duplicates=(duplicates,) if isinstance(duplicates, str) else tuple(duplicates),
             force=options.get("force", False),
         )
         store = cast("Store", self)

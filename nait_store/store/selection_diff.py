@@ -15,7 +15,18 @@ if TYPE_CHECKING:
     from nait_store.store.facade import Store
 
 _FIRST = 5
-_OPTIONS = ("combine", "in_domain", "fuse", "fuse_by", "budget_tokens", "quota", "per", "min_score", "knee")
+_OPTIONS = (
+    "combine",
+    "in_domain",
+    "fuse",
+    "fuse_by",
+    "budget_tokens",
+    "quota",
+    "per",
+    "min_score",
+    "knee",
+    "drop_duplicates",
+)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from nait_store.analysis.findings import Verdict
 from nait_store.analysis.repeated_texts import RepeatedTexts
 from nait_store.cli.main import main
 from nait_store.errors import IncompatibleError, InvalidInputError, NotFoundError
-from nait_store.testing.stores import build_set, fake_identity
+from nait_store.schemas.capture import Feature
+from nait_store.testing.stores import build_segment, build_set, fake_identity, fake_row, fake_set_record
 from tests.analysis.conftest import MAX_LENGTH_TOKENS, N_POOL, Audited
 
 
@@ -89,7 +90,6 @@ def test_samples_with_one_text_are_repeats_whatever_their_ids(audited: Audited) 
     (most, n_most), _ = texts.most_common(2)
     assert isinstance(found.repeats, RepeatedTexts)
     assert (found.repeats.n_samples, found.repeats.n_texts, found.repeats.largest) == (N_POOL, len(texts), n_most)
-    assert found.repeats.n_records == N_POOL  # each has an id of its own
     same = {row["key"] for row in audited.pool if (row["question"], row["answer"]) == most}
     assert len(found.repeats.examples) == 3
     assert set(found.repeats.examples) <= same
@@ -103,6 +103,17 @@ def test_deleted_samples_are_no_repeats(audited: Audited, tmp_path: Path) -> Non
     assert isinstance(found.repeats, RepeatedTexts)
     assert (found.repeats.n_repeats, found.repeats.examples) == (0, ())
     assert verdicts(found)["duplicates"] == "ok"
+
+
+def test_a_record_without_text_skips_the_repeats(tmp_path: Path) -> None:
+    store = nait_store.open(str(tmp_path / "store"), create=True)
+    rows = [fake_row("a", 0, {"number": 1}), fake_row("b", 1, {"number": 2})]
+    store.sets.versions.create(fake_set_record("pool"))
+    segment = build_segment(store.location, "pool", rows, {Feature.MEAN: np.ones((2, 2, 8), dtype=np.float32)})
+    store.sets.versions.commit("pool", [segment], ingest_ids=())
+    found = store.analyses.audit("pool", recapture=False)
+    assert isinstance(found.repeats, Skipped)
+    assert verdicts(found)["duplicates"] == "skipped"
 
 
 def test_without_a_profile_those_with_stored_scores_are_taken(audited: Audited, tmp_path: Path) -> None:
@@ -142,9 +153,6 @@ def test_a_source_that_tells_the_score_is_a_warning(tmp_path: Path) -> None:
     (finding,) = [one for one in found.findings if one.topic == "sources"]
     assert (finding.verdict, "(plain, shifted)" in finding.next_step) == ("warning", True)
     assert not found.ok
-    # Made-up records are not those of their content hashes: nobody knows what of them is text.
-    assert isinstance(found.repeats, Skipped)
-    assert verdicts(found)["duplicates"] == "skipped"
 
 
 def test_scores_that_are_not_finite_are_a_warning_and_left_out(

@@ -61,12 +61,18 @@ class Pool:
         return Counter(found[one] for one in ids)
 
 
-def build_pool(folder: Path) -> tuple[nait_store.Store, Pool]:
-    """A store with the set pool, of two segments, and three profiles; and its columns."""
+def build_pool(folder: Path, texts: Sequence[str] | None = None) -> tuple[nait_store.Store, Pool]:
+    """A store with the set pool, of two segments, and three profiles; and its columns.
+
+    Texts are cut in two at their first line's end, for instruction and output.
+    """
     store = nait_store.open(str(folder / "store"), create=True)
     sources = [None if i % 13 == 5 else SOURCES[min(i * 7 % 10 // 4, 2)] for i in range(N_SAMPLES)]
     quality = [None if i % 13 == 5 else i / 10 for i in range(N_SAMPLES)]
     fields = {"source": sources, "it's": sources, "quality": quality}
+    if texts is not None:
+        halves = [text.partition("\n") for text in texts]
+        fields |= {"instruction": [half[0] for half in halves], "output": [half[2] for half in halves]}
     build_set(store.location, "pool", N_SAMPLES, n_segments=2, user_fields=fields)
     for i, name in enumerate(PROFILES):
         build_set(store.location, f"of-{name}", 8, features=(Feature.MEAN,), seed=i + 1, first=1000)
