@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nait_store.cli.analysis_views import findings_view
+from nait_store.cli.analysis_views import Picture, findings_view, open_picture
 from nait_store.cli.console import Console, as_json
 from nait_store.cli.model_options import TokenBudget, TrustRemoteCode, parse_token_budget
 from nait_store.cli.options import open_store, parse_pairs
@@ -59,6 +59,11 @@ def audit(
     ] = None,
     token_budget: TokenBudget = None,
     trust_remote_code: TrustRemoteCode = False,
+    picture: Picture = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", "--overwrite", help="Replace the file of --picture if it exists.", show_default=False),
+    ] = False,
 ) -> None:
     """Say what makes the scores of a set, beside the capability.
 
@@ -66,6 +71,7 @@ def audit(
     first token and the template do. Nothing is changed, but for scores that are missing.
     """
     console: Console = context.obj
+    drawn = open_picture(picture, overwrite=force)
     options = RecaptureOptions(
         model=model,
         adapter=adapter,
@@ -80,7 +86,10 @@ def audit(
             set_ref, *profile or (), by=by, samples=samples, seed=seed, recapture=recapture, **options
         )
     console.warn(found.warnings)
-    console.result(audit_value(found), audit_view(found))
+    if drawn is not None:
+        drawn.write(found.picture(drawn.form))
+        console.note(f"histograms drawn to {drawn.url}")
+    console.result({**audit_value(found), "picture": drawn.url if drawn else None}, audit_view(found))
 
 
 def audit_value(found: SetAudit) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nait_store.cli import query_output
-from nait_store.cli.analysis_views import findings_view, percent
+from nait_store.cli.analysis_views import Picture, findings_view, open_picture, percent
 from nait_store.cli.console import Console, as_json
 from nait_store.cli.options import ReplaceOut, open_store, parse_list
 from nait_store.cli.quantities import count
@@ -61,6 +61,7 @@ def ratio(
             metavar="FILE", help="Write a row a ratio and curve there, as the ending says.", show_default=False
         ),
     ] = None,
+    picture: Picture = None,
     force: ReplaceOut = False,
 ) -> None:
     """Say what the best 1 to 100 % of a set are like.
@@ -71,20 +72,23 @@ def ratio(
     console: Console = context.obj
     shown = _parse_percents(show)
     form = query_output.choose_form(None, out, as_json=False)
-    target = query_output.open_target(out, overwrite=force)
+    target, drawn = query_output.open_target(out, overwrite=force), open_picture(picture, overwrite=force)
     with console.progress() as progress:
         report = open_store(console, progress).analyses.ratio(
             set_ref, profile=profile, combine=combine, where=where, by=by, targets=targets
         )
     console.warn(report.warnings)
+    if drawn is not None:
+        drawn.write(report.picture(drawn.form))
+        console.note(f"curves drawn to {drawn.url}")
     if out == "-":
         query_output.write(ratio_rows(report), "csv", None, console)
         return
     if target is not None:
         with target.open() as stream:
             query_output.write_form(ratio_rows(report), form, stream)
-    value = {**as_json(report), "findings": report.findings, "written_to": target.url if target else None}
-    console.result(value, ratio_view(report, shown))
+    written = {"written_to": target.url if target else None, "picture": drawn.url if drawn else None}
+    console.result({**as_json(report), "findings": report.findings, **written}, ratio_view(report, shown))
     if target is not None:
         console.note(f"{count(100 * len(report.curves), 'row')} written to {target.url} ({form})")
 

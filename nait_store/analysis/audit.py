@@ -117,6 +117,25 @@ class SetAudit:
         """Whether no finding is a warning."""
         return not has_warning(self.findings)
 
+    def picture(self, form: str = "png") -> bytes:
+        """Draw the scores of each profile by source and by length.
+
+        Parameters
+        ----------
+        form
+            ``png``, ``svg`` or ``pdf``.
+
+        Raises
+        ------
+        MissingExtraError
+            matplotlib is not installed.
+        InvalidInputError
+            There are no scores that differ.
+        """
+        from nait_store.analysis.audit_picture import draw_audit
+
+        return draw_audit(self, form)
+
 
 def audit_set(
     location: Location,

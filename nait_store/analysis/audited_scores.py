@@ -25,6 +25,24 @@ BEST_PERCENT = 10
 """What counts as the best: the default of ``select``."""
 N_BINS = 10
 _MOST_SOURCES = 8
+_LENGTH_CLASSES = 10
+
+
+@dataclass(frozen=True)
+class LengthClass:
+    """Samples of like length.
+
+    Attributes
+    ----------
+    n_samples
+        How many.
+    mean_tokens, mean_score
+        Theirs.
+    """
+
+    n_samples: int
+    mean_tokens: float
+    mean_score: float
 
 
 @dataclass(frozen=True)
@@ -39,6 +57,8 @@ class LengthEffect:
         Of ranks, with ``n_content_tokens``.
     mean_tokens, mean_tokens_of_best
         ``n_tokens`` of a sample, of all and of the best 10 %.
+    by_length
+        Tenths of the samples from the shortest to the longest; fewer where there are fewer samples.
     """
 
     pearson: float | None
@@ -46,6 +66,7 @@ class LengthEffect:
     spearman_content: float | None
     mean_tokens: float
     mean_tokens_of_best: float
+    by_length: tuple[LengthClass, ...]
 
 
 @dataclass(frozen=True)
@@ -219,6 +240,11 @@ class SampleColumns:
                 spearman_content=rank_correlation(scores, content),
                 mean_tokens=float(n_tokens.mean()),
                 mean_tokens_of_best=float(n_tokens[best].mean()),
+                by_length=tuple(
+                    LengthClass(len(tenth), float(n_tokens[tenth].mean()), float(scores[tenth].mean()))
+                    for tenth in np.array_split(np.argsort(n_tokens, kind="stable"), _LENGTH_CLASSES)
+                    if len(tenth)
+                ),
             ),
             edges=tuple(edges.tolist()),
             sources=tuple(

@@ -170,6 +170,23 @@ class RatioReport:
 
         return ratio_findings(self)
 
+    def picture(self, form: str = "png") -> bytes:
+        """Draw the curves.
+
+        Parameters
+        ----------
+        form
+            ``png``, ``svg`` or ``pdf``.
+
+        Raises
+        ------
+        MissingExtraError
+            matplotlib is not installed.
+        """
+        from nait_store.analysis.ratio_picture import draw_ratios
+
+        return draw_ratios(self, form)
+
 
 def trace_ratios(
     session: QuerySession,

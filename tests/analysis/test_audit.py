@@ -57,6 +57,17 @@ def test_correlations_with_length_are_scipys(audited: Audited) -> None:
     assert scores.length.mean_tokens_of_best == pytest.approx(sum(tokens[:n_best]) / n_best)
 
 
+def test_tenths_by_length_hold_the_shortest_samples_first(audited: Audited) -> None:
+    classes = audit(audited, "math").profiles[0].length.by_length
+    samples = sorted(rows(audited.store, "math"), key=lambda row: (row["n_tokens"], row["sample_id"]))
+    for place, one in enumerate(classes):
+        tenth = samples[4 * place : 4 * place + 4]  # of 40
+        assert one.n_samples == 4
+        assert one.mean_tokens == pytest.approx(sum(row["n_tokens"] for row in tenth) / 4)
+        assert one.mean_score == pytest.approx(sum(row["score"] for row in tenth) / 4)
+    assert len(classes) == 10
+
+
 def test_scores_by_source_are_those_of_plain_loops(audited: Audited) -> None:
     (scores,) = audit(audited, "cosine").profiles
     samples = rows(audited.store, "cosine")
