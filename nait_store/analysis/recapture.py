@@ -132,7 +132,7 @@ def recapture(version: SetVersion, rows: ChosenRows, session: CaptureSession, pr
     InvalidInputError
         A stored record is not understood any more.
     NaitStoreError
-        A sample does not fit into memory.
+        A sample does not fit into memory, or gives NaN or infinity.
     """
     samples, stored_lengths = _recalled(rows)
     prepared = prepare_all(session, samples)
@@ -191,7 +191,7 @@ def capture_in_groups(
     Raises
     ------
     NaitStoreError
-        A sample does not fit into memory.
+        A sample does not fit into memory, or gives NaN or infinity.
     """
     places = {id(one): i for i, one in enumerate(prepared)}
     found: Features = {}
@@ -207,6 +207,10 @@ def capture_in_groups(
     if n_found < len(prepared):
         reason = session.unfit[-1].reason if session.unfit else "the model gave nothing for a sample"
         raise NaitStoreError(reason, next_step="use another --device")
+    if not all(np.isfinite(values).all() for values in found.values()):
+        raise NaitStoreError(
+            "captured again, a sample gives NaN or infinity, which no set stores", next_step="use another --device"
+        )
     return found
 
 

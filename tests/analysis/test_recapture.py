@@ -21,7 +21,7 @@ from nait_store.capture.source_records import SourceRecord
 from nait_store.schemas.capture import SpanEdges
 from nait_store.schemas.profile import Metric
 from nait_store.scoring.targets import ScoringTarget
-from tests.analysis.conftest import MAX_LENGTH_TOKENS, Audited, token_vectors
+from tests.analysis.conftest import MAX_LENGTH_TOKENS, Audited, records, token_vectors, write
 
 
 def again(audited: Audited, set_ref: str, *profiles: str, samples: int = 32) -> RecaptureAudit:
@@ -256,6 +256,31 @@ def test_other_tokens_than_at_the_time_are_a_warning(audited: Audited, monkeypat
     monkeypatch.setattr(recapture_module, "_recalled", shifted)
     found, verdict, next_step = batches(audited)
     assert (found.batches.n_other_tokens, verdict, "tokenizer" in next_step) == (1, "warning", True)
+
+
+def test_numbers_that_are_not_finite_skip_the_check(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nait_store.capture.session import CaptureSession
+
+    capture = CaptureSession.capture
+
+    def poisoned(self: CaptureSession, samples: Any) -> Any:
+        for batch in capture(self, samples):
+            next(iter(batch.features.values()))[0, 0, 0] = np.nan
+            yield batch
+
+    monkeypatch.setattr(CaptureSession, "capture", poisoned)
+    found = audited.store.analyses.audit("pool", samples=4)
+    assert isinstance(found.recaptured, Skipped)
+    assert "NaN or infinity" in found.recaptured.why
+
+
+def test_a_lone_sample_has_no_correlations(audited: Audited) -> None:
+    store = audited.store
+    lone = write(audited.folder / "lone.jsonl", records(1, "lone", seed=5))
+    store.ingest(lone, set="lone", model=str(audited.folder / "model"), max_length=MAX_LENGTH_TOKENS, device="cpu")
+    found = store.analyses.audit("lone", "math")
+    verdicts = {one.topic: one.verdict for one in found.findings}
+    assert (verdicts["batches"], verdicts["first token"], verdicts["length"]) == ("ok", "skipped", "skipped")
 
 
 def test_a_sample_that_memory_does_not_hold_skips_the_check(audited: Audited, monkeypatch: pytest.MonkeyPatch) -> None:
