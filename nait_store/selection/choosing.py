@@ -22,13 +22,15 @@ from nait_store.selection.candidates import Candidates, find_candidates
 from nait_store.selection.embedding import Embedding, InDomain
 from nait_store.selection.knee import Knee, find_knee
 from nait_store.selection.quotas import Division, Quota, parse_quota
-from nait_store.selection.redundancy.choice import choose_without_duplicates, examiners_of
+from nait_store.selection.redundancy.choice import Redundancy
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import Lengths, Limits
 from nait_store.selection.strategies import FuseBy, Strategy
 
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
+
+_SPREAD_OVER = 3
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Selection:
     n_candidates
         Samples to choose from, after ``where``.
     query
-        SQL that gives ``rows`` again; where duplicates were dropped, the ranking out of which they were.
+        SQL that gives ``rows`` again; where duplicates were dropped or diversity decided, the ranking before that.
     warnings
         What to know about the profiles' fit to the set, and about limits that were not reached.
     n_tokens
@@ -56,7 +58,7 @@ class Selection:
     knee
         Where the curve of scores bends, if that decided the number.
     dropped
-        How many duplicates are ranked above the last chosen sample, by kind.
+        How many duplicates are ranked above the last sample that was looked at, by kind.
     duplicates
         Those: ``sample_id``, ``duplicate_of`` (a better-ranked sample), ``kind``, ``similarity``, in rank order. None
         where none were looked for, and of a saved selection.
@@ -152,6 +154,7 @@ def select(
     request.check()
     top = parse_budget(request.effective_top)
     quota = None if request.quota is None else parse_quota(request.quota)
+    among = _parse_among(request)
     version = sets.open(parse_reference(request.set_ref, Kind.SET))
     profiles = [registry.open(parse_reference(one.reference, Kind.PROFILE)) for one in request.profiles]
     warnings = [text for profile in profiles for text in require_compatible(profile, version, force=request.force)]
@@ -166,13 +169,16 @@ def select(
     if request.strategy is Strategy.EMBEDDING:
         in_domain = InDomain.of(profiles[0]) if profiles else InDomain(request.in_domain or "")
         embedding = Embedding(session, sets, version, in_domain)
-    examiners = examiners_of(session, sets, version, request)
+    redundancy = Redundancy(session, sets, version, request) if request.is_pruned else None
     candidates = find_candidates(session, version, profiles, request, group, embedding)
     knee = find_knee(candidates.scores(session)) if request.knee else None
     limits = _limits(candidates, top, quota, knee, described)
-    pruned = None
-    if examiners:
-        chosen, pruned = choose_without_duplicates(session, examiners, candidates, limits)
+    choice = None
+    if redundancy is not None:
+        n_among = _n_among(request, among, limits, candidates.table.num_rows, described)
+        request = request if n_among is None else replace(request, among=str(n_among))
+        choice = redundancy.choose(candidates, limits, n_among)
+        chosen = choice.chosen
     else:
         chosen = session.sql(candidates.statement.chosen(limits), tables=candidates.tables).arrow()
     n_tokens = _require_met(candidates, limits, quota, chosen)
@@ -183,22 +189,22 @@ def select(
         n_tokens = int(candidates.n_tokens(chosen).sum())
     if knee is not None and not knee.is_clear:
         warnings.append(knee.in_words)
-    if pruned is not None and top.share != 1 and pruned.left.num_rows < (limits.n_samples.count or 0):
-        n_left = pruned.left.num_rows
+    n_left = candidates.table.num_rows if choice is None else choice.pruned.left.num_rows
+    if request.rules and top.share != 1 and n_left < (limits.n_samples.count or 0):
         warnings.append(f"{limits.n_samples.count:,} samples were asked for; without duplicates {n_left:,} are left")
     return Selection(
         rows=_rows(chosen),
         request=request,
         n_candidates=candidates.table.num_rows,
         query=candidates.statement.whole(group, limits, lengths)
-        if pruned is None
+        if choice is None
         else candidates.statement.ranking(group, limits),
         warnings=tuple(dict.fromkeys(warnings)),
         n_tokens=n_tokens,
         shares=candidates.shares(chosen) if len(profiles) > 1 else (),
         knee=knee,
-        dropped=() if pruned is None else pruned.dropped(chosen),
-        duplicates=None if pruned is None else pruned.duplicates(chosen),
+        dropped=() if choice is None else choice.pruned.dropped(choice.reached),
+        duplicates=choice.pruned.duplicates(choice.reached) if choice is not None and request.rules else None,
     )
 
 
@@ -248,6 +254,36 @@ def _limits(candidates: Candidates, top: Budget, quota: Quota | None, knee: Knee
     if knee is not None:
         n_samples = min(n_samples, knee.n_before)
     return Limits(Budget(str(n_samples), count=n_samples), None if quota is None else quota.divide(n_samples))
+
+
+def _parse_among(request: SelectionRequest) -> Budget | None:
+    if request.among is None:
+        return None
+    try:
+        return parse_budget(request.among)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"--among {request.among} is no number or share of the best",
+            next_step="write e.g. --among 1500 or --among 30%",
+        ) from error
+
+
+def _n_among(
+    request: SelectionRequest, among: Budget | None, limits: Limits, n_candidates: int, described: str
+) -> int | None:
+    """Over how many of the best samples are spread; None where they are taken by rank."""
+    if request.diversity is None:
+        return None
+    n_wanted = limits.n_samples.count or 0
+    if among is None:
+        return min(n_candidates, _SPREAD_OVER * n_wanted)
+    n_among = among.resolve(n_candidates, described, at_most=True)
+    if n_among < n_wanted and request.quota is None and request.budget_tokens is None:
+        raise InvalidInputError(
+            f"--among {among.text} is {n_among:,} samples, and {n_wanted:,} are to be chosen of them",
+            next_step="raise --among, or lower --top",
+        )
+    return n_among
 
 
 def _require_met(candidates: Candidates, limits: Limits, quota: Quota | None, chosen: pa.Table) -> int:

@@ -1,15 +1,16 @@
-"""Choosing out of a ranking without duplicates."""
+"""Choosing out of a ranking by more than rank: without duplicates, and diverse."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from nait_store.activations.versions import ActivationSets, SetVersion
 from nait_store.selection.candidates import Candidates
-from nait_store.selection.redundancy.pruning import Examiner, PrunedRanking
+from nait_store.selection.redundancy.diversity import spread
+from nait_store.selection.redundancy.pruning import Examiner, PrunedRanking, with_new_places
 from nait_store.selection.redundancy.rules import Kind
 from nait_store.selection.redundancy.text_duplicates import TextDuplicates
 from nait_store.selection.redundancy.texts import SampleTexts
@@ -44,44 +45,92 @@ def examiners_of(
     return found
 
 
-def choose_without_duplicates(
-    session: QuerySession, examiners: Sequence[Examiner], candidates: Candidates, limits: Limits
-) -> tuple[pa.Table, PrunedRanking]:
-    """Rank, drop duplicates from the best sample down, and take what the limits allow of those that are left.
+class Redundancy:
+    """What a request says of duplicates and diversity.
 
     Parameters
     ----------
-    session
-        Of the store.
-    examiners
-        Find the duplicates.
-    candidates
-        What to choose from.
-    limits
-        How many are taken.
+    session, sets, version
+        Of the store, and what is chosen from.
+    request
+        What is asked for.
 
-    Returns
-    -------
+    Raises
+    ------
+    MissingExtraError
+        Near duplicates need a package that is not installed.
+    IncompatibleError
+        The set stores no activations to compare.
+    """
+
+    def __init__(
+        self, session: QuerySession, sets: ActivationSets, version: SetVersion, request: SelectionRequest
+    ) -> None:
+        self._session = session
+        self._examiners = examiners_of(session, sets, version, request)
+        self._vectors = None if request.diversity is None else SampleVectors(session, version, "--diversity")
+
+    def choose(self, candidates: Candidates, limits: Limits, n_among: int | None) -> PrunedChoice:
+        """Rank, drop duplicates from the best sample down, spread, and take what the limits allow of what is left.
+
+        Parameters
+        ----------
+        candidates
+            What to choose from.
+        limits
+            How many are taken.
+        n_among
+            Over how many of the best samples are spread; None: they are taken by rank.
+
+        Raises
+        ------
+        InvalidInputError
+            A sample without a text to compare.
+        """
+        statement = candidates.statement
+        ranking = self._session.sql(statement.placed(limits), tables=candidates.tables).arrow().combine_chunks()
+        pruned = PrunedRanking(ranking, self._examiners)
+        if n_among is None:
+            chosen = pruned.settle(lambda left: self._take(candidates, limits, left))
+            return PrunedChoice(chosen, pruned, chosen)
+        best = pruned.settle(lambda left: (left.slice(0, n_among), min(n_among, left.num_rows)))
+        chosen, _ = self._take(candidates, limits, self._spread(candidates, limits, best))
+        return PrunedChoice(chosen, pruned, best)
+
+    def _take(self, candidates: Candidates, limits: Limits, left: pa.Table) -> tuple[pa.Table, int]:
+        """What limits allow, and the last place that had a part in it."""
+        statement, tables = candidates.statement, {PLACED: left}
+        chosen = self._session.sql(statement.taken(limits), tables=tables).arrow()
+        if candidates.request.budget_tokens is not None:
+            row = self._session.sql(statement.reach(limits), tables=tables).fetchone()
+            return chosen, int(row[0]) if row else 0
+        return chosen, int(chosen.column("place").to_numpy().max()) if chosen.num_rows else 0
+
+    def _spread(self, candidates: Candidates, limits: Limits, best: pa.Table) -> pa.Table:
+        """The best in the order of diversity, as far as the limits can reach."""
+        request = candidates.request
+        assert request.diversity is not None
+        assert self._vectors is not None
+        one_number = limits.division is None and request.per is None and request.budget_tokens is None
+        n = min(limits.n_samples.count or best.num_rows, best.num_rows) if one_number else best.num_rows
+        points = self._vectors.sketches(self._vectors.row_ids(best.column("sample_id")))
+        return with_new_places(best.take(pa.array(spread(points, n, request.diversity))))
+
+
+@dataclass(frozen=True)
+class PrunedChoice:
+    """What was chosen, and out of what.
+
+    Attributes
+    ----------
     chosen
         ``rank``, ``sample_id``, ``score``, ``place``, and ``profile`` of a union.
     pruned
         The ranking, and what was dropped from it.
-
-    Raises
-    ------
-    InvalidInputError
-        A sample without a text to compare.
+    reached
+        The samples, with their ``place`` in what was left, down to the last of which the ranking was looked at.
     """
-    request, statement = candidates.request, candidates.statement
-    ranking = session.sql(statement.placed(limits), tables=candidates.tables).arrow().combine_chunks()
 
-    def choose(left: pa.Table) -> tuple[pa.Table, int]:
-        tables = {PLACED: left}
-        chosen = session.sql(statement.taken(limits), tables=tables).arrow()
-        if request.budget_tokens is not None:
-            row = session.sql(statement.reach(limits), tables=tables).fetchone()
-            return chosen, int(row[0]) if row else 0
-        return chosen, int(chosen.column("place").to_numpy().max()) if chosen.num_rows else 0
-
-    pruned = PrunedRanking(ranking, examiners)
-    return pruned.settle(choose), pruned
+    chosen: pa.Table
+    pruned: PrunedRanking
+    reached: pa.Table
