@@ -54,7 +54,7 @@ imports: $(INSTALLED)
 # One file's tests stay in one process, so that what it builds once is built once. The processes share the cores:
 # torch's threads on top would only wait for each other.
 tests: $(INSTALLED)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 30 --durations-min 5
 
 # What the store is compared with; a benchmark says which of them are absent.
 $(PEERS): $(INSTALLED)

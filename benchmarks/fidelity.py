@@ -1,33 +1,51 @@
-"""Does the choice train better: held-out loss after fine-tuning on the top, random and lowest share of a pool.
+"""Does the choice train better: held-out loss after fine-tuning on what the paper, its controls and baselines choose.
 
 arXiv 2603.13201's comparison in miniature. For every seed a small Llama is trained from scratch on a part of the pool's
 everyday records, which hold neither maths nor code. The rest of the pool are the candidates, *with* and *without* the
 records of the target's own source: without them, nothing in the pool is of the kind that is asked for. What the store
-selects fine-tunes a copy of that model, in the same number of passes; the loss, in nats per token, is that of the
-answers of in-domain records that nobody has seen. A seed decides weights, order, in-domain half and random choices;
-intervals are Student's, over the differences of the same seed from a random choice of the same size.
+selects, for each capability and for their union, fine-tunes a copy of that model, in the same number of passes; the
+loss, in nats per token, is that of the answers of in-domain records that nobody has seen. A seed decides weights,
+order, in-domain half and random choices; intervals are Student's, over seeds, those of differences over the pairs of
+the same seed.
 
 ``--model`` gives the tokenizer; with ``--base given`` it is the base model itself, and seeds differ in order and
-choice.
+choice. With ``--keep`` a study that was stopped goes on where it was, and takes more seeds or choices later.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
+import hashlib
+import itertools
 import json
+import shutil
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from benchmarks.domain_auc import Candidates, quality
 from benchmarks.harness import Options, Report, run, workspace
-from benchmarks.json_lines import read_json_lines, write_json_lines
+from benchmarks.json_lines import read_json_lines
 from benchmarks.recipes import demo_corpus, labelled_corpus
+from benchmarks.training.choices import (
+    BEST,
+    CHOICES,
+    RECIPES,
+    WITH,
+    WITHOUT,
+    CandidateStore,
+    Capability,
+    Choice,
+    profile_of,
+)
+from benchmarks.training.loss_tables import BASE, add_auc_table, add_loss_tables
+from benchmarks.training.losses import Loss, Losses, Question
 from benchmarks.training.small_models import (
     Example,
     Examples,
@@ -38,37 +56,12 @@ from benchmarks.training.small_models import (
     trained,
 )
 
-if TYPE_CHECKING:
-    from nait_store.store.facade import Store
-
 SEEDS = 5
 TOP = "10%"
 _BASE_EPOCHS, _BASE_RATE = 2, 2e-3
 _TUNING_EPOCHS, _TUNING_RATE = 2, 1e-3
 _TOY_SHAPE = Shape(hidden=32, intermediate=64, n_layers=2, n_heads=2, max_tokens=96)
-_RECIPES: dict[str, dict[str, Any]] = {
-    "default": {"recipe": "default"},
-    "contrast": {"recipe": "default", "against": "pool"},
-    "paper": {"recipe": "nait-paper"},
-}
-
-
-@dataclass(frozen=True)
-class Target:
-    """A capability.
-
-    Attributes
-    ----------
-    name, label
-        ``math``, and the source of its records in the pool.
-    known, unseen
-        In-domain records that profiles are made of, and those that are asked about.
-    """
-
-    name: str
-    label: str
-    known: tuple[dict[str, Any], ...]
-    unseen: tuple[dict[str, Any], ...]
+_RANKED = {"default": BEST, "contrast": "top, contrast", "paper": "top, the paper's recipe"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -85,27 +78,49 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--hidden", type=int, default=128, help="width of the model (default 128)")
     parser.add_argument("--layers", type=int, default=4, help="its layers (default 4)")
     parser.add_argument("--device", help="cpu or cuda (default: CUDA if there is one)")
+    names = [choice.name for choice in CHOICES]
+    parser.add_argument("--choices", nargs="+", choices=names, default=names, metavar="NAME", help="; ".join(names))
+    parser.add_argument("--pools", nargs="+", choices=(WITH, WITHOUT), default=(WITH, WITHOUT), help="candidates")
+    parser.add_argument("--keep", type=Path, help="folder for losses.jsonl, base models and stores, to continue from")
+    parser.add_argument("--tables", type=Path, help="train nothing: the tables of this losses.jsonl")
 
 
 def body(options: Options, report: Report) -> None:
+    given = options.extra
+    if given.tables:
+        add_loss_tables(report, Losses(given.tables))
+    elif options.toy or (given.data and given.model):
+        with _folder(options) as folder:
+            measure(options, folder, report)
+    else:
+        report.table("Skipped", ["why"], [["no --data and --model given: this study needs real data and a tokenizer"]])
+
+
+@contextmanager
+def _folder(options: Options) -> Iterator[Path]:
+    if options.extra.keep:
+        options.extra.keep.mkdir(parents=True, exist_ok=True)
+        yield options.extra.keep
+    else:
+        with workspace(options, 4 << 30) as folder:
+            yield folder
+
+
+def measure(options: Options, folder: Path, report: Report) -> None:
+    """Train and ask, as far as that was not done before, and add the tables."""
     import torch
 
     given = options.extra
-    if not options.toy and not (given.data and given.model):
-        report.table("Skipped", ["why"], [["no --data and --model given: this study needs real data and a tokenizer"]])
-        return
     device = given.device or ("cuda" if torch.cuda.is_available() and not options.toy else "cpu")
-    with workspace(options, 4 << 30) as folder:
-        study = Study.of(options, folder, device)
-        n_seeds = given.seeds or (2 if options.toy else SEEDS)
-        found: dict[tuple[str, str], dict[str, list[float]]] = {}
-        for seed in range(n_seeds):
-            for key, losses in study.run(seed).items():
-                for choice, loss in losses.items():
-                    found.setdefault(key, {}).setdefault(choice, []).append(loss)
-                    say(f"seed {seed}, {' '.join(key)}, {choice}: {loss:.4f}")
-        for (target, pool), losses in found.items():
-            add_table(report, f"{target}, {pool}", given.top, losses)
+    study = Study.of(options, folder, device)
+    losses = Losses(folder / "losses.jsonl", study.settings)
+    aucs: dict[str, dict[str, list[float]]] = {}
+    for seed in range(given.seeds or (2 if options.toy else SEEDS)):
+        for target, found in study.run(seed, losses).items():
+            for ranked_by, auc in found.items():
+                aucs.setdefault(target, {}).setdefault(ranked_by, []).append(auc)
+    add_loss_tables(report, losses)
+    add_auc_table(report, aucs)
 
 
 @dataclass(frozen=True)
@@ -123,6 +138,8 @@ class Study:
     top: str
     device: str
     folder: Path
+    choices: tuple[Choice, ...]
+    pools: tuple[str, ...]
 
     @classmethod
     def of(cls, options: Options, folder: Path, device: str) -> Study:
@@ -147,13 +164,26 @@ class Study:
             top=given.top,
             device=device,
             folder=folder,
+            choices=tuple(choice for choice in CHOICES if choice.name in given.choices),
+            pools=tuple(given.pools),
         )
 
-    def run(self, seed: int) -> dict[tuple[str, str], dict[str, float]]:
-        """Losses by target and pool, and by what was chosen."""
-        from transformers import AutoTokenizer
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the losses, besides seed and choice."""
+        data = json.dumps([self.pool, self.in_domain]).encode()
+        return {
+            "data": hashlib.sha256(data).hexdigest()[:16],
+            "model": self.model.name,
+            "base": "given" if self.given_base else "scratch",
+            "shape": asdict(self.shape),
+            "candidates": self.n_candidates,
+            "top": self.top,
+        }
 
-        import nait_store
+    def run(self, seed: int, losses: Losses) -> dict[str, dict[str, float]]:
+        """Add the losses of a seed that are not known yet; returns target → ranked by → ROC-AUC of its source."""
+        from transformers import AutoTokenizer
 
         generator = np.random.default_rng(seed)
         tokenizer = AutoTokenizer.from_pretrained(self.model)
@@ -164,83 +194,89 @@ class Study:
         learnt = ordinary[: len(ordinary) // 2]
         seen = set(map(id, learnt))
         candidates = [record for record in order if id(record) not in seen][: self.n_candidates]
-        base = self._base(seed, tokenizer, [examples.of(record) for record in learnt])
-        folder = self.folder / f"seed-{seed}"
-        model = save(base, tokenizer, folder / "model")
-        store = nait_store.open(str(folder / "store"), create=True)
-        targets = [
-            Target(name, label, *halves(records, generator)) for name, (label, records) in self.in_domain.items()
+        capabilities = [
+            Capability(name, label, *halves(records, generator)) for name, (label, records) in self.in_domain.items()
         ]
-        store.ingest(
-            str(write_json_lines(folder / "pool.jsonl", candidates)), set="pool", model=str(model), features=_FEATURES
-        )
-        tune = functools.cache(functools.partial(self._tuned, base, examples, seed, store))
-        results = {}
-        for target in targets:
-            source = str(write_json_lines(folder / f"{target.name}.jsonl", target.known))
-            store.ingest(source, set=target.name, model=str(model), features=_FEATURES)
-            for recipe, build in _RECIPES.items():
-                store.profiles.build(f"{target.name}-{recipe}", source=target.name, **build)
-            asked = [examples.of(record) for record in target.unseen]
-            for pool, where in (("with its source", None), ("without its source", self._elsewhere(target))):
-                choices = self._choices(store, target, where, seed)
-                losses = {"the base model": answer_loss(base, asked)}
-                losses |= {name: answer_loss(tune(chosen), asked) for name, chosen in choices.items()}
-                results[target.name, pool] = losses
-        return results
+        folder = self.folder / f"seed-{seed}"
+        base = self._base(seed, tokenizer, [examples.of(record) for record in learnt], folder / "model")
+        pool_store = CandidateStore.filled(folder, folder / "model", candidates, capabilities, self.label_field)
+        records = pool_store.records()
+        unseen = {one.name: [examples.of(record) for record in one.unseen] for one in capabilities}
+        for sample_ids, questions in self._open_questions(seed, pool_store, capabilities, losses).items():
+            lessons = [records[sample_id] for sample_id in sample_ids]
+            for loss in self._answers(questions, base, lessons, examples, unseen):
+                losses.add(loss)
+        return {one.name: self._aucs(pool_store, one) for one in capabilities}
 
-    def _base(self, seed: int, tokenizer: Any, learnt: Sequence[Example]) -> Any:
-        if self.given_base:
-            from transformers import AutoModelForCausalLM
+    def _answers(
+        self,
+        questions: Sequence[Question],
+        base: Any,
+        lessons: Sequence[dict[str, Any]],
+        examples: Examples,
+        unseen: dict[str, list[Example]],
+    ) -> Iterator[Loss]:
+        """Fine-tune once, and ask."""
+        seed = questions[0].seed
+        say(f"seed {seed}: {len(lessons):,} records, for {', '.join(dict.fromkeys(one.chosen for one in questions))}")
+        learnt = [examples.of(record) for record in lessons]
+        model = base
+        if learnt:
+            model = trained(base, learnt, epochs=_TUNING_EPOCHS, rate=_TUNING_RATE, seed=seed, answers_only=True)
+        found = {name: answer_loss(model, unseen[name]) for name in dict.fromkeys(one.asked for one in questions)}
+        for one in questions:
+            label, _ = self.in_domain[one.asked]
+            yield Loss(
+                one,
+                n_records=len(lessons),
+                n_answer_tokens=sum(len(example.tokens) - example.n_prompt for example in learnt),
+                n_of_asked=sum(record[self.label_field] == label for record in lessons),
+                nats_per_token=found[one.asked],
+            )
 
-            return AutoModelForCausalLM.from_pretrained(self.model).to(self.device).eval()
-        model = new_model(self.shape, tokenizer, seed, self.device)
-        say(f"seed {seed}: training the base, {model.num_parameters():,} parameters on {len(learnt):,} records")
-        return trained(model, learnt, epochs=_BASE_EPOCHS, rate=_BASE_RATE, seed=seed, answers_only=False)
+    def _aucs(self, pool_store: CandidateStore, target: Capability) -> dict[str, float]:
+        """ROC-AUC of the target's source among the candidates, by what ranks them."""
+        store = pool_store.store
+        candidates = Candidates.of(store, "pool", self.label_field)
+        scores = {_RANKED[recipe]: candidates.alignment(store, profile_of(target, recipe)) for recipe in RECIPES}
+        scores |= candidates.baselines(store, profile_of(target, "default"))
+        wanted = candidates.labels == target.label
+        return {name: quality(values, wanted, candidates.ids)[0] for name, values in scores.items()}
 
-    def _elsewhere(self, target: Target) -> str:
-        return f"json_extract_string(record, '$.{self.label_field}') <> '{target.label}'"
+    def _base(self, seed: int, tokenizer: Any, learnt: Sequence[Example], folder: Path) -> Any:
+        """The model that is fine-tuned, as it was saved in a folder, or made and saved there."""
+        from transformers import AutoModelForCausalLM
 
-    def _choices(self, store: Store, target: Target, where: str | None, seed: int) -> dict[str, tuple[str, ...]]:
-        """Sample ids by what chose them; as many each, but for all."""
+        if not folder.exists():
+            if self.given_base:
+                model = AutoModelForCausalLM.from_pretrained(self.model)
+            else:
+                model = new_model(self.shape, tokenizer, seed, self.device)
+                say(f"seed {seed}: the base, {model.num_parameters():,} parameters on {len(learnt):,} records")
+                model = trained(model, learnt, epochs=_BASE_EPOCHS, rate=_BASE_RATE, seed=seed, answers_only=False)
+            unfinished = folder.with_name("model.unfinished")
+            shutil.rmtree(unfinished, ignore_errors=True)
+            save(model, tokenizer, unfinished).rename(folder)
+        return AutoModelForCausalLM.from_pretrained(folder).to(self.device).eval()
 
-        def select(profile: str | None, **options: Any) -> tuple[str, ...]:
-            top = options.pop("top", self.top)
-            chosen = store.select("pool", profile=profile, top=top, where=where, **options)
-            return tuple(sorted(chosen.rows.column("sample_id").to_pylist()))
-
-        default = f"{target.name}-default"
-        choices = {
-            "random": select(None, strategy="random", seed=seed),
-            "top, default recipe": select(default),
-            "top, contrast": select(f"{target.name}-contrast"),
-            "top, the paper's recipe": select(f"{target.name}-paper"),
-            "lowest, default recipe": select(default, strategy="lowest"),
-        }
-        if where is None:
-            choices["everything"] = select(None, strategy="random", seed=seed, top="100%")
-        return choices
-
-    def _tuned(self, base: Any, examples: Examples, seed: int, store: Store, sample_ids: tuple[str, ...]) -> Any:
-        say(f"seed {seed}: fine-tuning on {len(sample_ids):,} records")
-        return trained(
-            base,
-            [examples.of(record) for record in records_of(store, sample_ids)],
-            epochs=_TUNING_EPOCHS,
-            rate=_TUNING_RATE,
-            seed=seed,
-            answers_only=True,
-        )
-
-
-_FEATURES = ("mean", "drift")
-
-
-def records_of(store: Store, sample_ids: Sequence[str]) -> list[dict[str, Any]]:
-    """Records of samples of the pool, in the order of their ids."""
-    rows = store.sql("SELECT sample_id, record FROM samples('pool')").fetchall()
-    by_id = {sample_id: json.loads(record) for sample_id, record in rows}
-    return [by_id[sample_id] for sample_id in sample_ids]
+    def _open_questions(
+        self, seed: int, pool_store: CandidateStore, capabilities: Sequence[Capability], losses: Losses
+    ) -> dict[tuple[str, ...], list[Question]]:
+        """Sample ids → what is to be asked of the model that learns them; equal choices train one model."""
+        found: dict[tuple[str, ...], list[Question]] = {}
+        targets = [[one] for one in capabilities]
+        if len(capabilities) > 1:
+            targets.append(list(capabilities))
+        choices: tuple[Choice | None, ...] = (None, *self.choices)
+        for choice, target, pool in itertools.product(choices, targets, self.pools):
+            name, chosen = " and ".join(one.name for one in target), BASE if choice is None else choice.name
+            questions = [Question(seed, name, pool, one.name, chosen) for one in target]
+            if all(question in losses for question in questions):
+                continue
+            ids = () if choice is None else pool_store.chosen(choice, target, pool=pool, top=self.top, seed=seed)
+            if ids is not None:
+                found.setdefault(ids, []).extend(questions)
+        return found
 
 
 def halves(
@@ -250,32 +286,6 @@ def halves(
     order = generator.permutation(len(records))
     middle = len(order) // 2
     return tuple(records[i] for i in order[:middle]), tuple(records[i] for i in order[middle:])
-
-
-def add_table(report: Report, title: str, top: str, losses: dict[str, list[float]]) -> None:
-    """Losses over the seeds, and how they differ from those of a random choice."""
-    random = np.array(losses["random"])
-    rows = []
-    for choice, values in losses.items():
-        mean = f"{np.mean(values):.3f} ({min(values):.3f}–{max(values):.3f})"
-        rows.append([choice, mean, "" if choice == "random" else difference(np.array(values) - random)])
-    report.table(
-        f"Target {title}: held-out loss after training on {top} of the candidates",
-        ["chosen", "loss, mean (range)", "minus random, 95 % interval"],
-        rows,
-        f"{len(random)} seeds; lower is better.",
-    )
-
-
-def difference(values: np.ndarray) -> str:
-    """Mean and Student's 95 % interval of paired differences, with a verdict."""
-    from scipy import stats
-
-    n = len(values)
-    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n)) if n > 1 else float("inf")
-    mean = float(values.mean())
-    verdict = "better" if mean + half < 0 else "worse" if mean - half > 0 else "no difference shown"
-    return f"{mean:+.3f} ± {half:.3f}: {verdict}"
 
 
 def say(text: str) -> None:

@@ -20,12 +20,13 @@ def files_below(folder: Path) -> list[Path]:
 
 def forget(paths: Iterable[Path]) -> None:
     """Have the page cache forget files, where the system can; pages that some process has mapped stay."""
+    if not can_forget():
+        return
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # what is not on the disk yet is not forgotten
-            if can_forget():
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.fdatasync(descriptor)  # what is not on the disk yet is not forgotten
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
 

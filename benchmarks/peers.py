@@ -207,11 +207,11 @@ def write_source(path: Path, size: Size) -> None:
 
 
 def random_directions(n_profiles: int, size: Size) -> NDArray[np.float32]:
-    """Unit directions, [P, L, J]; the first are the same whatever P."""
+    """Unit directions, [P, L, J], read-only as those of stored profiles are; the first are the same whatever P."""
     rng = np.random.default_rng(1)
     V = rng.standard_normal((n_profiles, size.n_layers, size.n_neurons), dtype=np.float32)
     V /= np.linalg.norm(V, axis=2, keepdims=True)
-    return V
+    return np.frombuffer(V.tobytes(), V.dtype).reshape(V.shape)
 
 
 def exact_scores(activations: NDArray[np.float16], directions: NDArray[np.float32]) -> NDArray[np.float64]:

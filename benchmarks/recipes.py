@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import hashlib
 import itertools
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.harness import Options, Report, run, workspace
+from benchmarks.domain_auc import EMBEDDING, LENGTH_MATCHED, AucDifference, Candidates, draw, labels_of, quality
+from benchmarks.harness import Options, Ratio, Report, run, workspace
 
 if TYPE_CHECKING:
     from nait_store.store.facade import Store
@@ -31,6 +30,9 @@ if TYPE_CHECKING:
 FEATURES = ("mean", "drift", "last")
 METHODS: tuple[tuple[str, bool | None], ...] = (("pca", True), ("pca", False), ("mean", None), ("contrastive", None))
 METRICS = ("dot", "cosine")
+OURS = "**default**"
+RESIDUAL = "baseline: cosine to the in-domain centroid, last layer's output"
+MUST_NOT_BEAT = (EMBEDDING, LENGTH_MATCHED, RESIDUAL)
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,13 @@ class Result:
 
 
 def main(argv: list[str] | None = None) -> None:
-    run(__doc__ or "", body, packages=("torch", "transformers", "scikit-learn"), add_arguments=arguments, argv=argv)
+    run(__doc__ or "", body, packages=("torch", "transformers"), add_arguments=arguments, argv=argv)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", "--data-dir", type=Path, help="folder with pool.jsonl and in_domain_*.jsonl")
     parser.add_argument("--model", type=Path, help="folder of a causal language model")
+    parser.add_argument("--no-grid", action="store_true", help="measure the second half only")
     parser.add_argument("--limit", type=int, help="use only the first so many rows of the pool")
 
 
@@ -105,11 +108,12 @@ def body(options: Options, report: Report) -> None:
         else:
             corpus = labelled_corpus(data, folder, limit=200 if options.toy else options.extra.limit)
         store = nait_store.open(str(folder / "store"), create=True)
-        results = []
-        for hook in ("mlp",) if options.toy else ("mlp", "residual", "attn"):
-            print(f"{time.strftime('%H:%M:%S')} grid at hook point {hook}", file=sys.stderr, flush=True)
-            results += grid(store, corpus, str(model), hook)
-        first_half(report, corpus, results)
+        if not options.extra.no_grid:
+            results = []
+            for hook in ("mlp",) if options.toy else ("mlp", "residual", "attn"):
+                print(f"{time.strftime('%H:%M:%S')} grid at hook point {hook}", file=sys.stderr, flush=True)
+                results += grid(store, corpus, str(model), hook)
+            first_half(report, corpus, results)
         second_half(report, store, corpus, str(model))
 
 
@@ -186,48 +190,60 @@ def first_half(report: Report, corpus: Corpus, results: Sequence[Result]) -> Non
 def second_half(report: Report, store: Store, corpus: Corpus, model: str) -> None:
     """Named recipes and baselines through the public interface."""
     store.ingest(str(corpus.halves[1]), set="second", model=model, features=FEATURES)
-    last = store.sets.open("second").record.n_model_layers - 1
-    files = {"second": corpus.halves[1], **{domain.name: domain.path for domain in corpus.domains}}
-    for name, path in files.items():  # the in-domain ones are there already, unless this is a toy run
-        store.ingest(str(path), set=f"{name}-residual", model=model, features=FEATURES, hook="residual")
-    query = "SELECT sample_id, record, n_content_tokens FROM samples('second') ORDER BY sample_id"
-    ids, records, lengths = (list(column) for column in zip(*store.sql(query).fetchall(), strict=True))
-    labels = labels_of(records, corpus.label_field)
-    recipes: dict[str, dict[str, Any]] = {
-        "**default**": {"recipe": "default"},
-        "nait-paper": {"recipe": "nait-paper"},
-        "default with dot": {"recipe": "default", "metric": "dot"},
-        "contrastive against the pool (--against)": {"recipe": "default", "against": "second"},
-    }
+    store.ingest(str(corpus.halves[1]), set="second-residual", model=model, features=FEATURES, hook="residual")
+    for domain, hook in itertools.product(corpus.domains, ("mlp", "residual")):  # what the grid has left out
+        store.ingest(str(domain.path), set=f"{domain.name}-{hook}", model=model, features=FEATURES, hook=hook)
+    candidates = Candidates.of(store, "second", corpus.label_field)
     rows: dict[str, list[str]] = {}
+    differences: dict[str, list[str]] = {}
     for domain in corpus.domains:
-        wanted = labels == domain.label
-        share = f"{wanted.mean():.0%} of {len(ids):,}"
-        for number, (words, build) in enumerate(recipes.items()):
-            profile, _ = store.profiles.build(f"{domain.name}-recipe-{number}", source=f"{domain.name}-mlp", **build)
-            query = f"SELECT score FROM alignment('second', '{profile.reference}') ORDER BY sample_id"
-            scores = np.array([score for (score,) in store.sql(query).fetchall()])
-            auc, precision = quality(scores, wanted, ids)
-            chosen = store.select("second", profile=profile.reference, top="10%").rows.column("sample_id").to_pylist()
-            of_selection = float(np.mean([wanted[ids.index(sample_id)] for sample_id in chosen]))
-            if of_selection != precision:
-                raise RuntimeError(f"select and SQL disagree: {of_selection} against {precision}")
+        wanted = candidates.labels == domain.label
+        scores = rankings(store, candidates, domain)
+        for words, values in scores.items():
+            auc, precision = quality(values, wanted, candidates.ids)
             rows.setdefault(words, []).extend([f"{auc:.3f}", f"{precision:.2f}"])
-        centroid = cosine_to_centroid(store, domain.name, last, ids)
-        baselines = {
-            "baseline: cosine to the in-domain centroid, last layer": centroid,
-            "baseline: longest first": np.array(lengths, dtype=float),
-            "baseline: random": np.array([_draw(sample_id, "random") for sample_id in ids]),
-        }
-        for words, scores in baselines.items():
-            auc, precision = quality(scores, wanted, ids)
-            rows.setdefault(words, []).extend([f"{auc:.3f}", f"{precision:.2f}"])
-        rows.setdefault("share of the domain in this half", []).extend(["", share])
+            if words == OURS:
+                continue
+            difference = AucDifference.of(scores[OURS], values, wanted)
+            differences.setdefault(words, []).append(str(difference))
+            if words in MUST_NOT_BEAT:
+                what = f"AUC {domain.name}: default − {words.removeprefix('baseline: ')}"
+                report.limit(what, "≥", 0, Ratio(difference.value, difference.low, difference.high, len(wanted)), "")
+        rows.setdefault("share of the domain in this half", []).extend(["", f"{wanted.mean():.0%} of {len(wanted):,}"])
     report.table(
         "Second half, which chose nothing: through profile build, SQL and select",
         ["ranked by", *(c for d in corpus.domains for c in (f"AUC {d.name}", f"precision@10% {d.name}"))],
         [[words, *values] for words, values in rows.items()],
     )
+    report.table(
+        "Second half: AUC of the default minus that of the others",
+        ["other", *(domain.name for domain in corpus.domains)],
+        [[words, *values] for words, values in differences.items()],
+        "95 % intervals by DeLong's method, over the candidates of this half.",
+    )
+
+
+def rankings(store: Store, candidates: Candidates, domain: Domain) -> dict[str, np.ndarray]:
+    """Scores [n] of the recipes, whose selections must agree with them, and of the baselines."""
+    recipes: dict[str, dict[str, Any]] = {
+        OURS: {"recipe": "default"},
+        "nait-paper": {"recipe": "nait-paper"},
+        "default with dot": {"recipe": "default", "metric": "dot"},
+        "contrastive against the pool (--against)": {"recipe": "default", "against": candidates.reference},
+    }
+    scores: dict[str, np.ndarray] = {}
+    references: dict[str, str] = {}
+    for number, (words, build) in enumerate(recipes.items()):
+        profile, _ = store.profiles.build(f"{domain.name}-recipe-{number}", source=f"{domain.name}-mlp", **build)
+        references[words] = profile.reference
+        scores[words] = candidates.alignment(store, profile.reference)
+        best = np.lexsort((candidates.ids, -scores[words]))[: -(-len(candidates.ids) // 10)]
+        selection = store.select(candidates.reference, profile=profile.reference, top="10%")
+        if selection.rows.column("sample_id").to_pylist() != [candidates.ids[i] for i in best]:
+            raise RuntimeError(f"select and SQL disagree about {profile.reference}")
+    last = store.sets.open(candidates.reference).record.n_model_layers - 1
+    scores[RESIDUAL] = cosine_to_centroid(store, domain.name, last, candidates.ids)
+    return scores | candidates.baselines(store, references[OURS])
 
 
 def cosine_to_centroid(store: Store, domain: str, layer: int, ids: Sequence[str]) -> np.ndarray:
@@ -244,18 +260,6 @@ def last_layer(store: Store, name: str, layer: int) -> dict[str, np.ndarray]:
     version = store.sets.open(name)
     rows = np.concatenate([segment.read(Feature.MEAN, layers=[layer])[:, 0] for segment in version.segments])
     return dict(zip(version.sample_ids(), rows.astype(np.float64), strict=True))
-
-
-def quality(scores: np.ndarray, wanted: np.ndarray, ids: Sequence[str]) -> tuple[float, float]:
-    """ROC-AUC, and the share of wanted samples in the top 10 % (ties broken by sample id)."""
-    from sklearn.metrics import roc_auc_score
-
-    top = np.lexsort((np.array(ids), -scores))[: -(-len(ids) // 10)]
-    return float(roc_auc_score(wanted, scores)), float(wanted[top].mean())
-
-
-def labels_of(records: Sequence[str], field: str) -> np.ndarray:
-    return np.array([json.loads(record)[field] for record in records])
 
 
 def labelled_corpus(data: Path, folder: Path, limit: int | None) -> Corpus:
@@ -284,7 +288,7 @@ def split(pool: Path, folder: Path, limit: int | None) -> tuple[Path, Path]:
     halves = (folder / "first.jsonl", folder / "second.jsonl")
     with halves[0].open("w", encoding="utf-8") as first, halves[1].open("w", encoding="utf-8") as second:
         for sample_id, record in itertools.islice(samples_of(pool), limit):
-            (first if _draw(sample_id, "half") < 0.5 else second).write(record + "\n")
+            (first if draw(sample_id, "half") < 0.5 else second).write(record + "\n")
     return halves
 
 
@@ -305,11 +309,6 @@ def cells(result: Result) -> list[str]:
 def summary(choice: str, value: str, results: Sequence[Result]) -> list[str]:
     worst = sorted(result.worst for result in results)
     return [choice, value, f"{worst[-1]:.3f}", f"{np.median(worst):.3f}", f"{worst[0]:.3f}"]
-
-
-def _draw(sample_id: str, salt: str) -> float:
-    """A number in [0, 1) that depends on nothing but the sample."""
-    return int.from_bytes(hashlib.sha256(f"{salt}:{sample_id}".encode()).digest()[:8], "big") / 2**64
 
 
 if __name__ == "__main__":

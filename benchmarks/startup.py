@@ -6,6 +6,7 @@ that does nothing and the import of one library that everybody knows. Bytecode i
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -24,8 +25,9 @@ COMMANDS = {
 
 
 def start(arguments: list[str]) -> None:
-    """Run a fresh interpreter to its end."""
-    subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+    """Run a fresh interpreter to its end, with bytecode at hand as where a package was installed."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run([sys.executable, *arguments], env=environment, stdout=subprocess.DEVNULL, check=True)
 
 
 def body(options: Options, report: Report) -> None:

@@ -11,6 +11,9 @@ import typer
 import typer.core
 
 from nait_store.cli import (
+    analyze,
+    analyze_core,
+    analyze_transfer,
     attach,
     bundles,
     cache,
@@ -65,6 +68,7 @@ _ORDER = (
     "select",
     "selection",
     "compare",
+    "analyze",
     "score",
     "lineage",
     "reproduce",
@@ -124,6 +128,9 @@ app.command("sql")(sql.sql)
 app.command("select")(select.select)
 app.command("compare")(compare.compare)
 app.add_typer(selection.app, name="selection")
+analyze.app.command("transfer")(analyze_transfer.transfer)
+analyze.app.command("core")(analyze_core.core)
+app.add_typer(analyze.app, name="analyze")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)
 app.command("transfer-report")(transfer.transfer_report)

@@ -77,6 +77,20 @@ def parse_pairs(option: str, texts: Sequence[str], example: str) -> dict[str, st
     return pairs
 
 
+def parse_conditions(option: str, texts: Sequence[str]) -> dict[str, str]:
+    """``["math=source = 'gsm8k'"]`` → {"math": "source = 'gsm8k'"}; the condition may hold further equals signs."""
+    conditions: dict[str, str] = {}
+    for text in texts:
+        name, equals, condition = (piece.strip() for piece in text.partition("="))
+        if not (name and equals and condition) or name in conditions:
+            problem = "is given twice" if name in conditions else "is not of the form PROFILE=SQL"
+            raise InvalidInputError(
+                f"{option} {text!r} {problem}", next_step=f"write e.g. {option} math=\"source = 'gsm8k'\""
+            )
+        conditions[name] = condition
+    return conditions
+
+
 def parse_parameters(texts: Sequence[str]) -> dict[str, Any]:
     """``["k=5", "layers=[3, 4]"]`` → {"k": 5, "layers": [3, 4]}: JSON where it reads as such, else text.
 

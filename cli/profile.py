@@ -70,6 +70,13 @@ def build(
         int | None, typer.Option(metavar="N", min=1, help="Use at most N samples, drawn by --seed.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="Of the draw.")] = 0,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="SQL", help="How much each sample counts: a column, or an expression of columns."),
+    ] = None,
+    weights_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The same, from a file with columns sample_id and weight.")
+    ] = None,
     message: Message = "",
     card: Annotated[str, typer.Option(metavar="TEXT", help="Free text kept in the profile.", show_default=False)] = "",
     card_against: Annotated[
@@ -104,6 +111,8 @@ def build(
         where=where,
         limit=limit,
         seed=seed,
+        weights=weights,
+        weights_file=weights_file,
         message=message,
         card=card,
         card_against=card_against,

@@ -28,6 +28,10 @@ def select(
         Literal["union", "sum", "min", "rrf"] | None,
         typer.Option(help="How several profiles make one order.", show_default="union"),
     ] = None,
+    min_profiles: Annotated[
+        int | None,
+        typer.Option(metavar="M", min=1, help="Take what is in the --top of M of several profiles, however many."),
+    ] = None,
     top: Annotated[
         str | None,
         typer.Option(
@@ -146,6 +150,7 @@ def select(
             set_ref,
             profile=profile,
             combine=combine,
+            min_profiles=min_profiles,
             top=top,
             where=where,
             budget_tokens=budget_tokens,

@@ -126,19 +126,6 @@ def restore(
     console.summary(report, history_views.restored_version(report))
 
 
-@app.command("alias")
-def alias(
-    context: typer.Context,
-    reference: Annotated[str, typer.Argument(metavar="VERSION", show_default=False, help="pool@3.")],
-    label: Annotated[str, typer.Argument(metavar="ALIAS", show_default=False, help="Its name: pool@ALIAS.")],
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Recorded.", show_default=False)] = "",
-) -> None:
-    """Name a version, or move the name to another."""
-    console: Console = context.obj
-    summary = open_store(console).sets.alias(reference, label, reason=reason)
-    console.summary(summary, history_views.label(summary))
-
-
 add_version_commands(app, Kind.SET, "pool")
 
 

@@ -57,15 +57,14 @@ def print_table(table: Table) -> None:
 
 def plain_table(table: Table) -> str:
     """Aligned columns, two spaces apart, nothing cut: stable for scripts and diffs."""
-    rows = [[cell(value) for value in row] for row in table.rows]
     right = _numeric_columns(table)
-    widths = [max([len(name), *(len(row[i]) for row in rows)]) for i, name in enumerate(table.columns)]
+    columns = []  # thousands of rows: a column at a time is quicker than a cell at a time
+    for i, name in enumerate(table.columns):
+        cells = [name, *(cell(row[i]) for row in table.rows)]
+        width = max(map(len, cells))
+        columns.append([text.rjust(width) if i in right else text.ljust(width) for text in cells])
     lines = [table.caption] if table.caption else []
-    for row in (list(table.columns), *rows):
-        cells = [
-            text.rjust(w) if i in right else text.ljust(w) for i, (text, w) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
+    lines += ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
     return "\n".join(lines)
 
 
@@ -79,14 +78,12 @@ def markdown_table(table: Table) -> str:
 
 
 def _numeric_columns(table: Table) -> set[int]:
-    def numeric(value: Any) -> bool:
-        return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
-
-    return {
-        i
-        for i in range(len(table.columns))
-        if any(numeric(row[i]) for row in table.rows) and all(row[i] is None or numeric(row[i]) for row in table.rows)
-    }
+    numeric = set()
+    for i in range(len(table.columns)):
+        found = {type(row[i]) for row in table.rows} - {type(None)}
+        if found and all(issubclass(one, (int, float, Decimal)) and one is not bool for one in found):
+            numeric.add(i)
+    return numeric
 
 
 def _print_rich(table: Table) -> None:

@@ -1,4 +1,4 @@
-"""Commands that sets, profiles and selections share: describe, delete, undelete, tag, untag, tags."""
+"""Commands that sets, profiles and selections share: describe, delete, undelete, alias, tag, untag, tags."""
 
 # Without "from __future__ import annotations": typer would look for the words below among the globals.
 
@@ -100,6 +100,20 @@ def add_version_commands(app: typer.Typer, kind: Kind, example: str) -> None:
         console: Console = context.obj
         summary = versions(console).tag(reference, label, reason=reason)
         console.summary(summary, history_views.label(summary))
+
+    def alias(
+        context: typer.Context,
+        reference: Version,
+        label: Annotated[str, typer.Argument(metavar="ALIAS", show_default=False, help=f"Its name: {example}@ALIAS.")],
+        reason: Reason = "",
+    ) -> None:
+        console: Console = context.obj
+        summary = versions(console).alias(reference, label, reason=reason)
+        console.summary(summary, history_views.label(summary))
+
+    # The aliases of profiles have a group of their own: profile alias set, profile alias remove.
+    if kind is not Kind.PROFILE:
+        app.command("alias", help="Name a version, or move the name to another.")(alias)
 
     @app.command("untag", help="Take a tag or an alias away.")
     def untag(

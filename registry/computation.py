@@ -20,6 +20,7 @@ from nait_store.registry.directions import (
 )
 from nait_store.registry.in_domain import ChosenRows
 from nait_store.registry.payload import ProfileArrays
+from nait_store.registry.sample_weights import GivenWeights, weights_by_id
 from nait_store.schemas.profile import LayerStatistics, Method, Recipe, SampleSource
 from nait_store.schemas.record import json_digest
 
@@ -63,16 +64,17 @@ def recipe_digest(
 ) -> str:
     """Digest of the recipe and its inputs: equal means that a rebuild is a no-op."""
     # by sample ids and capture, not by set name: the same samples in another set are the same inputs
-    return json_digest(
-        {
-            "recipe": recipe.model_dump(mode="json", exclude={"name"}),
-            "capture_id": source.record.capture_id,
-            "settings": [settings.model_dump(mode="json") for settings in chosen.settings],
-            "samples": chosen.sample_ids_sha256,
-            "background": None if against is None else against.sample_ids_sha256,
-            "layers": list(layers),
-        }
-    )
+    inputs: dict[str, Any] = {
+        "recipe": recipe.model_dump(mode="json", exclude={"name"}),
+        "capture_id": source.record.capture_id,
+        "settings": [settings.model_dump(mode="json") for settings in chosen.settings],
+        "samples": chosen.sample_ids_sha256,
+        "background": None if against is None else against.sample_ids_sha256,
+        "layers": list(layers),
+    }
+    if chosen.weights is not None:
+        inputs["weights"] = weights_by_id(chosen)
+    return json_digest(inputs)
 
 
 def compute_directions(
@@ -88,6 +90,7 @@ def compute_directions(
     directions = np.empty(shape, dtype=np.float32)
     offset = None if against is None else np.empty(shape, dtype=np.float32)
     statistics = []
+    weights = chosen.relative_weights
     for i, layer in enumerate(layers):
         X = chosen.gather(recipe.profile_feature, layer)  # [M, J]
         background_mean = None
@@ -95,7 +98,7 @@ def compute_directions(
             background_mean = against.mean(recipe.profile_feature, layer)
             same = recipe.feature is recipe.profile_feature
             offset[i] = background_mean if same else against.mean(recipe.feature, layer)
-        found = _direction(recipe, X, background_mean, f"layer {layer} of {source.reference}")
+        found = _direction(recipe, X, background_mean, weights, f"layer {layer} of {source.reference}")
         directions[i] = found.direction
         statistics.append(
             LayerStatistics(
@@ -110,17 +113,27 @@ def compute_directions(
 
 
 def _direction(
-    recipe: Recipe, X: NDArray[np.float32], background_mean: NDArray[np.float64] | None, where: str
+    recipe: Recipe,
+    X: NDArray[np.float32],
+    background_mean: NDArray[np.float64] | None,
+    weights: NDArray[np.float64] | None,
+    where: str,
 ) -> LayerDirection:
     if background_mean is not None:
-        return contrastive_direction(X, background_mean, where=where)
+        return contrastive_direction(X, background_mean, weights=weights, where=where)
     if recipe.method is Method.MEAN:
-        return mean_direction(X, where=where)
-    return principal_direction(X, center=recipe.center, component=recipe.component, where=where)
+        return mean_direction(X, weights=weights, where=where)
+    return principal_direction(X, center=recipe.center, component=recipe.component, weights=weights, where=where)
 
 
 def sample_source(
-    version: SetVersion, chosen: ChosenRows, *, where: str | None, limit: int | None, seed: int
+    version: SetVersion,
+    chosen: ChosenRows,
+    *,
+    where: str | None,
+    limit: int | None,
+    seed: int,
+    weights: GivenWeights | None = None,
 ) -> SampleSource:
     """Record which samples of a set version went in."""
     return SampleSource(
@@ -131,6 +144,7 @@ def sample_source(
         seed=None if limit is None else seed,
         n_samples=chosen.n_samples,
         sample_ids_sha256=chosen.sample_ids_sha256,
+        weights=None if weights is None else weights.record(chosen),
     )
 
 
@@ -142,6 +156,7 @@ def given_parameters(
     where: str | None,
     background: SetVersion | None,
     layers: Sequence[int] | None,
+    weights: GivenWeights | None,
 ) -> dict[str, Any]:
     """The options of a build as given, for the reader's benefit."""
     given = {
@@ -151,6 +166,8 @@ def given_parameters(
         "limit": limit,
         "seed": None if limit is None else seed,
         "where": where,
+        "weights": None if weights is None else weights.expression,
+        "weights_file": None if weights is None or weights.file is None else weights.file.uri,
         "against": None if background is None else background.reference,
         "layers": None if layers is None else list(layers),
     }

@@ -1,6 +1,8 @@
 """Directions of one layer: principal component, mean, contrast (arXiv 2603.13201, Eq. 2-4).
 
-Every function takes one layer's features of the in-domain samples, ``X`` [M, J], and returns one unit vector [J].
+Every function takes one layer's features of the in-domain samples, ``X`` [M, J], and returns one unit vector [J]. Where
+samples have weights w [M], positive and 1 on average, one of weight 2 counts as two would that are alike: means are
+Σ wᵢxᵢ / M, and components those of the rows √wᵢ·xᵢ, or √wᵢ·(xᵢ - mean).
 The component comes from the smaller Gram matrix (float32 products, float64 eigenvectors); a Rayleigh-Ritz step in
 float64 on the leading dimensions then takes back what the float32 products lost.
 """
@@ -54,7 +56,12 @@ class LayerDirection:
 
 
 def principal_direction(
-    X: NDArray[np.float32], *, center: bool, component: int = 1, where: str = "this layer"
+    X: NDArray[np.float32],
+    *,
+    center: bool,
+    component: int = 1,
+    weights: NDArray[np.float64] | None = None,
+    where: str = "this layer",
 ) -> LayerDirection:
     """A principal component of the rows of ``X`` (Eq. 3), sign-calibrated on their mean (Eq. 4).
 
@@ -66,6 +73,8 @@ def principal_direction(
         Whether the mean is removed first: PCA proper. Without, v is a right singular vector of ``X``.
     component
         Which one, from 1, in the order of the variance that they explain.
+    weights
+        Of the samples, [M], 1 on average; all count the same if omitted.
     where
         The layer's name for messages.
 
@@ -86,12 +95,12 @@ def principal_direction(
             f"{where}: a centred principal component needs at least 2 samples, there is {n_samples}",
             next_step="give more in-domain samples (16 or more), or build with --no-center or --method mean",
         )
-    mean, raw_moment = moments(X)
+    mean, raw_moment = moments(X, weights)
     if raw_moment == 0.0:
         raise _all_zero(where)
     # Keeps float32 products away from under- and overflow; a power of two changes no digit.
     exponent = min(120, -round(math.log2(raw_moment / n_samples) / 2))
-    rows, moment = _scaled(X, mean if center else None, 2.0**exponent)
+    rows, moment = _scaled(X, mean if center else None, 2.0**exponent, weights)
     if moment <= _NO_VARIATION * math.ldexp(raw_moment, 2 * exponent):
         raise InvalidInputError(
             f"{where}: all {n_samples} samples have the same features, so there is no component to find",
@@ -105,30 +114,36 @@ def principal_direction(
             f"{component}",
             next_step="build with a smaller --component, or give more in-domain samples",
         )
-    deviation = float(np.ldexp(found.image, -exponent).std())
+    deviation = _deviation_of(np.ldexp(found.image, -exponent), weights, scaled=True)
     return _calibrated(found.vector, deviation, mean, min(1.0, variance / moment), found.gap)
 
 
-def mean_direction(X: NDArray[np.float32], *, where: str = "this layer") -> LayerDirection:
-    """Normalised mean of the rows of ``X`` [M, J].
+def mean_direction(
+    X: NDArray[np.float32], *, weights: NDArray[np.float64] | None = None, where: str = "this layer"
+) -> LayerDirection:
+    """Normalised mean of the rows of ``X`` [M, J], with ``weights`` [M] or without.
 
     Raises
     ------
     InvalidInputError
         The mean is zero.
     """
-    mean, moment = moments(X)
+    mean, moment = moments(X, weights)
     length = float(np.linalg.norm(mean))
     if length * length <= _NO_VARIATION * moment / X.shape[0]:
         raise _all_zero(where)
     v = mean / length
-    return _calibrated(v, _deviation(X, v), mean)
+    return _calibrated(v, _deviation(X, v, weights), mean)
 
 
 def contrastive_direction(
-    X: NDArray[np.float32], background_mean: NDArray[np.float64], *, where: str = "this layer"
+    X: NDArray[np.float32],
+    background_mean: NDArray[np.float64],
+    *,
+    weights: NDArray[np.float64] | None = None,
+    where: str = "this layer",
 ) -> LayerDirection:
-    """Normalised difference between the mean of ``X`` [M, J] and a background's mean [J].
+    """Normalised difference between the mean of ``X`` [M, J], with ``weights`` [M] or without, and a background's [J].
 
     The sign margin is that of the difference: |(mean - background)·v| over the deviation of the projections.
 
@@ -137,7 +152,7 @@ def contrastive_direction(
     InvalidInputError
         Both means are the same.
     """
-    mean, _ = moments(X)
+    mean, _ = moments(X, weights)
     difference = mean - background_mean
     length = float(np.linalg.norm(difference))
     if length * length <= _NO_VARIATION * (float(mean @ mean) + float(background_mean @ background_mean)):
@@ -146,24 +161,32 @@ def contrastive_direction(
             next_step="give --against a set that is not the in-domain set itself",
         )
     v = difference / length
-    return _calibrated(v, _deviation(X, v), difference)
+    return _calibrated(v, _deviation(X, v, weights), difference)
 
 
-def moments(X: NDArray[np.float32]) -> tuple[NDArray[np.float64], float]:
-    """Mean over the rows of ``X`` [M, J], and the sum of the squares of all entries; both in float64, in one pass."""
+def moments(X: NDArray[np.float32], weights: NDArray[np.float64] | None = None) -> tuple[NDArray[np.float64], float]:
+    """Mean over the rows of ``X`` [M, J], and the sum of the squares of all entries; both in float64, in one pass.
+
+    With ``weights`` [M], 1 on average, both are weighted.
+    """
     total = np.zeros(X.shape[1])
     squares = 0.0
     for start in range(0, X.shape[0], _BLOCK_ROWS):
         block = X[start : start + _BLOCK_ROWS].astype(np.float64)
-        total += block.sum(axis=0)
-        squares += float(np.vdot(block, block))
+        if weights is None:
+            total += block.sum(axis=0)
+            squares += float(np.vdot(block, block))
+        else:
+            part = weights[start : start + _BLOCK_ROWS]
+            total += part @ block
+            squares += float(part @ np.einsum("mj,mj->m", block, block))
     return total / X.shape[0], squares
 
 
 def _scaled(
-    X: NDArray[np.float32], mean: NDArray[np.float64] | None, factor: float
+    X: NDArray[np.float32], mean: NDArray[np.float64] | None, factor: float, weights: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.float32], float]:
-    """(X - mean) · factor as float32, and the sum of its squares.
+    """(X - mean) · factor, times the root of a row's weight, as float32, and the sum of its squares.
 
     Rounded to float32 after the subtraction: rounding the mean first would leave a constant vector in every row,
     which a component can latch on to.
@@ -174,7 +197,7 @@ def _scaled(
         block = X[start : start + _BLOCK_ROWS].astype(np.float64)
         if mean is not None:
             block -= mean
-        block *= factor
+        block *= factor if weights is None else factor * np.sqrt(weights[start : start + _BLOCK_ROWS, None])
         squares += float(np.vdot(block, block))
         out[start : start + _BLOCK_ROWS] = block
     return out, squares
@@ -244,10 +267,21 @@ def _lanczos(X: NDArray[T], by_samples: bool, side: int, k: int) -> NDArray[np.f
     return found
 
 
-def _deviation(X: NDArray[np.float32], v: NDArray[np.float64]) -> float:
+def _deviation(X: NDArray[np.float32], v: NDArray[np.float64], weights: NDArray[np.float64] | None) -> float:
     """Standard deviation of the projections X·v."""
     parts = [X[start : start + _BLOCK_ROWS].astype(np.float64) @ v for start in range(0, X.shape[0], _BLOCK_ROWS)]
-    return float(np.concatenate(parts).std())
+    return _deviation_of(np.concatenate(parts), weights)
+
+
+def _deviation_of(
+    projections: NDArray[np.float64], weights: NDArray[np.float64] | None, *, scaled: bool = False
+) -> float:
+    """Standard deviation of projections [M]; ``scaled`` says that each was taken of √wᵢ·xᵢ."""
+    if weights is None:
+        return float(projections.std())
+    own = projections / np.sqrt(weights) if scaled else projections
+    mean = np.average(own, weights=weights)
+    return math.sqrt(float(np.average((own - mean) ** 2, weights=weights)))
 
 
 def _calibrated(

@@ -31,11 +31,23 @@ class ChosenRows:
         Of the sorted sample ids, one a line.
     n_samples
         How many rows.
+    weights
+        How much each counts, [M] float64, positive, in the order of the rows; None where all count the same.
     """
 
     rows: tuple[tuple[SegmentReader, NDArray[np.int64]], ...]
     sample_ids_sha256: str
     n_samples: int
+    weights: NDArray[np.float64] | None = None
+
+    @property
+    def relative_weights(self) -> NDArray[np.float64] | None:
+        """The weights, scaled to 1 on average: only their ratios count."""
+        if self.weights is None:
+            return None
+        shares = self.weights / self.weights.max()
+        relative: NDArray[np.float64] = shares / shares.mean()
+        return relative
 
     @property
     def settings(self) -> list[CaptureSettings]:

@@ -28,6 +28,7 @@ from nait_store.registry.payload import (
 )
 from nait_store.registry.profile import Profile
 from nait_store.registry.quality import card_warnings, warnings_for
+from nait_store.registry.sample_weights import GivenWeights
 from nait_store.schemas.profile import PortedFrom, ProfileManifest, ProfileRecord, Recipe
 from nait_store.schemas.quality_card import QualityCard
 from nait_store.schemas.store_record import SOURCELESS_FEATURE
@@ -109,6 +110,7 @@ class ProfileRegistry:
         where: str | None = None,
         limit: int | None = None,
         seed: int = 0,
+        weights: GivenWeights | None = None,
         background: SetVersion | None = None,
         layers: Sequence[int] | None = None,
         message: str = "",
@@ -134,6 +136,8 @@ class ProfileRegistry:
             Only these rows of ``source``, and the condition that chose them (for the record).
         limit, seed
             At most so many samples, chosen by a hash of seed and sample id.
+        weights
+            How much each counts; all the same if omitted.
         background
             Needed by, and only for, the contrastive method.
         layers
@@ -160,7 +164,7 @@ class ProfileRegistry:
         Raises
         ------
         InvalidInputError
-            No samples, too few for the method, samples without a direction, a background without contrast.
+            No samples, too few for the method, samples without a direction or a weight, a background without contrast.
         IncompatibleError
             Source and background were captured differently.
         NotFoundError
@@ -171,6 +175,8 @@ class ProfileRegistry:
         if card_against is not None:
             check_compared(source, card_against, recipe, chosen_layers)
         chosen = choose_rows(source, subset=rows, limit=limit, seed=seed)
+        if weights is not None:
+            chosen = weights.weigh(chosen)
         against = None if background is None else choose_rows(background)
         recipe_sha256 = recipe_digest(source, recipe, chosen, against, chosen_layers)
         existing = self.find(name, recipe_sha256)
@@ -201,14 +207,14 @@ class ProfileRegistry:
             n_neurons=source.record.n_neurons,
             has_offset=arrays.offset is not None,
             directions_sha256=arrays.digest(chosen_layers),
-            source=sample_source(source, chosen, where=where, limit=limit, seed=seed),
+            source=sample_source(source, chosen, where=where, limit=limit, seed=seed, weights=weights),
             background=None
             if background is None or against is None
             else sample_source(background, against, where=None, limit=None, seed=0),
             statistics=statistics,
             warnings=warnings,
             files=(),
-            parameters=given_parameters(source, recipe, limit, seed, where, background, layers),
+            parameters=given_parameters(source, recipe, limit, seed, where, background, layers, weights),
             card=card,
             parent=self.log.latest(name),
             ported_from=ported_from,

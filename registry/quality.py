@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from nait_store.registry.in_domain import ChosenRows
-from nait_store.schemas.profile import LayerStatistics, Method, Metric, Recipe
+from nait_store.schemas.profile import LayerStatistics, Method, Metric, Recipe, effective_samples
 from nait_store.schemas.quality_card import QualityCard
 
 FEW_SAMPLES = 16
@@ -61,6 +61,11 @@ def warnings_for(
         found.append(
             f"built from {n_samples} sample{'s' if n_samples > 1 else ''}: fewer than {FEW_SAMPLES} describe "
             "themselves rather than a capability; add in-domain samples"
+        )
+    elif chosen.weights is not None and (n_effective := effective_samples(chosen.weights.tolist())) < FEW_SAMPLES:
+        found.append(
+            f"a few heavy samples decide: with these weights the {n_samples:,} count as {n_effective:.1f} that weigh "
+            f"the same, and fewer than {FEW_SAMPLES} describe themselves rather than a capability; weigh more evenly"
         )
     small = SMALL_EXPLAINED_VARIANCE if recipe.component == 1 else SMALL_LATER_VARIANCE
     weak = [

@@ -23,6 +23,7 @@ from nait_store.schemas.record import (
     Record,
     RelativePath,
     Sha256,
+    SourceFile,
     Timestamp,
     Ulid,
 )
@@ -85,14 +86,6 @@ class FeatureArray(Record):
     """The chunk grid is (chunk_rows, 1, J)."""
     max_abs: float = Field(ge=0)
     """Largest absolute stored value."""
-
-
-class SourceFile(Record):
-    """One input file of an ingest."""
-
-    uri: str
-    size_bytes: int | None = None
-    sha256: Sha256 | None = None
 
 
 class SegmentRecord(Document):

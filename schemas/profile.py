@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Self
@@ -10,7 +11,17 @@ from pydantic import Field, model_validator
 
 from nait_store.refs import Kind, Reference
 from nait_store.schemas.capture import CaptureIdentity, CaptureSettings, Feature
-from nait_store.schemas.record import Document, FileDigest, Name, Provenance, Record, Sha256, Ulid, json_digest
+from nait_store.schemas.record import (
+    Document,
+    FileDigest,
+    Name,
+    Provenance,
+    Record,
+    Sha256,
+    SourceFile,
+    Ulid,
+    json_digest,
+)
 from nait_store.schemas.sharing import Origin
 
 
@@ -78,6 +89,40 @@ class Recipe(Record):
         return f"{self.name}: {centred}{self.method.value}{which} of {self.profile_feature.value}, {scored}"
 
 
+class SampleWeights(Record):
+    """How much each in-domain sample counts; exactly one of ``expression`` and ``file`` says where that came from."""
+
+    expression: str | None = None
+    """SQL over the samples' columns, as given."""
+    file: SourceFile | None = None
+    """File with the columns ``sample_id`` and ``weight``."""
+    values: tuple[Annotated[float, Field(gt=0.0, allow_inf_nan=False)], ...]
+    """In the order of the sorted sample ids. Only their ratios count."""
+
+    @property
+    def in_words(self) -> str:
+        """Where they came from, for people: ``weighted by quality``, ``weighted by the file weights.csv``."""
+        return f"weighted by {self.expression}" if self.file is None else f"weighted by the file {self.file.uri}"
+
+    @property
+    def effective_samples(self) -> float:
+        """See :func:`effective_samples`."""
+        return effective_samples(self.values)
+
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        if (self.expression is None) == (self.file is None):
+            raise ValueError("weights come from an expression or from a file")
+        return self
+
+
+def effective_samples(weights: Sequence[float]) -> float:
+    """Kish's (Σw)² / Σw²: a mean of so many samples that count the same would be as sure."""
+    largest = max(weights)
+    shares = [weight / largest for weight in weights]
+    return math.fsum(shares) ** 2 / math.fsum(share * share for share in shares)
+
+
 class SampleSource(Record):
     """Which samples of which set version went in."""
 
@@ -89,6 +134,8 @@ class SampleSource(Record):
     n_samples: int = Field(ge=1)
     sample_ids_sha256: Sha256
     """Of the sorted sample ids, one a line: the input digest of a rebuild."""
+    weights: Annotated[SampleWeights | None, _LATER] = None
+    """How much each counts; None where all count the same."""
 
     @property
     def reference(self) -> Reference:
@@ -101,7 +148,14 @@ class SampleSource(Record):
         which = f" where {self.where}" if self.where else ""
         drawn = f", drawn with seed {self.seed}" if self.limit is not None else ""
         noun = "sample" if self.n_samples == 1 else "samples"
-        return f"{self.n_samples:,} {noun} of {self.set_name}@{self.version}{which}{drawn}"
+        weighted = f", {self.weights.in_words}" if self.weights is not None else ""
+        return f"{self.n_samples:,} {noun} of {self.set_name}@{self.version}{which}{drawn}{weighted}"
+
+    @model_validator(mode="after")
+    def _weighs_each(self) -> Self:
+        if self.weights is not None and len(self.weights.values) != self.n_samples:
+            raise ValueError(f"{len(self.weights.values)} weights of {self.n_samples} samples")
+        return self
 
 
 class PortedFrom(Record):
@@ -247,11 +301,13 @@ class ProfileRecord(Document):
         """
         if self.source is None:
             return (self.recipe_sha256,)
-        choices = {
+        choices: dict[str, Any] = {
             "recipe": self.recipe.model_dump(mode="json", exclude={"name"}),
             "samples": self.source.sample_ids_sha256,
             "background": None if self.background is None else self.background.sample_ids_sha256,
         }
+        if self.source.weights is not None:
+            choices["weights"] = self.source.weights.values
         own = (self.recipe_sha256, json_digest(choices))
         return own if self.ported_from is None else (*own, self.ported_from.recipe_sha256)
 

@@ -171,6 +171,14 @@ class FileDigest(Record):
     sha256: Sha256
 
 
+class SourceFile(Record):
+    """A file from outside that went into something: a source of samples, or of their weights."""
+
+    uri: str
+    size_bytes: int | None = None
+    sha256: Sha256 | None = None
+
+
 class Provenance(Record):
     """Who wrote a record, with what, when. Never part of an identity."""
 

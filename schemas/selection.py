@@ -64,6 +64,8 @@ class SelectionRecord(Document):
     """All of several, with their weights; empty where ``profile_ref`` says it all."""
     combine: Annotated[Literal["union", "sum", "min", "rrf"] | None, _LATER] = None
     """How several profiles made one order."""
+    min_profiles: Annotated[int | None, Field(ge=1), _LATER] = None
+    """Only samples in the top of so many of several profiles were taken; ``top`` is of each of them then."""
     strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
     in_domain: Annotated[str | None, _LATER] = None
     """Set whose centroid the embedding strategy compared with, resolved; None for the profile's own samples."""

@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,10 @@ settings.load_profile("shared-machine")
 # A shell that starts something in the background has it ignore Ctrl-C, and whatever that starts in turn.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test outlives a crash of the machine; waiting for the disk some two hundred times a test was a third of the time.
+# Tests of what is synced, and when, bring a function of their own; the programs that tests start do sync.
+os.fsync = lambda _descriptor: None
 
 
 @pytest.fixture(scope="session")

@@ -23,9 +23,11 @@ from unittest import mock
 import nait_store
 from benchmarks.faults.everything import build_everything
 from nait_store.catalog.build import Catalog
+from nait_store.catalog.profile_lines import Rank
 from nait_store.catalog.rows import TABLES
 from nait_store.errors import NaitStoreError
 from nait_store.query.session import QuerySession
+from nait_store.storage import layout
 
 Answers = list[list[tuple[object, ...]]]
 Fault = Callable[[], contextlib.AbstractContextManager[object]]
@@ -50,11 +52,13 @@ class Row:
 
 
 def answers(url: str, queries: Sequence[str] = QUERIES, *, read_only: bool = False) -> Answers:
-    """What a new session says; the first statement finds the catalog as the fault left it."""
+    """What a new session says, then the lines about profiles; the first statement finds what the fault left."""
     store = nait_store.open(url)
     location = store.location.read_only("frozen for the trial", "thaw it") if read_only else store.location
-    session = QuerySession(location, store.sets.versions, store.profiles.registry, Catalog(location))
-    return [session.sql(query).fetchall() for query in queries]
+    catalog = Catalog(location)
+    session = QuerySession(location, store.sets.versions, store.profiles.registry, catalog)
+    found = [session.sql(query).fetchall() for query in queries]
+    return [*found, [tuple(line) for line in catalog.profile_lines().read(Rank.ANY)]]
 
 
 class CatalogFaults:
@@ -71,7 +75,7 @@ class CatalogFaults:
         self._other = other
         self._expected = answers(str(root))
         nait_store.open(str(other)).sql("FROM versions").fetchall()
-        names = ("catalog.duckdb", "catalog.duckdb.json")
+        names = (layout.CATALOG, layout.CATALOG_RECORD, layout.CATALOG_PROFILES)
         self._files = [root / name for name in names]
         self._theirs = [other / name for name in names]
         self._whole = [file.read_bytes() for file in self._files]
@@ -79,7 +83,7 @@ class CatalogFaults:
     def rows(self, n_truncations: int, seed: int) -> Iterator[Row]:
         """Try everything."""
         draw = random.Random(seed)
-        catalog, record = self._files
+        catalog, record, lines = self._files
         size = len(self._whole[0])
         places = [0, 1, size - 1, *(draw.randrange(2, size - 1) for _ in range(n_truncations - 3))]
         yield self._row("nothing", [contextlib.nullcontext])
@@ -88,6 +92,8 @@ class CatalogFaults:
         yield self._row("truncated", [lambda at=at: self._written(catalog, self._whole[0][:at]) for at in places])
         yield self._row("one flipped bit", [lambda: self._flipped(catalog, draw) for _ in range(n_truncations // 4)])
         yield self._row("one flipped bit in its record", [lambda: self._flipped(record, draw) for _ in range(3)])
+        yield self._row("its lines about profiles deleted", [lambda: self._deleted(lines)])
+        yield self._row("one flipped bit in these", [lambda: self._flipped(lines, draw) for _ in range(3)])
         yield self._row("another store's", [lambda: self._written(catalog, self._theirs[0].read_bytes())])
         yield self._row("another store's, with that store's record", [self._swapped])
         yield self._row("an older one of its own, with its record", [self._outdated])
@@ -111,7 +117,8 @@ class CatalogFaults:
         return Row(fault, len(faults), n_same)
 
     def _is_same(self, queries: Sequence[str], read_only: bool) -> bool:
-        return answers(str(self._root), queries, read_only=read_only) == self._expected[: len(queries)]
+        expected = [*self._expected[: len(queries)], self._expected[-1]]
+        return answers(str(self._root), queries, read_only=read_only) == expected
 
     def _restore(self) -> None:
         for file, data in zip(self._files, self._whole, strict=True):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from nait_store.errors import InvalidInputError, NotFoundError, StorageError, did_you_mean
-from nait_store.schemas.activation_set import SourceFile
+from nait_store.schemas.record import SourceFile
 
 DATASETS_PREFIX = "hf-datasets:"
 ACCEPTED = "JSON Lines, JSON, CSV, TSV, Parquet and Arrow files (also .gz, .zst), or hf-datasets:ID[@CONFIG][:SPLIT]"

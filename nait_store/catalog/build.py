@@ -1,7 +1,8 @@
 """The DuckDB index over a store's manifests: built into a new file, swapped in whole, never changed in place.
 
 Beside it lies a record with its digest and what it describes: a file that is damaged, or of another store, or of
-another time, is never given to DuckDB, which could take the process down over it; it is built again.
+another time, is never given to DuckDB, which could take the process down over it; it is built again. So are the lines
+about profiles that lie there too: who asks for these alone does without DuckDB.
 
 A read-write handle on a DuckDB file locks out every other process and a read-only one locks out writers, so no
 handle is kept: a build closes its file before ``os.replace`` moves it to its place, and readers copy the few rows
@@ -22,23 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-
 from nait_store.catalog.listing import Listing, list_store
-from nait_store.catalog.record import CatalogRecord, read_record, swap_in
+from nait_store.catalog.profile_lines import ProfileLines
+from nait_store.catalog.record import CatalogRecord, lines_path, read_record, record_path, swap_in
 from nait_store.storage import layout
 from nait_store.storage.atomic import TEMPORARY_PREFIX
 from nait_store.storage.cache_folder import cache_folder
 from nait_store.storage.location import Location
 
-if TYPE_CHECKING:  # who asks a fresh index needs none of what reads the documents
+if TYPE_CHECKING:  # who asks a fresh index needs none of what reads the documents, and of its lines no DuckDB
+    import duckdb
+
     from nait_store.catalog.documents import Row
     from nait_store.catalog.rows import CatalogRows, Earlier
 
 logger = logging.getLogger(__name__)
-
-_BROKEN = (duckdb.Error, OSError, RuntimeError, ValueError)
-"""What a damaged, foreign or locked catalog file may raise; the manifests still have every answer."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Catalog:
             connection.execute(definition()).fetchall()
         fresh = self._fresh_file(listing)
         if fresh is not None:
-            with suppress(*_BROKEN):
+            with suppress(*_broken()):
                 _copy(connection, fresh)
                 return CatalogState(fingerprint)
         rows = self._read(listing)
@@ -120,21 +119,35 @@ class Catalog:
         values
             Of its question marks.
         """
+        import duckdb
+
         path = self.path_for_reading()
         if path is not None:
-            with suppress(*_BROKEN), _attached(path) as connection:
+            with suppress(*_broken()), _attached(path) as connection:
                 connection.execute("USE catalog").fetchall()
                 return _dicts(connection, query, values)
         with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as connection:
             self.load_into(connection)
             return _dicts(connection, query, values)
 
+    def profile_lines(self) -> ProfileLines:
+        """Return what is listed and searched of profiles, as it is now."""
+        listing = list_store(self._location)
+        for path, record in self._fresh_records(listing):
+            data = record.profile_lines(path)
+            lines = None if data is None else ProfileLines.from_bytes(data)
+            if lines is not None:
+                return lines
+        rows = self._read(listing)
+        self._build(listing, rows)
+        return ProfileLines.of(rows.tables)
+
     def discard(self) -> None:
         """Delete the index wherever this machine keeps it; the next look builds it anew from the manifests."""
         for path in self._candidates(list_store(self._location)):
             with suppress(OSError):
-                path.unlink(missing_ok=True)
-                _log_of(path).unlink(missing_ok=True)
+                for file in (path, _log_of(path), record_path(path), lines_path(path)):
+                    file.unlink(missing_ok=True)
 
     def _candidates(self, listing: Listing) -> list[Path]:
         """Return places for the file, best first."""
@@ -151,14 +164,19 @@ class Catalog:
         return [*places, cache_folder() / "catalogs" / f"{key}.duckdb"]
 
     def _fresh_file(self, listing: Listing) -> Path | None:
+        for path, record in self._fresh_records(listing):
+            if record.describes(path):
+                return path
+            logger.info("the catalog %s is damaged and is built again", path)
+        return None
+
+    def _fresh_records(self, listing: Listing) -> Iterator[tuple[Path, CatalogRecord]]:
+        """Places with a record of the store as it is now; whether what lies beside it is whole remains to be seen."""
         wanted = (listing.store_id, listing.fingerprint, definition_sha256())
         for path in self._candidates(listing):
             record = read_record(path)
             if record is not None and (record.store_id, record.fingerprint, record.definition_sha256) == wanted:
-                if record.describes(path):
-                    return path
-                logger.info("the catalog %s is damaged and is built again", path)
-        return None
+                yield path, record
 
     def _read(self, listing: Listing) -> CatalogRows:
         from nait_store.catalog.rows import CatalogRows
@@ -175,7 +193,7 @@ class Catalog:
             if not listing.store_id or record is None or (record.store_id, record.definition_sha256) != known:
                 continue
             if record.describes(path):
-                with suppress(*_BROKEN), _attached(path) as connection:
+                with suppress(*_broken()), _attached(path) as connection:
                     tables = {
                         table: connection.sql(f"SELECT * FROM catalog.{table}").to_arrow_table().to_pylist()
                         for table in TABLES
@@ -184,6 +202,9 @@ class Catalog:
         return None
 
     def _build(self, listing: Listing, rows: CatalogRows) -> Path | None:
+        import duckdb
+
+        lines = ProfileLines.of(rows.tables).data
         about = CatalogRecord(
             store_id=listing.store_id,
             fingerprint="" if rows.problems else listing.fingerprint,
@@ -201,8 +222,8 @@ class Catalog:
                     connection.execute("CHECKPOINT").fetchall()
                 # A log that a crash left beside the old file would be replayed over the new one.
                 _log_of(path).unlink(missing_ok=True)
-                swap_in(path, temporary, about)
-            except _BROKEN as error:
+                swap_in(path, temporary, lines, about)
+            except _broken() as error:
                 logger.info("the catalog cannot be kept at %s: %s", path, error)
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
@@ -226,12 +247,21 @@ def definition_sha256() -> str:
     return hashlib.sha256(definition().encode()).hexdigest()
 
 
+def _broken() -> tuple[type[Exception], ...]:
+    """What a damaged, foreign or locked catalog file may raise; the manifests still have every answer."""
+    import duckdb
+
+    return duckdb.Error, OSError, RuntimeError, ValueError
+
+
 def _log_of(path: Path) -> Path:
     return path.with_name(path.name + ".wal")
 
 
 @contextmanager
 def _attached(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+    import duckdb
+
     if not path.is_file():
         raise FileNotFoundError(path)
     with duckdb.connect(":memory:", config={"python_enable_replacements": False}) as connection:

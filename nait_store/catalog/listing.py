@@ -24,7 +24,11 @@ _PAGE_FILES = 1000  # of one listing request of an object store
 _AT_ONCE = 16
 _LOGS = (*LABEL_FOLDERS.values(), layout.NOTES)  # folders of logs: of labels, and of the notes on versions
 _LABEL_DEPTH = 3  # slashes in profiles/math/aliases/prod
-_BESIDE_VERSIONS = (layout.REDIRECTS, *_LOGS)  # few items have any
+_BESIDE_VERSIONS = {  # few items have any
+    Kind.SET: (layout.REDIRECTS, *_LOGS),
+    Kind.PROFILE: _LOGS,
+    Kind.SELECTION: (layout.REDIRECTS, *_LOGS),
+}
 
 Names = dict[str, tuple[str, ...]]
 """Folder → sorted names in it."""
@@ -105,11 +109,12 @@ def _list(location: Location, pool: ThreadPoolExecutor | None) -> Listing:
         folders = [layout.item_folder(kind, name) for name in items[kind]]
         of_versions = [f"{folder}/{layout.VERSIONS}" for folder in folders]
         if pool is None:  # of thousands, what every single call takes beside the listing is as much as that
-            beside |= zip(folders, map(_known, location.present_in_each(folders, _BESIDE_VERSIONS)), strict=True)
-            versions |= zip(of_versions, map(_known, location.names_of_each(of_versions)), strict=True)
+            present = zip(folders, location.present_in_each(folders, _BESIDE_VERSIONS[kind]), strict=True)
+            beside |= {folder: _known(names) for folder, names in present if names}
+            found |= zip(of_versions, map(tuple, location.names_of_each(of_versions)), strict=True)
             continue
         for folder, folder_of_versions in zip(folders, of_versions, strict=True):
-            beside[folder] = _ask(pool, location.present, folder, _BESIDE_VERSIONS)
+            beside[folder] = _ask(pool, location.present, folder, _BESIDE_VERSIONS[kind])
             versions[folder_of_versions] = _ask(pool, location.names, folder_of_versions)
     answers = [
         _ask(pool, _names_in, location, f"{folder}/{name}") for folder, answer in beside.items() for name in answer()

@@ -1,4 +1,4 @@
-"""The record beside ``catalog.duckdb``: what it describes, and the digest that says whether to open it at all."""
+"""The record beside ``catalog.duckdb``: what that describes, and digests that say whether to believe it at all."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class CatalogRecord(Document):
     size_bytes: int = Field(default=0, ge=0)
     sha256: str = ""
     """Of the DuckDB file."""
+    profiles_sha256: str = ""
+    """Of the lines about profiles beside it."""
 
     def describes(self, path: Path) -> bool:
         """Whether the file at ``path`` is, byte for byte, the one that this was written for."""
@@ -37,10 +39,23 @@ class CatalogRecord(Document):
         except OSError:
             return False
 
+    def profile_lines(self, path: Path) -> bytes | None:
+        """Read the lines beside the catalog at ``path``; None where they are not those that this was written for."""
+        try:
+            data = lines_path(path).read_bytes()
+        except OSError:
+            return None
+        return data if hashlib.sha256(data).hexdigest() == self.profiles_sha256 else None
+
 
 def record_path(path: Path) -> Path:
     """Where the record of the catalog at ``path`` lies."""
     return path.with_name(path.name + ".json")
+
+
+def lines_path(path: Path) -> Path:
+    """Where the lines about profiles of the catalog at ``path`` lie."""
+    return path.with_name(path.name + ".profiles.jsonl")
 
 
 def read_record(path: Path) -> CatalogRecord | None:
@@ -51,8 +66,8 @@ def read_record(path: Path) -> CatalogRecord | None:
         return None
 
 
-def swap_in(path: Path, built: Path, about: CatalogRecord) -> None:
-    """Put a finished catalog in its place, and its record beside it.
+def swap_in(path: Path, built: Path, lines: bytes, about: CatalogRecord) -> None:
+    """Put a finished catalog in its place, and its lines and its record beside it.
 
     A crash in between leaves a catalog without a record, which is as good as none; so does a race of two builders.
 
@@ -62,14 +77,18 @@ def swap_in(path: Path, built: Path, about: CatalogRecord) -> None:
         The place.
     built
         The finished file, in the same folder; it is moved.
+    lines
+        About profiles.
     about
-        What it describes; size and digest are filled in.
+        What it describes; size and digests are filled in.
     """
     stat = built.stat()
-    whole = about.model_copy(update={"size_bytes": stat.st_size, "sha256": _sha256(built)})
+    digests = {"sha256": _sha256(built), "profiles_sha256": hashlib.sha256(lines).hexdigest()}
+    whole = about.model_copy(update={"size_bytes": stat.st_size, **digests})
     record = record_path(path)
     record.unlink(missing_ok=True)
     built.replace(path)
+    replace_local(lines_path(path), lines)
     replace_local(record, whole.to_json_bytes())
     if path.stat().st_ino != stat.st_ino:  # another builder's file came over ours, maybe after its record
         with suppress(OSError):

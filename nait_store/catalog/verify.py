@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nait_store.catalog.record import CatalogRecord, read_record
 from nait_store.storage import layout
 from nait_store.storage.verify import Inspection
@@ -12,7 +14,7 @@ _MADE_AGAIN = "it is not used, and the next query makes it again"
 
 def inspect_catalog(inspection: Inspection) -> None:
     """Compare the catalog in a store's root with its record."""
-    inspection.account([layout.CATALOG, layout.CATALOG_RECORD])
+    inspection.account([layout.CATALOG, layout.CATALOG_RECORD, layout.CATALOG_PROFILES])
     root = inspection.location.local_path()
     if root is None:  # it lies in users' cache folders
         return
@@ -28,11 +30,21 @@ def inspect_catalog(inspection: Inspection) -> None:
         record = read_record(path)
         if record is None:  # it is being replaced just now
             return
-        same_size = path.is_file() and path.stat().st_size == record.size_bytes
-        if same_size and (inspection.quick or record.describes(path)):
+        damage = _damage(record, path, quick=inspection.quick)
+        if damage is None:
             inspection.checked(0 if inspection.quick else record.size_bytes)
             return
         if read_record(path) == record:
-            what = "it differs from its recorded SHA-256" if same_size else "its size differs from its record"
-            inspection.error(layout.CATALOG, f"{what}: {_MADE_AGAIN}", "the index")
+            file, what, loses = damage
+            inspection.error(file, f"{what}: {_MADE_AGAIN}", loses)
             return
+
+
+def _damage(record: CatalogRecord, path: Path, *, quick: bool) -> tuple[str, str, str] | None:
+    """Which of the index's files differs from its record, in what, and what that loses."""
+    differs = "it differs from its recorded SHA-256"
+    if not path.is_file() or path.stat().st_size != record.size_bytes:
+        return layout.CATALOG, "its size differs from its record", "the index"
+    if record.profiles_sha256 and record.profile_lines(path) is None:  # earlier releases wrote none
+        return layout.CATALOG_PROFILES, differs, "the lines about profiles"
+    return None if quick or record.describes(path) else (layout.CATALOG, differs, "the index")

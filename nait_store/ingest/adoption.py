@@ -16,8 +16,9 @@ from nait_store.activations.versions import ActivationSets, SetVersion
 from nait_store.capture.readers import open_sources
 from nait_store.errors import FormatError, NaitStoreError, NotFoundError
 from nait_store.ingest.journal import FLUSHED_FOLDER, OUTCOME_FILE, PLAN_FILE, write_outcome
-from nait_store.schemas.activation_set import FlushRecord, IngestPlan, SegmentRecord, SegmentRef, SourceFile
+from nait_store.schemas.activation_set import FlushRecord, IngestPlan, SegmentRecord, SegmentRef
 from nait_store.schemas.capture import Feature
+from nait_store.schemas.record import SourceFile
 from nait_store.storage import layout
 from nait_store.storage.heartbeat import is_alive
 

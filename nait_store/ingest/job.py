@@ -42,8 +42,9 @@ from nait_store.ingest.segment_sink import SegmentSink
 from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.refs import Kind, check_name
 from nait_store.registry.compatibility import Candidates
-from nait_store.schemas.activation_set import IngestPlan, Projection, SegmentRecord, SetRecord, SourceFile
+from nait_store.schemas.activation_set import IngestPlan, Projection, SegmentRecord, SetRecord
 from nait_store.schemas.capture import Feature, StoredDtype
+from nait_store.schemas.record import SourceFile
 from nait_store.storage import layout
 from nait_store.storage.location import Location
 from nait_store.storage.provenance import current_provenance, new_ulid

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from nait_store.activations.set_version import SetVersion
 from nait_store.ingest.sample_stream import SampleStream
-from nait_store.schemas.activation_set import SetRecord, SourceFile
+from nait_store.schemas.activation_set import SetRecord
 from nait_store.schemas.capture import StoredDtype
+from nait_store.schemas.record import SourceFile
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from nait_store.schemas.activation_set import IngestChoices, SourceFile
+from nait_store.schemas.activation_set import IngestChoices
 from nait_store.schemas.capture import Feature, StoredDtype
+from nait_store.schemas.record import SourceFile
 
 if TYPE_CHECKING:
     from nait_store.activations.writer import SegmentWriter

@@ -12,7 +12,7 @@ from nait_store.capture.source_records import RejectedRecord, SourceRecord, plac
 from nait_store.errors import ConflictError, IncompatibleError, InvalidInputError
 from nait_store.ingest.rejects import RejectLog
 from nait_store.ingest.requests import IngestRequest
-from nait_store.schemas.activation_set import SourceFile
+from nait_store.schemas.record import SourceFile
 
 _BATCH_RECORDS = 256
 # content key, index of the source, position in it: 32 bytes an id, whatever the record's size

@@ -1,4 +1,4 @@
-"""Conditions on samples: ``--where`` as a boolean expression over the columns of ``samples(set)``."""
+"""Conditions on samples and weights of them, as expressions over the columns of ``samples(set)``."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from nait_store.query.statement import Node, walk
 from nait_store.registry.profiles import Profile, RowSubset
 from nait_store.schemas.activation_set import ROW_BITS
 
+_NUMERIC = frozenset(f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")) | {
+    "INTEGER",
+    "UINTEGER",
+    "FLOAT",
+    "DOUBLE",
+    "DECIMAL",
+}
 _POSITIONS = ("query_location", "query_location_length")
 
 
@@ -45,6 +52,39 @@ def matching_rows(session: QuerySession, version: SetVersion, where: str) -> Row
     """
     check_condition(session, version, where)
     return _by_ordinal(_matching(session, version, where, "row_id"))
+
+
+def weigh_samples(session: QuerySession, version: SetVersion, expression: str) -> dict[str, float | None]:
+    """Compute a number of every visible sample of a set version.
+
+    Parameters
+    ----------
+    session, version
+        As for :func:`matching_rows`.
+    expression
+        Numeric SQL expression over the columns of ``samples(set)``; most often one of them.
+
+    Returns
+    -------
+    dict of str to float or None
+        By sample id; None where SQL says NULL.
+
+    Raises
+    ------
+    InvalidInputError
+        Not exactly one expression, or not a numeric one.
+    NotFoundError
+        An unknown column, with near names.
+    """
+    found = _type_of(session, version, expression, "the weight", 'name a column, or write e.g. "ln(n_tokens)"')
+    if found.partition("(")[0] not in _NUMERIC:
+        raise InvalidInputError(
+            f"the weight {expression!r} is of type {found}, not a number",
+            next_step=f'make it one, e.g. "CAST({expression} AS DOUBLE)"',
+        )
+    query = f"SELECT sample_id, CAST((\n{expression}\n) AS DOUBLE) AS weight FROM samples('{version.reference}')"
+    table = session.sql(query).arrow()
+    return dict(zip(table.column("sample_id").to_pylist(), table.column("weight").to_pylist(), strict=True))
 
 
 def score_samples(session: QuerySession, version: SetVersion, profiles: Sequence[Profile], where: str) -> pa.Table:
@@ -94,23 +134,27 @@ def check_condition(session: QuerySession, version: SetVersion, where: str) -> N
     InvalidInputError, NotFoundError
         As :func:`matching_rows`.
     """
-    expression = _only_expression(session, where)
-    if expression is None:
-        shown = where if len(where) <= 80 else where[:77] + "…"
+    example = "write what would follow WHERE, e.g. \"n_tokens < 512 AND source = 'gsm8k'\""
+    found = _type_of(session, version, where, "the condition", example)
+    if found != "BOOLEAN":
         raise InvalidInputError(
-            f"the condition {shown!r} is not one SQL expression",
-            next_step="write what would follow WHERE, e.g. \"n_tokens < 512 AND source = 'gsm8k'\"",
-        )
-    if any(node.get("type") == "VALUE_PARAMETER" for node in walk(expression)):
-        raise InvalidInputError(
-            "the condition has a parameter, and nothing to fill it with", next_step="write the value itself"
-        )
-    described = session.sql(f"DESCRIBE SELECT (\n{where}\n) FROM samples('{version.reference}')").fetchone()
-    if described is not None and described[1] != "BOOLEAN":
-        raise InvalidInputError(
-            f"the condition is of type {described[1]}, not true or false",
+            f"the condition is of type {found}, not true or false",
             next_step='compare it with something, e.g. "n_tokens < 512"',
         )
+
+
+def _type_of(session: QuerySession, version: SetVersion, text: str, what: str, example: str) -> str:
+    """SQL type of what must be exactly one expression over the samples of a set version."""
+    expression = _only_expression(session, text)
+    if expression is None:
+        shown = text if len(text) <= 80 else text[:77] + "…"
+        raise InvalidInputError(f"{what} {shown!r} is not one SQL expression", next_step=example)
+    if any(node.get("type") == "VALUE_PARAMETER" for node in walk(expression)):
+        raise InvalidInputError(
+            f"{what} has a parameter, and nothing to fill it with", next_step="write the value itself"
+        )
+    query = f"DESCRIBE SELECT (\n{text}\n) FROM samples('{version.reference}')"
+    return str(session.sql(query).fetchall()[0][1])
 
 
 def _only_expression(session: QuerySession, where: str) -> Node | None:

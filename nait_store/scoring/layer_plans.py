@@ -5,6 +5,8 @@ A scan brings chunks that were read, an ingest those that it is about to write: 
 
 from __future__ import annotations
 
+import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 
 from nait_store.schemas.profile import Metric
 from nait_store.scoring.kernels import Kernels
-from nait_store.scoring.packed_vectors import PackedVectors, pack
+from nait_store.scoring.packed_vectors import PackedVectors, n_panel_columns
 from nait_store.scoring.targets import ScoringTarget
 
 
@@ -61,7 +63,19 @@ class _Column:
     """o·v."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class _LaidOut:
+    """What the kernels take of a layer's targets."""
+
+    vectors: PackedVectors
+    """[P, J]"""
+    offsets: NDArray[np.float32]
+    """[Q, J], each distinct offset of a cosine target once."""
+    columns: tuple[_Column, ...]
+    """Which target's term each of the P vectors gives."""
+
+
+@dataclass(frozen=True, eq=False)
 class LayerPlan:
     """Everything a layer's chunks meet.
 
@@ -69,18 +83,16 @@ class LayerPlan:
     ----------
     layer
         Zero-based decoder layer.
-    vectors
-        [P, J], packed as the kernels take them.
-    offsets
-        [Q, J], each distinct offset of a cosine target once.
-    columns
-        Which target's term each of the P vectors gives.
+    targets
+        All of the plan's, also those that leave the layer out.
+    room
+        Where its vectors are laid out, flat float32, [(P + P') · J] with P' from
+        :func:`~nait_store.scoring.packed_vectors.n_panel_columns`.
     """
 
     layer: int
-    vectors: PackedVectors
-    offsets: NDArray[np.float32]
-    columns: tuple[_Column, ...]
+    targets: tuple[ScoringTarget, ...]
+    room: NDArray[np.float32]
 
     def score(
         self,
@@ -105,18 +117,47 @@ class LayerPlan:
         kernels
             The arithmetic.
         """
-        dots = kernels.project(chunk, self.vectors, scales)
+        plan = self._laid_out
+        dots = kernels.project(chunk, plan.vectors, scales)
         lengths: list[NDArray[np.float64]] = []  # ‖A − o‖ of every distinct offset o, then ‖A‖
-        if len(self.offsets):
-            lengths.extend(np.sqrt(kernels.squared_distances(chunk, self.offsets, scales)).T)
+        if len(plan.offsets):
+            lengths.extend(np.sqrt(kernels.squared_distances(chunk, plan.offsets, scales)).T)
         if norms is not None:
             lengths.append(norms.astype(np.float64))
-        for p, column in enumerate(self.columns):
+        for p, column in enumerate(plan.columns):
             found = dots[:, p] - column.offset_projection
             if column.cosine:
                 length = lengths[-1 if column.offset is None else column.offset]
                 found = np.divide(found, length, out=np.zeros_like(found), where=length > 0)
             terms[column.target][:, column.position] = found
+
+    @functools.cached_property
+    def _laid_out(self) -> _LaidOut:
+        """Made by the thread that has the layer's first chunk, while others make theirs; two would write the same."""
+        vectors: list[NDArray[np.float32]] = []
+        offsets: dict[bytes, int] = {}
+        distinct: list[NDArray[np.float32]] = []
+        columns = []
+        for t, target in enumerate(self.targets):
+            if self.layer not in target.layers:
+                continue
+            position = target.layers.index(self.layer)
+            direction = target.directions[position]
+            index, offset_projection = None, 0.0
+            if target.offset is not None:
+                offset = target.offset[position]
+                offset_projection = float(offset.astype(np.float64) @ direction.astype(np.float64))
+                if target.metric == Metric.COSINE:
+                    index = offsets.setdefault(offset.tobytes(), len(offsets))
+                    if index == len(distinct):
+                        distinct.append(offset)
+            vectors.append(direction)
+            columns.append(_Column(t, position, target.metric == Metric.COSINE, index, offset_projection))
+        n_neurons = self.targets[0].n_neurons
+        size = len(vectors) * n_neurons
+        stacked = np.stack(vectors, out=self.room[:size].reshape(-1, n_neurons))
+        offset_rows = np.stack(distinct) if distinct else np.empty((0, n_neurons), np.float32)
+        return _LaidOut(PackedVectors(stacked, self.room[size:]), offset_rows, tuple(columns))
 
 
 @dataclass(frozen=True)
@@ -136,9 +177,15 @@ class ScoringPlan:
 
     @classmethod
     def of(cls, targets: Sequence[ScoringTarget]) -> ScoringPlan:
-        """Plan for targets; holds a copy of every direction."""
-        layers = {layer for target in targets for layer in target.layers}
-        return cls(tuple(targets), tuple(_layer_plan(layer, targets) for layer in sorted(layers)))
+        """Plan for targets; will hold a copy of every direction."""
+        counts = Counter(layer for target in targets for layer in target.layers)
+        layers = sorted(counts)
+        sizes = [(counts[layer] + n_panel_columns(counts[layer])) * targets[0].n_neurons for layer in layers]
+        # In one piece, for which the system has huge pages: to touch as much in small ones takes longer than to fill
+        # it. What no kernel asks for is never touched.
+        rooms = np.split(np.empty(sum(sizes), np.float32), np.cumsum(sizes)[:-1])
+        plans = (LayerPlan(layer, tuple(targets), room) for layer, room in zip(layers, rooms, strict=True))
+        return cls(tuple(targets), tuple(plans))
 
     def on_behalf_of(self, targets: Sequence[ScoringTarget]) -> ScoringPlan:
         """The same arithmetic, whose results are those of other targets with the same layers, one for one."""
@@ -147,32 +194,8 @@ class ScoringPlan:
     @property
     def needs_norms(self) -> bool:
         """Whether any term is divided by ‖A‖."""
-        return any(c.cosine and c.offset is None for layer in self.layers for c in layer.columns)
+        return any(target.metric == Metric.COSINE and target.offset is None for target in self.targets)
 
     def empty_terms(self, n_rows: int) -> list[NDArray[np.float64]]:
         """Of each target, [n_rows, L], for :meth:`LayerPlan.score` to fill."""
         return [np.empty((n_rows, len(target.layers))) for target in self.targets]
-
-
-def _layer_plan(layer: int, targets: Sequence[ScoringTarget]) -> LayerPlan:
-    vectors: list[NDArray[np.float32]] = []
-    offsets: dict[bytes, int] = {}
-    distinct: list[NDArray[np.float32]] = []
-    columns = []
-    for t, target in enumerate(targets):
-        if layer not in target.layers:
-            continue
-        position = target.layers.index(layer)
-        direction = target.directions[position]
-        index, offset_projection = None, 0.0
-        if target.offset is not None:
-            offset = target.offset[position]
-            offset_projection = float(offset.astype(np.float64) @ direction.astype(np.float64))
-            if target.metric == Metric.COSINE:
-                index = offsets.setdefault(offset.tobytes(), len(offsets))
-                if index == len(distinct):
-                    distinct.append(offset)
-        vectors.append(direction)
-        columns.append(_Column(t, position, target.metric == Metric.COSINE, index, offset_projection))
-    stacked = np.stack(distinct) if distinct else np.empty((0, targets[0].n_neurons), np.float32)
-    return LayerPlan(layer, pack(np.stack(vectors)), stacked, tuple(columns))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,9 +55,12 @@ class PackedVectors:
     ----------
     vectors
         [P, J] float32, C-contiguous; see :func:`pack`.
+    room
+        Where to put panels, flat, float32, large enough; of one's own if None.
     """
 
     vectors: NDArray[np.float32]
+    room: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -66,7 +68,7 @@ class PackedVectors:
     @property
     def n_columns(self) -> int:
         """Vectors in the panels: P rounded up to LANES."""
-        return -(-len(self.vectors) // LANES) * LANES
+        return n_panel_columns(len(self.vectors))
 
     @cached_property
     def have_codes(self) -> bool:
@@ -82,7 +84,7 @@ class PackedVectors:
     @cached_property
     def panels(self) -> NDArray[np.float32]:
         """Flat float32: panels of WIDE_PANEL or LANES vectors, in each [J, width]."""
-        return np.concatenate([panel.T.ravel() for panel in self._split(self.vectors)])
+        return self._side_by_side(self.vectors, self.room)
 
     @cached_property
     def code_rows(self) -> VectorCodes:
@@ -106,17 +108,29 @@ class PackedVectors:
         rows = self.code_rows
         n_vectors, n_neurons = self.vectors.shape
         pairs = rows.codes.view(np.int32)[:, : -(-n_neurons // 2)]
-        panels = np.concatenate([panel.T.ravel() for panel in self._split(pairs)])
+        panels = self._side_by_side(pairs)
         steps = np.zeros((len(rows.steps), self.n_columns))
         steps[:, :n_vectors] = rows.steps
         return VectorCodes(panels.view(np.int16), steps, rows.residuals)
 
-    def _split(self, values: NDArray[Any]) -> Iterator[NDArray[Any]]:
-        """Panels of values [P, …], the last one filled up with zeros."""
-        missing = np.zeros((self.n_columns - len(values), *values.shape[1:]), values.dtype)
-        columns = np.concatenate([values, missing])
+    def _side_by_side(self, values: NDArray[Any], room: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Panels of values [P, n], in each [n, width]; flat, the last one filled up with zeros."""
+        n_values = values.shape[1]
+        size = self.n_columns * n_values
+        flat = np.empty(size, values.dtype) if room is None else room[:size]
         for start in range(0, self.n_columns, WIDE_PANEL):
-            yield columns[start : start + WIDE_PANEL]
+            width = min(WIDE_PANEL, self.n_columns - start)
+            panel = flat[start * n_values :][: n_values * width].reshape(n_values, width)
+            vectors = values[start : start + width]
+            # An assignment is copied in the order of what is read, which takes a tenth of a ravel of the transpose.
+            panel[:, : len(vectors)] = vectors.T
+            panel[:, len(vectors) :] = 0
+        return flat
+
+
+def n_panel_columns(n_vectors: int) -> int:
+    """How many vectors the panels of so many have room for."""
+    return -(-n_vectors // LANES) * LANES
 
 
 def pack(vectors: NDArray[np.float32]) -> PackedVectors:

@@ -107,11 +107,24 @@ def directions_sha256(
     digest = hashlib.sha256()
     for values in (np.asarray(layers), directions, offset):
         if values is not None:
-            digest.update(np.ascontiguousarray(values, dtype="<f4").tobytes())
+            digest.update(np.ascontiguousarray(values, dtype="<f4").data)
     return digest.hexdigest()
 
 
 def _frozen(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The values where nobody can write them, else a copy of them."""
+    if values.dtype == np.float32 and values.flags.c_contiguous and _is_read_only(values):
+        return values
     copy = np.array(values, dtype=np.float32, order="C")
     copy.setflags(write=False)
     return copy
+
+
+def _is_read_only(values: NDArray[np.float32]) -> bool:
+    """Whether neither an array nor any that it is a view of can be written, nor what holds their numbers."""
+    holder: object = values
+    while isinstance(holder, np.ndarray):
+        if holder.flags.writeable:
+            return False
+        holder = holder.base
+    return holder is None or isinstance(holder, bytes)

@@ -25,7 +25,7 @@ from nait_store.selection.quotas import Division, Quota, parse_quota
 from nait_store.selection.redundancy.choice import Redundancy
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import Lengths, Limits
-from nait_store.selection.strategies import FuseBy, Strategy
+from nait_store.selection.strategies import FuseBy, Strategy, require_distinct
 
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
@@ -216,12 +216,7 @@ def _resolved(
         one.model_copy(update={"reference": profile.reference})
         for one, profile in zip(request.profiles, profiles, strict=True)
     )
-    references = [one.reference for one in named]
-    for reference in references:
-        if references.count(reference) > 1:
-            raise InvalidInputError(
-                f"{reference} is named twice", next_step="name each profile once; a weight makes it count more"
-            )
+    require_distinct([one.reference for one in named], "name each profile once; a weight makes it count more")
     combine = request.effective_combine
     in_domain = request.in_domain
     if in_domain is not None:
@@ -242,6 +237,8 @@ def _resolved(
 def _limits(candidates: Candidates, top: Budget, quota: Quota | None, knee: Knee | None, described: str) -> Limits:
     """Say in numbers how many are taken, as far as they do not depend on the order."""
     request, n = candidates.request, candidates.table.num_rows
+    if request.min_profiles is not None:
+        return Limits(Budget(EVERYTHING, share=Fraction(1)), n_best=top.resolve(n, described))
     if request.per is not None:
         top.resolve(n, described, at_most=True)
         return Limits(top)
@@ -290,14 +287,19 @@ def _require_met(candidates: Candidates, limits: Limits, quota: Quota | None, ch
     """Refuse an empty selection, and one whose quotas are not met; returns the tokens of what was chosen."""
     request = candidates.request
     if not chosen.num_rows:
-        what = []
+        what, next_steps = [], []
+        if request.min_profiles is not None:
+            what.append(f"no candidate is in the top {request.top} of {request.min_profiles} profiles or more")
+            next_steps.append("raise --top or lower --min-profiles")
         if request.min_score is not None:
             what.append(f"no candidate has a score of {request.min_score:g} or more")
+            next_steps.append("lower --min-score")
         if request.budget_tokens is not None:
             what.append(f"the first sample has more than {request.budget_tokens:,} tokens")
+            next_steps.append("raise --budget-tokens")
         raise InvalidInputError(
             f"there is nothing to select: {' or '.join(what) or 'no group has a sample'}",
-            next_step="lower --min-score" if request.min_score is not None else "raise --budget-tokens",
+            next_step=next_steps[0] if next_steps else "raise --top",
         )
     taken = candidates.taken(chosen)
     if quota is not None and limits.division is not None:

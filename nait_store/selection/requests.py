@@ -29,6 +29,9 @@ class SelectionRequest:
         Profiles to score with, and their weights; none for random selections without scores.
     combine
         How several profiles make one order; union if None.
+    min_profiles
+        Take the samples that are among the top of so many of several profiles, whatever their number; ``top`` is of
+        each profile then.
     top
         Count or percentage of the candidates. If None, all that the other limits leave, or 10 %
         where there is none.
@@ -67,6 +70,7 @@ class SelectionRequest:
     set_ref: str
     profiles: tuple[ProfileWeight, ...] = ()
     combine: Combine | None = None
+    min_profiles: int | None = None
     top: str | int | None = None
     strategy: Strategy = Strategy.ALIGNMENT
     seed: int = 0
@@ -94,6 +98,7 @@ class SelectionRequest:
             record.set_ref,
             record.profiles_with_weights,
             combine=None if record.combine is None else Combine(record.combine),
+            min_profiles=record.min_profiles,
             top=record.top,
             strategy=Strategy(record.strategy),
             seed=record.seed or 0,
@@ -123,6 +128,7 @@ class SelectionRequest:
             "profile_ref": self.profiles[0].reference if self.profiles else None,
             "profiles": () if plain else self.profiles,
             "combine": None if self.combine is None else self.combine.value,
+            "min_profiles": self.min_profiles,
             "strategy": self.strategy.value,
             "top": str(self.top),
             "where": self.where,
@@ -150,6 +156,8 @@ class SelectionRequest:
         """``top``, else what the other limits leave, else 10 %."""
         if self.top is not None:
             return str(self.top).strip()
+        if self.min_profiles is not None:
+            return DEFAULT_TOP
         limited = self.budget_tokens is not None or self.min_score is not None or self.knee
         return EVERYTHING if limited or (self.quota is not None and parse_quota(self.quota).is_counts) else DEFAULT_TOP
 
@@ -243,6 +251,21 @@ class SelectionRequest:
                 "name each with --profile, or leave --combine out",
             ),
             (
+                self.min_profiles is not None and not 1 <= self.min_profiles <= len(names),
+                f"--min-profiles {self.min_profiles} is not between 1 and the number of profiles, {len(names)}",
+                "name more profiles with --profile, or ask for fewer of them",
+            ),
+            (
+                self.min_profiles is not None and not several,
+                "--min-profiles is for several profiles",
+                "name each with --profile, or leave --min-profiles out",
+            ),
+            (
+                self.min_profiles is not None and (self.knee or self.per is not None or self.quota is not None),
+                "--min-profiles takes what the profiles agree on, however much that is",
+                "leave --knee, --per and --quota out",
+            ),
+            (
                 weighted and not several and not columns,
                 "a weight says how much one of several profiles counts, and there is one",
                 "leave the weight out, or add another --profile",
@@ -291,8 +314,9 @@ class SelectionRequest:
             (
                 self.diversity is not None
                 and self.among is None
-                and (self.per is not None or self.quota is not None or self.budget_tokens is not None),
-                "over how many of the best --diversity spreads does not follow from --quota, --per or --budget-tokens",
+                and any(one is not None for one in (self.per, self.quota, self.budget_tokens, self.min_profiles)),
+                "over how many of the best --diversity spreads does not follow from --quota, --per, --budget-tokens or "
+                "--min-profiles",
                 "say it, e.g. --among 30%",
             ),
             (

@@ -42,10 +42,13 @@ class Limits:
         At most, in all or in each group; a share is of each group.
     division
         What the values of a column give, in tokens where there is a budget and in samples where there is none.
+    n_best
+        Rank up to which a sample is among the top of a profile; None where nobody asks how many profiles agree on it.
     """
 
     n_samples: Budget
     division: Division | None = None
+    n_best: int | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,9 @@ class SelectionStatement:
 
     @property
     def has_ranks(self) -> bool:
-        """Whether the order is one of ranks under each profile."""
-        return self._request.effective_combine in (Combine.UNION, Combine.RRF)
+        """Whether ranks under each profile are needed, for the order or for what is taken."""
+        by_rank = self._request.effective_combine in (Combine.UNION, Combine.RRF)
+        return by_rank or self._request.min_profiles is not None
 
     @property
     def has_moments(self) -> bool:
@@ -258,6 +262,9 @@ class SelectionStatement:
             columns += [f"{self._turn()} AS turn", f"{self._through([str(i) for i in self._numbers])} AS through"]
             names = [literal(profile.reference) for profile in self._request.profiles]
             columns.append(f"{self._through(names)} AS profile")
+        if limits.n_best is not None:
+            agreeing = " + ".join(f"(rank_{i} <= {limits.n_best})::INTEGER" for i in self._numbers)
+            columns.append(f"{agreeing} AS n_profiles")
         return f"SELECT {', '.join(columns)} FROM {self._source}"
 
     def _placed(self) -> str:
@@ -270,7 +277,10 @@ class SelectionStatement:
             # Reciprocal ranks count from the lowest score there, so that the highest of them come first all the same.
             upwards = request.strategy is Strategy.LOWEST and request.effective_combine is not Combine.RRF
             order = "score, sample_id" if upwards else "score DESC, sample_id"
-        kept = "" if request.min_score is None else f" WHERE score >= {_number(request.min_score)}"
+        conditions = [] if request.min_score is None else [f"score >= {_number(request.min_score)}"]
+        if request.min_profiles is not None:
+            conditions.append(f"n_profiles >= {request.min_profiles}")
+        kept = f" WHERE {' AND '.join(conditions)}" if conditions else ""
         return f"SELECT *, row_number() OVER (ORDER BY {order}) AS place FROM combined{kept}"
 
     def _counted(self, limits: Limits) -> str:

@@ -102,6 +102,13 @@ def parse_profiles(profiles: str | Sequence[str] | Mapping[str, float] | None) -
     return tuple(parse_profile(profile) for profile in profiles)
 
 
+def require_distinct(references: Sequence[str], next_step: str) -> None:
+    """Refuse resolved references of which two are the same, as ``math`` and ``math@2`` may be."""
+    for reference in references:
+        if references.count(reference) > 1:
+            raise InvalidInputError(f"{reference} is named twice", next_step=next_step)
+
+
 def parse_fused(text: str) -> tuple[str, float]:
     """Parse ``quality:0.5``, or ``length:-1`` where less is better.
 

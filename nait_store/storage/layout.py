@@ -10,6 +10,7 @@ from nait_store.refs import Kind
 STORE_RECORD = "store.json"
 CATALOG = "catalog.duckdb"
 CATALOG_RECORD = "catalog.duckdb.json"
+CATALOG_PROFILES = "catalog.duckdb.profiles.jsonl"
 SCORES = "scores"
 
 REMOTES = "remotes"

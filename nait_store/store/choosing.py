@@ -152,6 +152,7 @@ class Choosing:
             set,
             parse_profiles(profile),
             combine=None if combine is None else Combine.parse(combine),
+            min_profiles=options.get("min_profiles"),
             top=top,
             strategy=Strategy.parse(options.get("strategy", "alignment")),
             seed=options.get("seed", 0),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nait_store.ingest.requests import EstimateListener, IngestReport
     from nait_store.query.sandbox.limits import SandboxLimits
     from nait_store.query.session import QueryResult, QuerySession, StatementPlan
+    from nait_store.store.analyses import Analyses
     from nait_store.store.attached_file import AttachReport
     from nait_store.store.options import IngestOptions
     from nait_store.store.profiles import Profiles
@@ -132,6 +133,13 @@ class Store(Choosing, Tracing, Upkeep):
         from nait_store.store.selections import Selections
 
         return Selections(self)
+
+    @cached_property
+    def analyses(self) -> Analyses:
+        """What can be said about its profiles and sets beside the choice itself."""
+        from nait_store.store.analyses import Analyses
+
+        return Analyses(self)
 
     @cached_property
     def catalog(self) -> Catalog:

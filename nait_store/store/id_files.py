@@ -49,7 +49,7 @@ def read_ids(source: str) -> Iterator[str]:
         yield from _of_parquet(path)
     elif kind in _RECORDS:
         for record in read_records(path):
-            yield _of_record(record.record, record.where)
+            yield id_of_record(record.record, record.where)
     else:
         with reading_errors(path), open_plain(path) as stream:
             yield from read_id_lines(stream, path)
@@ -84,7 +84,8 @@ def read_id_lines(stream: BinaryIO, name: str) -> Iterator[str]:
             yield text
 
 
-def _of_record(record: dict[str, object], where: str) -> str:
+def id_of_record(record: dict[str, object], where: str) -> str:
+    """The sample id of a record; ``where`` is what to call it in errors."""
     if COLUMN not in record:
         raise NotFoundError(f"{where}: the record has no {COLUMN}", next_step=did_you_mean(COLUMN, map(str, record)))
     value = record[COLUMN]
@@ -107,7 +108,7 @@ def _of_parquet(path: str) -> Iterator[str]:
                 position = 0
                 for batch in file.iter_batches(columns=[COLUMN]):
                     for value in batch.column(0).to_pylist():
-                        yield _of_record({COLUMN: value}, f"{path}, record {position} (from 0)")
+                        yield id_of_record({COLUMN: value}, f"{path}, record {position} (from 0)")
                         position += 1
         except pa.ArrowException as error:
             raise InvalidInputError(f"{path} is not a whole Parquet file: {error}") from error

@@ -24,6 +24,7 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
         is shown, never run.
     """
     from nait_store.registry.in_domain import choose_rows
+    from nait_store.registry.sample_weights import recorded_weights
 
     source = profile.record.source
     if source is None:
@@ -47,6 +48,8 @@ def in_domain_rows(store: Store, profile: Profile) -> tuple[SetVersion, ChosenRo
         raise NotFoundError(f"{version.reference} no longer holds all samples that {profile.reference} was made from")
     if profile.manifest.origin is not None:
         _require_same_content(store, profile, version, chosen)
+    if source.weights is not None:
+        chosen = recorded_weights(source.weights, chosen.sample_ids()).weigh(chosen)
     return version, chosen
 
 

@@ -15,7 +15,7 @@ from nait_store.schemas.capture import MEASURED_FEATURES, Feature, HookPoint, Sp
 
 if TYPE_CHECKING:
     from nait_store.ingest.capture_source import CaptureSource
-    from nait_store.schemas.activation_set import SourceFile
+    from nait_store.schemas.record import SourceFile
     from nait_store.store.options import IngestOptions
 
 E = TypeVar("E", bound=StrEnum)

@@ -96,6 +96,11 @@ class BuildOptions(TypedDict, total=False):
     """``dot`` or ``cosine``."""
     layers: Sequence[int] | None
     """Zero-based decoder layers; all that the set stores by default."""
+    weights: str | None
+    """How much each in-domain sample counts: a column of theirs, or an SQL expression over their columns; all the same
+    by default. Every weight is above 0, and only their ratios count."""
+    weights_file: str | None
+    """The same from a file with the columns ``sample_id`` and ``weight``."""
     where: str | None
     """Boolean SQL expression over the columns of ``samples(set)``."""
     limit: int | None
@@ -187,6 +192,8 @@ class SelectOptions(TypedDict, total=False):
 
     combine: Literal["union", "sum", "min", "rrf"] | None
     """How several profiles make one order; each one's best in turn by default."""
+    min_profiles: int | None
+    """Take the samples that are in the top of so many of several profiles, however many these are."""
     strategy: Literal["alignment", "lowest", "random", "length-matched", "embedding"]
     """Highest score first (default), lowest first, by chance, by chance with the lengths that alignment takes, or by
     cosine to the in-domain samples' centroid in the last layer."""

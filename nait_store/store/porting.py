@@ -15,6 +15,7 @@ from nait_store.errors import AlreadyExistsError, IncompatibleError, InvalidInpu
 from nait_store.ingest.requests import ignore_estimate
 from nait_store.refs import Kind, check_name
 from nait_store.registry.in_domain import choose_rows
+from nait_store.registry.sample_weights import GivenWeights, recorded_weights
 from nait_store.schemas.capture import CaptureIdentity, Feature
 from nait_store.schemas.profile import PortedFrom, SampleSource
 from nait_store.store.held_samples import RowChoice, choose_samples, equal_set, holding_set
@@ -150,6 +151,7 @@ class _Port:
         if version is None:
             version = self._captured(request, session)
         choice = self._choice(version, samples)
+        weights = self._weights(samples)
         against = self._background(background, session)
         profile, created = self._store.profiles.registry.build(
             name,
@@ -159,6 +161,7 @@ class _Port:
             where=choice.where,
             limit=choice.limit,
             seed=choice.seed,
+            weights=weights,
             background=against,
             layers=layers,
             message=options.get("message") or f"ported from {self._origin.reference}",
@@ -327,6 +330,19 @@ class _Port:
                 next_step="do without the others: --allow-missing",
             )
         return choice
+
+    def _weights(self, samples: ReferenceSamples) -> GivenWeights | None:
+        """Those of the profile, which are of samples and so hold for every model."""
+        weights = samples.source.weights
+        if weights is None:
+            return None
+        if samples.n_missing:
+            raise InvalidInputError(
+                f"{self._origin.reference} weighs its samples, and without all of their ids nobody can tell whose the "
+                "weights are",
+                next_step="name the files that the missing ones come from (--reference-file FILE)",
+            )
+        return recorded_weights(weights, list(samples.contents))
 
     def _background(self, samples: ReferenceSamples | None, session: CaptureSource) -> SetVersion | None:
         source, asked = self._record.background, self._options.get("against")

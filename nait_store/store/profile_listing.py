@@ -8,28 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from nait_store.refs import Kind
+from nait_store.catalog.profile_lines import ProfileLine, Rank
 from nait_store.schemas.profile import Recipe
-from nait_store.store.labelled_versions import with_labels, written_at
 
 if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
 
-_SUMMARIES = """
-SELECT reference, recipe, method, center, component, profile_feature, feature, metric, made_from,
-    source, background, n_samples, len(layers) AS n_layers, n_neurons, ported_from, model, hook_point, capture_id,
-    len(warnings) AS n_warnings, message, card,
-    coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags, coalesce(note, '') AS note,
-    epoch_us(profiles.created_at) AS written_us, profiles.author
-FROM profiles LEFT JOIN labelled ON labelled.name = profile AND labelled.version = profiles.version
-LEFT JOIN noted ON noted.name = profile AND noted.version = profiles.version
-"""
 _CHOICES = ("method", "center", "profile_feature", "feature", "metric")
-_SEARCHED = (
-    "concat_ws(chr(10), reference, recipe, method, coalesce(source, made_from), background, model, message, card, "
-    "note, author, "
-    "array_to_string(aliases, chr(10)), array_to_string(tags, chr(10)))"
-)
 
 
 @dataclass(frozen=True)
@@ -101,41 +86,53 @@ def list_profiles(
     all_versions: bool = False,
 ) -> list[ProfileSummary]:
     """Describe the profiles that fit, by name and version; see :meth:`~nait_store.store.profiles.Profiles.search`."""
-    conditions = []
-    values: list[Any] = []
-
-    def require(condition: str, value: Any) -> None:
-        conditions.append(condition)
-        values.append(value)
-
-    for word in words:
-        require(f"contains(lower({_SEARCHED}), lower(?))", word)
+    searching = bool(words or model or source or label)
+    upto = Rank.ANY if all_versions else Rank.TOLD_OF if searching else Rank.LATEST
+    found = catalog.profile_lines().read(upto, words)
+    if words:
+        folded = [word.casefold() for word in words]
+        found = [line for line in found if _has_all(line, folded)]
     if model is not None:
-        require("contains(lower(model), lower(?))", model)
+        part = model.casefold()
+        found = [line for line in found if part in (line.model or "").casefold()]
     if source is not None:
-        require("source = ?" if "@" in source else "split_part(source, '@', 1) = ?", source)
+        found = [line for line in found if source in (line.source, (line.source or "").partition("@")[0])]
     if label is not None:
-        require("list_contains(list_concat(coalesce(aliases, []), coalesce(tags, [])), ?)", label)
+        found = [line for line in found if label in line.aliases or label in line.tags]
     if names is not None:
-        conditions.append("list_contains(?, profile)")
-        values.append(list(names))
-    if not all_versions:
-        searching = bool(words or model or source or label)
-        told_of = "(is_latest OR labelled.version IS NOT NULL OR noted.version IS NOT NULL)"
-        conditions.append(told_of if searching else "is_latest")
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    query = f"{with_labels(Kind.PROFILE)} {_SUMMARIES} {where} ORDER BY profile, profiles.version"
-    found = catalog.ask(query, values)
-    return [_summary(row) for row in found]
+        wanted = frozenset(names)
+        found = [line for line in found if line.profile in wanted]
+    return [_summary(line) for line in found]
+
+
+def _has_all(line: ProfileLine, folded: Sequence[str]) -> bool:
+    """Whether each of the words is part of something that is known of a version."""
+    known = (
+        line.reference,
+        line.recipe,
+        line.method,
+        line.source or line.made_from,
+        line.background or "",
+        line.model or "",
+        line.message,
+        line.card,
+        line.note,
+        line.author,
+        *line.aliases,
+        *line.tags,
+    )
+    text = "\n".join(known).casefold()
+    return all(word in text for word in folded)
 
 
 def family_names(catalog: Catalog, name: str) -> list[str]:
     """Names of the profiles of a family, sorted: those with a digest in common with this one, or with one of these."""
     keys_of: dict[str, set[str]] = {}
     names_with: dict[str, set[str]] = {}
-    for row in catalog.ask("SELECT profile, unnest(family_keys) AS key FROM profiles"):
-        keys_of.setdefault(row["profile"], set()).add(row["key"])
-        names_with.setdefault(row["key"], set()).add(row["profile"])
+    for line in catalog.profile_lines().read(Rank.ANY):
+        keys_of.setdefault(line.profile, set()).update(line.family_keys)
+        for key in line.family_keys:
+            names_with.setdefault(key, set()).add(line.profile)
     found, new = set[str](), {name}
     while new:
         found |= new
@@ -149,9 +146,27 @@ def _recipe(name: str, component: int, *choices: Any) -> Recipe:
     return Recipe(name=name, component=component, **dict(zip(_CHOICES, choices, strict=True)))
 
 
-def _summary(row: dict[str, Any]) -> ProfileSummary:
-    recipe = _recipe(row.pop("recipe"), row.pop("component") or 1, *(row.pop(name) for name in _CHOICES))
-    written = written_at(row.pop("written_us"))
+def _summary(line: ProfileLine) -> ProfileSummary:
+    choices = (line.method, line.center, line.profile_feature, line.feature, line.metric)
     return ProfileSummary(
-        recipe=recipe, aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row
+        reference=line.reference,
+        recipe=_recipe(line.recipe, line.component or 1, *choices),
+        made_from=line.made_from,
+        source=line.source,
+        background=line.background,
+        n_samples=line.n_samples,
+        n_layers=line.n_layers,
+        n_neurons=line.n_neurons,
+        ported_from=line.ported_from,
+        model=line.model,
+        hook_point=line.hook_point,
+        capture_id=line.capture_id,
+        n_warnings=line.n_warnings,
+        message=line.message,
+        card=line.card,
+        aliases=tuple(line.aliases),
+        tags=tuple(line.tags),
+        note=line.note,
+        created_at=datetime.fromisoformat(line.created_at),
+        author=line.author,
     )

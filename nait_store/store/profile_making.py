@@ -6,13 +6,16 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Unpack
 
+from nait_store.errors import InvalidInputError
 from nait_store.refs import Kind, Reference, check_name
 from nait_store.store.kept_versions import KeptVersions
 
 if TYPE_CHECKING:
+    from nait_store.activations.set_version import SetVersion
     from nait_store.ingest.capture_source import CaptureSource
     from nait_store.ingest.requests import EstimateListener
     from nait_store.registry.profiles import Profile, ProfileRegistry
+    from nait_store.registry.sample_weights import GivenWeights
     from nait_store.schemas.profile import ProfileManifest
     from nait_store.storage.versions import VersionLog
     from nait_store.store.options import BuildOptions, CombineOptions, ImportOptions, PortOptions
@@ -61,9 +64,9 @@ class ProfileMaking(KeptVersions):
         Raises
         ------
         NotFoundError
-            Unknown set, recipe, feature, layer or column.
+            Unknown set, recipe, feature, layer, column or file.
         InvalidInputError
-            Options that contradict each other, or too few samples.
+            Options that contradict each other, too few samples, or one without a weight above 0.
         IncompatibleError
             The background set measures something else.
         """
@@ -85,6 +88,7 @@ class ProfileMaking(KeptVersions):
         card_against = options.get("card_against")
         version = self._store.sets.open(source)
         where = options.get("where")
+        weights = self._weights(version, options)
         rows = None
         if where is not None:
             from nait_store.query.rows import matching_rows
@@ -98,6 +102,7 @@ class ProfileMaking(KeptVersions):
             where=where,
             limit=options.get("limit"),
             seed=options.get("seed", 0),
+            weights=weights,
             background=self._store.sets.open(against) if against is not None else None,
             layers=options.get("layers"),
             message=options.get("message", ""),
@@ -252,6 +257,27 @@ class ProfileMaking(KeptVersions):
 
         origin = self.open(reference)
         return port_profile(self._store, origin, model, options, capture=capture, announce=announce or ignore_estimate)
+
+    def _weights(self, version: SetVersion, options: BuildOptions) -> GivenWeights | None:
+        """The weights that a build asks for."""
+        expression, file = options.get("weights"), options.get("weights_file")
+        if expression is not None and file is not None:
+            raise InvalidInputError(
+                "weights come from the samples or from a file, not from both",
+                next_step="leave out --weights or --weights-file",
+            )
+        from nait_store.registry.sample_weights import GivenWeights
+
+        if file is not None:
+            from nait_store.store.weight_files import read_weights
+
+            read, by_id = read_weights(file)
+            return GivenWeights(by_id, file=read)
+        if expression is not None:
+            from nait_store.query.rows import weigh_samples
+
+            return GivenWeights(weigh_samples(self._store.session, version, expression), expression=expression)
+        return None
 
     @property
     def _log(self) -> VersionLog[ProfileManifest]:

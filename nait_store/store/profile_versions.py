@@ -216,6 +216,8 @@ def _settings(profile: Profile) -> Iterator[tuple[str, Any]]:
     yield "candidates'", recipe.feature.value
     yield "metric", recipe.metric.value
     yield "from", record.made_from
+    weights = None if record.source is None else record.source.weights
+    yield "samples count as", None if weights is None else round(weights.effective_samples, 1)
     yield "against", None if record.background is None else record.background.in_words
     yield "neurons", record.n_neurons
     yield "capture", record.capture_id

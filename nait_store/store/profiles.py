@@ -10,13 +10,13 @@ from nait_store.errors import NaitStoreError
 from nait_store.refs import Reference
 from nait_store.store.profile_listing import ProfileSummary, family_names, list_profiles
 from nait_store.store.profile_making import ProfileMaking
-from nait_store.store.profile_versions import ProfileDiff, ProfileVersion, diff_profiles, versions_of
 
 if TYPE_CHECKING:
     from nait_store.registry.cards.page import ProfileCard
     from nait_store.registry.compatibility_report import CompatibilityReport
     from nait_store.store.profile_cards import WrittenCard
     from nait_store.store.profile_files import ExportedProfile
+    from nait_store.store.profile_versions import ProfileDiff, ProfileVersion
 
 
 class Profiles(ProfileMaking):
@@ -87,6 +87,8 @@ class Profiles(ProfileMaking):
 
     def history(self, name: str) -> Sequence[ProfileVersion]:
         """Versions of a profile, oldest first, deleted ones included; NotFoundError for an unknown name."""
+        from nait_store.store.profile_versions import versions_of
+
         parsed = self._as_a_whole(name)
         self._require_used(parsed)
         return versions_of(self.registry, parsed.name, self._note_texts(parsed.name))
@@ -122,6 +124,8 @@ class Profiles(ProfileMaking):
         IncompatibleError
             The set measures something else than one of the profiles.
         """
+        from nait_store.store.profile_versions import diff_profiles
+
         return diff_profiles(self._store, self.open(first), self.open(second), set_ref=set, top=top)
 
     def check(self, reference: Reference | str, *, set: str) -> CompatibilityReport:  # noqa: A002

@@ -16,7 +16,7 @@ from nait_store.errors import InvalidInputError, NotFoundError
 from nait_store.ingest.requests import GivenSamples
 from nait_store.registry.in_domain import ChosenRows, choose_rows, draw, sample_ids_digest
 from nait_store.registry.sharing.reference_samples import stored_reference
-from nait_store.schemas.activation_set import SourceFile
+from nait_store.schemas.record import SourceFile
 
 if TYPE_CHECKING:
     from nait_store.registry.profiles import Profile

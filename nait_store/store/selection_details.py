@@ -29,6 +29,7 @@ CONTROLS = (
     "per",
     "min_score",
     "knee",
+    "min_profiles",
     "drop_duplicates",
     "diversity",
     "among",
@@ -122,7 +123,7 @@ def describe_selection(store: Store, saved: SavedSelection) -> SelectionDetails:
         sources=values_of(store, record.set_ref, rows) if there else {},
         lengths=lengths_of(store, record.set_ref, rows) if there else None,
         lengths_of_set=lengths_of(store, record.set_ref) if there else None,
-        first=_first(store, record.set_ref, rows.slice(0, _FIRST_ROWS), with_text=there),
+        first=first_samples(store, record.set_ref, rows, with_text=there),
         n_purged=saved.n_purged,
         gone=tuple(str(error) for error in gone.values()),
     )
@@ -202,10 +203,12 @@ def _summary(store: Store, saved: SavedSelection) -> SelectionSummary:
     )
 
 
-def _first(store: Store, set_ref: str, rows: pa.Table, *, with_text: bool) -> tuple[FirstSample, ...]:
+def first_samples(store: Store, set_ref: str, rows: pa.Table, *, with_text: bool = True) -> tuple[FirstSample, ...]:
+    """Describe the few first rows of a selection, with the beginnings of their texts where the set is there."""
     from nait_store.schemas.samples import beginning
     from nait_store.selection.ranked_records import RankedRecords
 
+    rows = rows.slice(0, _FIRST_ROWS)
     if not with_text:
         return tuple(FirstSample(row["rank"], row["sample_id"], row["score"], "") for row in rows.to_pylist())
     with RankedRecords(store.location, store.sets.open(set_ref), rows) as records:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
-
-from nait_store.refs import Kind
-from nait_store.store.labelled_versions import with_labels, written_at
 
 if TYPE_CHECKING:
     from nait_store.catalog.build import Catalog
 
 _SUMMARIES = """
+WITH labels AS (
+    SELECT name, version, 'alias' AS kind, alias AS label FROM aliases WHERE kind = 'selection'
+    UNION ALL SELECT name, version, 'tag', tag FROM tags WHERE kind = 'selection'
+),
+labelled AS (
+    SELECT name, version, list(label ORDER BY label) FILTER (kind = 'alias') AS aliases,
+        list(label ORDER BY label) FILTER (kind = 'tag') AS tags
+    FROM labels GROUP BY ALL
+),
+noted AS (SELECT name, version, note FROM notes WHERE kind = 'selection')
 SELECT reference, activation_set AS set_ref, profile AS profile_ref, strategy, top, condition AS where, seed,
     n_candidates, n_selected, message, coalesce(aliases, []) AS aliases, coalesce(tags, []) AS tags,
     coalesce(note, '') AS note, epoch_us(selections.created_at) AS written_us, selections.author
@@ -65,9 +72,10 @@ class SelectionSummary:
 
 def list_selections(catalog: Catalog) -> list[SelectionSummary]:
     """Describe every saved selection at its latest version, by name."""
-    return [_summary(row) for row in catalog.ask(with_labels(Kind.SELECTION) + _SUMMARIES)]
+    return [_summary(row) for row in catalog.ask(_SUMMARIES)]
 
 
 def _summary(row: dict[str, Any]) -> SelectionSummary:
-    written = written_at(row.pop("written_us"))
+    # As a number, which needs no time zones of DuckDB's.
+    written = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=row.pop("written_us"))
     return SelectionSummary(aliases=tuple(row.pop("aliases")), tags=tuple(row.pop("tags")), created_at=written, **row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +76,9 @@ def measure_card(
     if chosen.n_samples > MOST_SAMPLES:
         subset = {segment.ordinal: indices for segment, indices in chosen.rows}
         rows = choose_rows(source, subset=subset, limit=MOST_SAMPLES)
+        if chosen.weights is not None:
+            weight_of = dict(zip(ids, chosen.weights, strict=True))
+            rows = replace(rows, weights=np.array([weight_of[sample_id] for sample_id in rows.sample_ids()]))
         ids = rows.sample_ids()
     plan = DrawPlan.of(ids)
     scores = ScoreSums(plan, recipe, compared)
@@ -84,7 +87,7 @@ def measure_card(
         X = rows.gather(recipe.profile_feature, layer)
         offset = None if arrays.offset is None else arrays.offset[i]
         away_from = _contrast_mean(profile, layer, offset)
-        directions = SubsetDirections(X, recipe, away_from, arrays.directions[i])
+        directions = SubsetDirections(X, recipe, away_from, arrays.directions[i], rows.relative_weights)
         drawn = np.stack([directions.coefficients(subset) for subset in plan.subsets]) if plan.subsets else None
         halves: list[float] = []
         if drawn is not None:

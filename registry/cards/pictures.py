@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nait_store.errors import MissingExtraError
+from nait_store.pictures import BLUE, GREY, ORANGE, default_style, picture_bytes, require_matplotlib, tidy
 from nait_store.registry.cards.findings import NEAR
 from nait_store.registry.quality import (
     SMALL_AUC,
@@ -21,8 +20,6 @@ from nait_store.schemas.quality_card import QualityCard
 if TYPE_CHECKING:
     from nait_store.registry.cards.page import ProfileCard
 
-_BLUE, _ORANGE, _GREY = "#2f81f7", "#d4762c", "#8c959f"
-_DOTS_PER_INCH = 120
 _Panel = tuple[str, list[int], list[float], float]
 
 
@@ -63,14 +60,8 @@ def draw_pictures(card: ProfileCard) -> tuple[Picture, ...]:
     MissingExtraError
         matplotlib is not installed.
     """
-    try:
-        from matplotlib import style
-    except ImportError as error:
-        raise MissingExtraError(
-            "the pictures of a card need matplotlib, which is not installed",
-            next_step="pip install 'nait-store[plots]', or leave them out with --no-pictures",
-        ) from error
-    with style.context("default"):  # the same picture whatever the user's own style
+    require_matplotlib("the pictures of a card need", "leave them out with --no-pictures")
+    with default_style():
         return tuple(_pictures(card))
 
 
@@ -82,12 +73,13 @@ def _pictures(card: ProfileCard) -> Iterator[Picture]:
         figure = Figure(figsize=(9.0, 2.8 * _n_rows(panels)), layout="constrained")
         _draw_layers(figure, panels)
         described = ", ".join(title for title, *_ in panels)
-        yield Picture("layers.png", f"Per layer: {described}; below the dashed line is a warning", _png(figure))
+        description = f"Per layer: {described}; below the dashed line is a warning"
+        yield Picture("layers.png", description, picture_bytes(figure))
     if card.quality is not None and len(card.quality.learning_curve) > 1:
         figure = Figure(figsize=(6.0, 3.5), layout="constrained")
         _draw_curve(figure.subplots(), card.quality)
         description = "Cosine to the profile, and between two draws, by number of samples"
-        yield Picture("learning-curve.png", description, _png(figure))
+        yield Picture("learning-curve.png", description, picture_bytes(figure))
 
 
 def _n_rows(panels: Sequence[_Panel]) -> int:
@@ -97,10 +89,10 @@ def _n_rows(panels: Sequence[_Panel]) -> int:
 def _draw_layers(figure: Any, panels: Sequence[_Panel]) -> None:
     for place, (title, layers, values, limit) in enumerate(panels, 1):
         axes = figure.add_subplot(_n_rows(panels), 2, place)
-        axes.bar(layers, values, color=_BLUE)
-        axes.axhline(limit, color=_ORANGE, linewidth=1, linestyle="--")
+        axes.bar(layers, values, color=BLUE)
+        axes.axhline(limit, color=ORANGE, linewidth=1, linestyle="--")
         axes.set(title=title, xlabel="layer")
-        _tidy(axes)
+        tidy(axes)
 
 
 def _panels(statistics: Sequence[LayerStatistics], card: QualityCard | None) -> list[_Panel]:
@@ -127,25 +119,14 @@ def _draw_curve(axes: Any, card: QualityCard) -> None:
     axes.plot(
         [point.n_samples for point in points],
         [point.profile_cosine for point in points],
-        color=_BLUE, marker="o", label="to the profile",
+        color=BLUE, marker="o", label="to the profile",
     )  # fmt: skip
     between = [(point.n_samples, point.draws_cosine) for point in points if point.draws_cosine is not None]
-    axes.plot(*zip(*between, strict=True), color=_GREY, marker="s", label="between two draws")
-    axes.axhline(NEAR, color=_ORANGE, linewidth=1, linestyle="--")
+    axes.plot(*zip(*between, strict=True), color=GREY, marker="s", label="between two draws")
+    axes.axhline(NEAR, color=ORANGE, linewidth=1, linestyle="--")
     axes.set_xscale("log", base=2)
     axes.set_xticks([point.n_samples for point in points], [f"{point.n_samples:,}" for point in points])
     axes.minorticks_off()
     axes.set(title="How many samples it takes", xlabel="in-domain samples", ylabel="cosine, mean over layers")
     axes.legend(frameon=False)
-    _tidy(axes)
-
-
-def _tidy(axes: Any) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    # Without metadata the bytes depend on the card, and on matplotlib's release, alone.
-    figure.savefig(buffer, format="png", dpi=_DOTS_PER_INCH, metadata={"Software": None})
-    return buffer.getvalue()
+    tidy(axes)

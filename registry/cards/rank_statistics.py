@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,20 @@ def area_under_curve(positives: NDArray[np.float64], negatives: NDArray[np.float
 
 def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float | None:
     """Spearman's correlation of two arrays [n]; None where one of them is constant, or there are fewer than 3."""
-    if len(first) < 3:
-        return None
-    x, y = (ranks - ranks.mean() for ranks in (_ranks(first), _ranks(second)))
-    lengths = float(np.sqrt((x @ x) * (y @ y)))
-    return None if lengths == 0.0 else float(np.clip(x @ y / lengths, -1.0, 1.0))
+    return rank_correlations([first, second])[0][1]
+
+
+def rank_correlations(columns: Sequence[NDArray[Any]]) -> list[list[float | None]]:
+    """Spearman's correlation of every two of P arrays [n], [P][P]; None as of :func:`rank_correlation`."""
+    if columns and len(columns[0]) < 3:
+        return [[None] * len(columns) for _ in columns]
+    centred = [ranks - ranks.mean() for ranks in map(_ranks, columns)]
+
+    def correlation(x: NDArray[np.float64], y: NDArray[np.float64]) -> float | None:
+        lengths = float(np.sqrt((x @ x) * (y @ y)))
+        return None if lengths == 0.0 else float(np.clip(x @ y / lengths, -1.0, 1.0))
+
+    return [[correlation(x, y) for y in centred] for x in centred]
 
 
 def _ranks(values: NDArray[Any]) -> NDArray[np.float64]:

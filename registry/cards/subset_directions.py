@@ -34,6 +34,8 @@ class SubsetDirections:
         The mean that a contrastive direction leads away from, [J]; None for other methods.
     start
         A direction near those of the subsets, [J], from which iterations begin: the profile's own.
+    weights
+        Of the samples, [M], positive; all count the same if omitted.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class SubsetDirections:
         recipe: Recipe,
         contrast: NDArray[np.float64] | None,
         start: NDArray[np.float32],
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         n_samples, n_neurons = X.shape
         mean, moment = moments(X)
         self._recipe = recipe
+        self._weights = np.ones(n_samples) if weights is None else weights
         self._n_samples = n_samples
         # Rows: the samples less their mean, then the mean, less the contrast. Subtracted before the products: large
         # means would leave nothing of the differences in float32. Scaled by a power of two against under- and overflow.
@@ -68,17 +72,18 @@ class SubsetDirections:
         All zero where they have no direction: they cancel out, or do not vary.
         """
         n_samples, recipe = self._n_samples, self._recipe
+        shares = self._shares(subset)
         mean = np.zeros(n_samples + 1)
-        mean[subset] = 1.0 / len(subset)
+        mean[subset] = shares
         mean[n_samples] = 1.0
         if recipe.method is not Method.PCA:
             return self._of_unit_length(mean)
         found = np.zeros(n_samples + 1)
-        found[subset] = weights = self._leading(subset)
+        found[subset] = parts = np.sqrt(self._weights[subset]) * self._leading(subset, shares)
         if recipe.center:
-            found[subset] -= weights.mean()
+            found[subset] -= shares * parts.sum()
         else:
-            found[n_samples] = weights.sum()
+            found[n_samples] = parts.sum()
         found = self._of_unit_length(found)
         return -found if mean @ self._gram @ found < 0.0 else found
 
@@ -97,17 +102,28 @@ class SubsetDirections:
         cosines: NDArray[np.float64] = coefficients @ self._along
         return cosines.clip(-1.0, 1.0)
 
-    def _leading(self, subset: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Eigenvector [m] of the subset's own second moments, of the recipe's component; zeros where it has none."""
+    def _shares(self, subset: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Shares [m] of the samples in the subset's mean; they sum to 1."""
+        weights = self._weights[subset]
+        shares: NDArray[np.float64] = weights / weights.sum()
+        return shares
+
+    def _leading(self, subset: NDArray[np.int64], shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Eigenvector [m] of the subset's own second moments, of the recipe's component; zeros where it has none.
+
+        It is that of rows times the root of their weight, as the direction of all samples is.
+        """
         block = self._second_moments[np.ix_(subset, subset)]
         if self._recipe.center:
-            means = block.mean(axis=0)
-            block = block - means - means[:, None] + means.mean()
+            means = shares @ block
+            block = block - means - means[:, None] + means @ shares
+        roots = np.sqrt(self._weights[subset])
+        block = block * roots * roots[:, None]
         side, component = len(subset), self._recipe.component
         if component > side:
             return np.zeros(side)
         if side > max(_DENSE_SIDE, 8 * component):
-            start = self._along[subset] - (self._along[subset].mean() if self._recipe.center else 0.0)
+            start = roots * (self._along[subset] - (shares @ self._along[subset] if self._recipe.center else 0.0))
             try:
                 _, vectors = scipy.sparse.linalg.eigsh(
                     block, k=component, which="LA", v0=start.astype(np.float64), tol=1e-8

@@ -26,7 +26,7 @@ def descriptor(tmp_path: Path) -> Iterator[int]:
     path = tmp_path / "chunk"
     path.write_bytes(CONTENT.tobytes())
     opened = os.open(path, os.O_RDONLY)
-    os.fsync(opened)
+    os.fdatasync(opened)
     yield opened
     os.close(opened)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+import nait_store
+
 PROGRAM = [sys.executable, "-m", "nait_store.cli.main"]
 HEAVY = {
     "torch",
@@ -52,6 +54,13 @@ def test_help_is_light(arguments: list[str]) -> None:
 def test_listing_sets_needs_no_model_and_no_sql(store: Path) -> None:
     code = f"from nait_store.cli.main import main\nmain(['--store', {str(store)!r}, 'sets', 'list'])"
     assert imported_by(code) & {"torch", "transformers", "duckdb", "pandas", "sklearn"} == set()
+
+
+@pytest.mark.parametrize("command", [["list"], ["search", "school"]])
+def test_listing_profiles_needs_no_database(store: Path, command: list[str]) -> None:
+    nait_store.open(str(store)).profiles.list()  # the first look makes the index
+    code = f"from nait_store.cli.main import main\nmain(['--store', {str(store)!r}, 'profile', *{command!r}])"
+    assert imported_by(code) & HEAVY == set()
 
 
 def test_exit_code_and_streams(store: Path, folder: Path) -> None:

@@ -210,6 +210,21 @@ def test_an_imported_profile_is_imported_again(made: Any, folder: Path, like: tu
     assert made("reproduce", "theirs", "--run").code == 1
 
 
+def test_weights_are_given_again(made: Any, folder: Path) -> None:
+    weights = folder / "weights.csv"
+    weights.write_text("sample_id,weight\n" + "".join(f"s{i},{1 + i % 4}\n" for i in range(100, 120)))
+    made("profile", "build", "heavy", "--from", "maths", "--weights", "level + 1")
+    made("profile", "build", "filed", "--from", "maths", "--weights-file", weights.name)
+    made("profile", "combine", "both", "heavy", "filed")
+    script = made("reproduce", "profile:both").out
+    assert "--weights 'level + 1'" in script
+    assert "--weights-file" in script
+    run = made("reproduce", "profile:both", "--run")
+    assert SAME.search(run.out), run.out + run.err
+    weights.write_text(weights.read_text().replace(",1", ",2"))
+    assert re.search(r"file:weights\.csv +digest +DIFFERS", made("reproduce", "profile:both", "--run").out)
+
+
 def test_a_ported_profile_comes_from_its_sister_and_is_ported_again(made: Any) -> None:
     assert made("profile", "port", "math@1", "--model", "./other", "--layers", "1-3").code == 0
     found = nait_store.open().lineage("math-other", "up")

@@ -125,6 +125,13 @@ def test_a_tag_is_shown_and_protects(cli: Any, best: Path) -> None:
     assert cli("selection", "tags", "best").out.splitlines()[1].split()[:3] == ["paper", "tag", "best@1"]
 
 
+def test_an_alias_names_the_version_that_commands_take(cli: Any, best: Path) -> None:
+    assert cli("selection", "alias", "best@1", "prod").out == "best@prod is best@1\n"
+    assert "best@1" in cli("selection", "show", "best@prod").out
+    cli("selection", "untag", "best", "prod")
+    assert cli("selection", "show", "best@prod").code == 3
+
+
 @pytest.mark.parametrize("command", ["show", "verify", "delete"])
 def test_unknown_selections_suggest(cli: Any, best: Path, command: str) -> None:
 

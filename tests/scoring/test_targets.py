@@ -55,6 +55,19 @@ def test_a_target_does_not_change_with_the_array_it_was_made_of() -> None:
         made.directions[0, 0] = 1
 
 
+def test_what_nobody_can_write_is_not_copied() -> None:
+    source = np.frombuffer(V.tobytes(), np.float32).reshape(V.shape)
+    assert np.shares_memory(target(source).directions, source)
+
+
+def test_a_read_only_view_of_what_can_be_written_is_copied() -> None:
+    owner = np.frombuffer(bytearray(V.tobytes()), np.float32).reshape(V.shape)
+    view = owner[:]
+    view.setflags(write=False)
+    for source in (view, np.frombuffer(memoryview(bytearray(V.tobytes())).toreadonly(), np.float32).reshape(V.shape)):
+        assert not np.shares_memory(target(source).directions, source)
+
+
 @pytest.mark.parametrize(
     ("directions", "offset", "layers"),
     [

@@ -179,6 +179,7 @@ def test_none_is_no_diversity(built: Built) -> None:
         ({"among": 4}, "--among is for --diversity"),
         ({"diversity": "k-center", "quota": "source=orca:3"}, "does not follow from --quota"),
         ({"diversity": "k-center", "budget_tokens": 30}, "does not follow from --quota"),
+        ({"diversity": "k-center", "profile": PROFILES, "min_profiles": 2}, "does not follow from --quota"),
         ({"diversity": "k-center", "strategy": "length-matched"}, "draws by chance"),
         ({"diversity": "k-center", "top": 91}, "asks for more than there is"),
         ({"diversity": "k-center", "among": 5, "quota": "source=orca:5"}, "the quota of source=orca is 5 samples"),
@@ -186,7 +187,7 @@ def test_none_is_no_diversity(built: Built) -> None:
 )
 def test_what_cannot_be_meant_is_refused(built: Built, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        built[0].select("pool", profile="math", **options)
+        built[0].select("pool", **{"profile": "math", **options})
 
 
 def test_a_set_without_mean_activations_is_refused(tmp_path: Path) -> None:

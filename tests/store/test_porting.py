@@ -130,6 +130,16 @@ def test_llama_to_qwen_to_gpt2_gives_what_is_built_there(
     assert_same(store.profiles.open(first.profile), directly_built(store, folder, qwen))
 
 
+def test_weights_go_with_the_samples(store: nait_store.Store, folder: Path, qwen: dict[str, Any]) -> None:
+    """Those of the profile, even where they come from what its model alone says of the samples."""
+    origin, _ = store.profiles.build("heavy", source="maths", weights="n_tokens * n_tokens")
+    sister = store.profiles.open(store.profiles.port("heavy", **qwen).profile)
+    assert sister.record.source.weights == origin.record.source.weights
+    squares = store.sql("SELECT sample_id, n_tokens * n_tokens AS weight FROM samples('maths')").to_dicts()
+    assert_same(sister, directly_built(store, folder, qwen, weights_file=write(folder / "w.jsonl", squares)))
+    assert sister.reference in [one.reference for one in store.profiles.family("heavy")]
+
+
 def test_the_sister_says_where_it_comes_from(
     store: nait_store.Store, qwen: dict[str, Any], gpt2: dict[str, Any]
 ) -> None:

@@ -78,12 +78,15 @@ def ingest_arguments(
     )
 
 
-def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference, Reference]) -> tuple[str, ...]:
+def build_arguments(
+    record: ProfileRecord, message: str, located: Callable[[str], str], here: Mapping[Reference, Reference]
+) -> tuple[str, ...]:
     """Spell the building of a profile; ``here`` has the sets that it was made from."""
     recipe, sources = record.recipe, sample_sources(record)
     source, background = sources["built from"], sources.get("built against")
     center = ("--center" if recipe.center else "--no-center",) if recipe.method is Method.PCA else ()
     layers = record.parameters.get("layers")
+    file = None if source.weights is None else source.weights.file
     return (
         "profile",
         "build",
@@ -101,6 +104,8 @@ def build_arguments(record: ProfileRecord, message: str, here: Mapping[Reference
         *_option("--where", source.where),
         *_option("--limit", source.limit),
         *_option("--seed", source.seed if source.limit is not None else None),
+        *_option("--weights", None if source.weights is None else source.weights.expression),
+        *_option("--weights-file", None if file is None else located(file.uri)),
         *_option("--message", message or None),
         *_option("--card", record.card or None),
         # It is measured of the profile and is no part of it; whoever wants it leaves this out.
@@ -214,6 +219,7 @@ def select_arguments(
         *_option("--from", str(set_ref)),
         *(word for profile in spelled for word in _option("--profile", profile)),
         *_option("--combine", record.combine),
+        *_option("--min-profiles", record.min_profiles),
         *_option("--top", record.top),
         *_option("--where", record.where),
         *_option("--strategy", record.strategy, unless="alignment"),

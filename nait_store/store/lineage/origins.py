@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from nait_store.errors import NaitStoreError
 from nait_store.refs import Kind, Reference, parse_reference
-from nait_store.schemas.activation_set import Operation, SetManifest, SourceFile
+from nait_store.schemas.activation_set import Operation, SetManifest
 from nait_store.schemas.profile import ProfileManifest, ProfileRecord, SampleSource
+from nait_store.schemas.record import SourceFile
 from nait_store.schemas.selection import SelectionManifest
 from nait_store.storage.versions import VersionLog, VersionNumbers
 from nait_store.store.lineage.graph import LineageNode, NodeKind, NodeState
@@ -203,6 +204,8 @@ class Origins:
         sources, file = sample_sources(record), record.imported
         for relation, source in sources.items():
             yield Origin(relation, source.reference)
+        if record.source is not None and record.source.weights is not None and record.source.weights.file is not None:
+            yield Origin("weighted by", thing=file_node(record.source.weights.file))
         if record.ported_from is not None:
             ported_from = record.ported_from
             yield Origin("ported from", Reference(Kind.PROFILE, ported_from.name, version=ported_from.version))

@@ -223,13 +223,15 @@ class _Planner:
             return
         for source in sources:
             self._known(source)
-        self._make(version, build_arguments(record, message, self._here))
+        self._add_weights(record)
+        self._make(version, build_arguments(record, message, self._located, self._here))
 
     def _port(self, version: Reference, record: ProfileRecord, message: str, sources: Sequence[Reference]) -> None:
         """One command that captures the samples, of the background too where that was captured again, and builds."""
         ingest = self._captured_again[sources[0]]
-        if sources[0] in self._here:  # an earlier port of the same samples has made it
-            self._make(version, build_arguments(record, message, self._here))
+        weighted = record.source is not None and record.source.weights is not None
+        if sources[0] in self._here and not weighted:  # an earlier port of the same samples has made it
+            self._make(version, build_arguments(record, message, self._located, self._here))
             return
         assert ingest.segment is not None
         self._models[self._located(ingest.segment.environment.model_source)] = record.identity.model_fingerprint
@@ -238,6 +240,13 @@ class _Planner:
             if made in self._captured_again and made not in self._here:
                 self._latest[made.kind, made.name] += 1
                 self._here[made] = Reference(made.kind, made.name, version=self._latest[made.kind, made.name])
+
+    def _add_weights(self, record: ProfileRecord) -> None:
+        """Note the file that the in-domain samples' weights are from, if they are from one."""
+        weights = None if record.source is None else record.source.weights
+        if weights is not None and weights.file is not None:
+            uri = self._located(weights.file.uri)
+            self._inputs[uri] = Input(uri, weights.file.uri, weights.file.sha256, weights.file.size_bytes)
 
     def _add_selection(self, version: Reference) -> None:
         record = self._store.selections.version(version.name, number_of(version)).record
