@@ -30,8 +30,6 @@ from nait_store.selection.strategies import FuseBy, Strategy, require_distinct
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
 
-_SPREAD_OVER = 3
-
 
 @dataclass(frozen=True)
 class Selection:
@@ -154,7 +152,6 @@ def select(
     request.check()
     top = parse_budget(request.effective_top)
     quota = None if request.quota is None else parse_quota(request.quota)
-    among = _parse_among(request)
     version = sets.open(parse_reference(request.set_ref, Kind.SET))
     profiles = [registry.open(parse_reference(one.reference, Kind.PROFILE)) for one in request.profiles]
     warnings = [text for profile in profiles for text in require_compatible(profile, version, force=request.force)]
@@ -175,7 +172,7 @@ def select(
     limits = _limits(candidates, top, quota, knee, described)
     choice = None
     if redundancy is not None:
-        n_among = _n_among(request, among, limits, candidates.table.num_rows, described)
+        n_among = redundancy.n_among(limits, candidates.table.num_rows, described)
         request = request if n_among is None else replace(request, among=str(n_among))
         choice = redundancy.choose(candidates, limits, n_among)
         chosen = choice.chosen
@@ -189,7 +186,7 @@ def select(
         n_tokens = int(candidates.n_tokens(chosen).sum())
     if knee is not None and not knee.is_clear:
         warnings.append(knee.in_words)
-    n_left = candidates.table.num_rows if choice is None else choice.pruned.left.num_rows
+    n_left = candidates.table.num_rows if choice is None else choice.pruned.n_left
     if request.rules and top.share != 1 and n_left < (limits.n_samples.count or 0):
         warnings.append(f"{limits.n_samples.count:,} samples were asked for; without duplicates {n_left:,} are left")
     return Selection(
@@ -251,36 +248,6 @@ def _limits(candidates: Candidates, top: Budget, quota: Quota | None, knee: Knee
     if knee is not None:
         n_samples = min(n_samples, knee.n_before)
     return Limits(Budget(str(n_samples), count=n_samples), None if quota is None else quota.divide(n_samples))
-
-
-def _parse_among(request: SelectionRequest) -> Budget | None:
-    if request.among is None:
-        return None
-    try:
-        return parse_budget(request.among)
-    except InvalidInputError as error:
-        raise InvalidInputError(
-            f"--among {request.among} is no number or share of the best",
-            next_step="write e.g. --among 1500 or --among 30%",
-        ) from error
-
-
-def _n_among(
-    request: SelectionRequest, among: Budget | None, limits: Limits, n_candidates: int, described: str
-) -> int | None:
-    """Over how many of the best samples are spread; None where they are taken by rank."""
-    if request.diversity is None:
-        return None
-    n_wanted = limits.n_samples.count or 0
-    if among is None:
-        return min(n_candidates, _SPREAD_OVER * n_wanted)
-    n_among = among.resolve(n_candidates, described, at_most=True)
-    if n_among < n_wanted and request.quota is None and request.budget_tokens is None:
-        raise InvalidInputError(
-            f"--among {among.text} is {n_among:,} samples, and {n_wanted:,} are to be chosen of them",
-            next_step="raise --among, or lower --top",
-        )
-    return n_among
 
 
 def _require_met(candidates: Candidates, limits: Limits, quota: Quota | None, chosen: pa.Table) -> int:

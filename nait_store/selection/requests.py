@@ -11,7 +11,7 @@ from nait_store.schemas.selection import ProfileWeight, SelectionRecord
 from nait_store.selection.budget import EVERYTHING
 from nait_store.selection.quotas import parse_quota
 from nait_store.selection.redundancy.diversity import Diversity, parse_diversity
-from nait_store.selection.redundancy.rules import Rule, parse_rules
+from nait_store.selection.redundancy.duplicates import DuplicateRule, parse_rules
 from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_fused
 
 DEFAULT_TOP = "10%"
@@ -180,7 +180,7 @@ class SelectionRequest:
         return bool(self.drop_duplicates) or self.diversity is not None
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def rules(self) -> tuple[DuplicateRule, ...]:
         """What :attr:`drop_duplicates` says, in the order in which it is applied."""
         return parse_rules(self.drop_duplicates)
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from nait_store.activations.versions import ActivationSets, SetVersion
+from nait_store.errors import InvalidInputError
+from nait_store.selection.budget import Budget, parse_budget
 from nait_store.selection.candidates import Candidates
 from nait_store.selection.redundancy.diversity import spread
+from nait_store.selection.redundancy.duplicates import DuplicateKind
 from nait_store.selection.redundancy.pruning import Examiner, PrunedRanking, with_new_places
-from nait_store.selection.redundancy.rules import Kind
 from nait_store.selection.redundancy.text_duplicates import TextDuplicates
 from nait_store.selection.redundancy.texts import SampleTexts
 from nait_store.selection.redundancy.vector_duplicates import VectorDuplicates
@@ -22,27 +24,8 @@ from nait_store.selection.statements import PLACED, Limits
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
 
-
-def examiners_of(
-    session: QuerySession, sets: ActivationSets, version: SetVersion, request: SelectionRequest
-) -> list[Examiner]:
-    """What finds the duplicates that a request names; nothing is read yet.
-
-    Raises
-    ------
-    MissingExtraError
-        Near duplicates need a package that is not installed.
-    IncompatibleError
-        The set stores no activations to compare.
-    """
-    thresholds = {rule.kind: rule.threshold for rule in request.rules}
-    found: list[Examiner] = []
-    if thresholds.keys() & {Kind.EXACT, Kind.NEAR}:
-        found.append(TextDuplicates(SampleTexts(sets.location, session, version), thresholds.get(Kind.NEAR)))
-    if Kind.COSINE in thresholds:
-        vectors = SampleVectors(session, version, "--drop-duplicates cosine")
-        found.append(VectorDuplicates(vectors, thresholds[Kind.COSINE]))
-    return found
+_SPREAD_OVER = 3
+"""Times the number to be taken."""
 
 
 class Redundancy:
@@ -57,6 +40,8 @@ class Redundancy:
 
     Raises
     ------
+    InvalidInputError
+        ``among`` is no number or share.
     MissingExtraError
         Near duplicates need a package that is not installed.
     IncompatibleError
@@ -67,8 +52,38 @@ class Redundancy:
         self, session: QuerySession, sets: ActivationSets, version: SetVersion, request: SelectionRequest
     ) -> None:
         self._session = session
-        self._examiners = examiners_of(session, sets, version, request)
+        self._examiners = _examiners(session, sets, version, request)
+        self._request = request
+        self._among = _parse_among(request)
         self._vectors = None if request.diversity is None else SampleVectors(session, version, "--diversity")
+
+    def n_among(self, limits: Limits, n_candidates: int, described: str) -> int | None:
+        """Over how many of the best samples are spread; None where they are taken by rank.
+
+        Parameters
+        ----------
+        limits
+            How many are taken.
+        n_candidates, described
+            How many there are, and what they are, for messages.
+
+        Raises
+        ------
+        InvalidInputError
+            Fewer than are to be taken.
+        """
+        if self._request.diversity is None:
+            return None
+        n_wanted = limits.n_samples.count or 0
+        if self._among is None:
+            return min(n_candidates, _SPREAD_OVER * n_wanted)
+        n_among = self._among.resolve(n_candidates, described, at_most=True)
+        if n_among < n_wanted and self._request.quota is None and self._request.budget_tokens is None:
+            raise InvalidInputError(
+                f"--among {self._among.text} is {n_among:,} samples, and {n_wanted:,} are to be chosen of them",
+                next_step="raise --among, or lower --top",
+            )
+        return n_among
 
     def choose(self, candidates: Candidates, limits: Limits, n_among: int | None) -> PrunedChoice:
         """Rank, drop duplicates from the best sample down, spread, and take what the limits allow of what is left.
@@ -134,3 +149,30 @@ class PrunedChoice:
     chosen: pa.Table
     pruned: PrunedRanking
     reached: pa.Table
+
+
+def _examiners(
+    session: QuerySession, sets: ActivationSets, version: SetVersion, request: SelectionRequest
+) -> list[Examiner]:
+    """What finds the duplicates that a request names; nothing is read yet."""
+    thresholds = {rule.kind: rule.threshold for rule in request.rules}
+    found: list[Examiner] = []
+    if thresholds.keys() & {DuplicateKind.EXACT, DuplicateKind.NEAR}:
+        texts = SampleTexts(sets.location, session, version)
+        found.append(TextDuplicates(texts, thresholds.get(DuplicateKind.NEAR)))
+    if DuplicateKind.COSINE in thresholds:
+        vectors = SampleVectors(session, version, "--drop-duplicates cosine")
+        found.append(VectorDuplicates(vectors, thresholds[DuplicateKind.COSINE]))
+    return found
+
+
+def _parse_among(request: SelectionRequest) -> Budget | None:
+    if request.among is None:
+        return None
+    try:
+        return parse_budget(request.among)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"--among {request.among} is no number or share of the best",
+            next_step="write e.g. --among 1500 or --among 30%",
+        ) from error

@@ -11,8 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nait_store.schemas.selection import DroppedDuplicates
-from nait_store.selection.redundancy.duplicates import Duplicate
-from nait_store.selection.redundancy.rules import Kind
+from nait_store.selection.redundancy.duplicates import Duplicate, DuplicateKind
 
 _MORE = 1.1
 _LEAST_MORE = 2048
@@ -63,6 +62,11 @@ class PrunedRanking:
         self._found: list[Duplicate] = []
 
     @property
+    def n_left(self) -> int:
+        """How many have not been found to be duplicates."""
+        return int(np.count_nonzero(self._is_left))
+
+    @property
     def left(self) -> pa.Table:
         """What is left, with new places from 1; beyond what was examined nothing is missing yet."""
         if not self._found:
@@ -93,7 +97,9 @@ class PrunedRanking:
     def dropped(self, reached: pa.Table) -> tuple[DroppedDuplicates, ...]:
         """How many were left out that are ranked above the last of these samples, by kind."""
         counts = Counter(one.kind for one in self._above(reached))
-        return tuple(DroppedDuplicates(kind=kind.value, n_samples=counts[kind]) for kind in Kind if counts[kind])
+        return tuple(
+            DroppedDuplicates(kind=kind.value, n_samples=counts[kind]) for kind in DuplicateKind if counts[kind]
+        )
 
     def duplicates(self, reached: pa.Table) -> pa.Table:
         """Those, in :data:`DUPLICATES_SCHEMA`."""
