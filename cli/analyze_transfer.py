@@ -50,7 +50,7 @@ def transfer(
     ] = None,
     force: ReplaceOut = False,
 ) -> None:
-    """Say how alike profiles are, and what each finds of another's domain.
+    """Say how alike profiles are, and which finds whose domain.
 
     Directions are compared by cosine, rankings by correlation and by the overlap of the best. The area under the curve
     says how well one profile's scores tell the samples of another's domain from the other candidates.

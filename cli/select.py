@@ -25,7 +25,7 @@ def select(
         ),
     ] = None,
     combine: Annotated[
-        Literal["union", "sum", "min", "rrf"] | None,
+        Literal["union", "sum", "min", "rrf", "norm"] | None,
         typer.Option(help="How several profiles make one order.", show_default="union"),
     ] = None,
     min_profiles: Annotated[

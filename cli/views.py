@@ -331,7 +331,13 @@ def _ranked_by(request: SelectionRequest) -> str:
     names = [one.reference + ("" if one.weight == 1 else f" ({one.weight:g}×)") for one in request.profiles]
     if len(names) < 2:
         return "".join(names)
-    how = {"union": "the union", "sum": "the sum", "min": "the minimum", "rrf": "the reciprocal ranks"}
+    how = {
+        "union": "the union",
+        "sum": "the sum",
+        "min": "the minimum",
+        "rrf": "the reciprocal ranks",
+        "norm": "the norm",
+    }
     combine = request.effective_combine
     return f"{how[combine.value]} of {', '.join(names[:-1])} and {names[-1]}" if combine is not None else ""
 

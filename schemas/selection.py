@@ -62,7 +62,7 @@ class SelectionRecord(Document):
     """Resolved, ``math@2``; None for a random selection. The first where there are several."""
     profiles: Annotated[tuple[ProfileWeight, ...], _LATER] = ()
     """All of several, with their weights; empty where ``profile_ref`` says it all."""
-    combine: Annotated[Literal["union", "sum", "min", "rrf"] | None, _LATER] = None
+    combine: Annotated[Literal["union", "sum", "min", "rrf", "norm"] | None, _LATER] = None
     """How several profiles made one order."""
     min_profiles: Annotated[int | None, Field(ge=1), _LATER] = None
     """Only samples in the top of so many of several profiles were taken; ``top`` is of each of them then."""

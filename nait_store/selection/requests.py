@@ -228,7 +228,7 @@ class SelectionRequest:
                 "--fuse adds to a score, and "
                 + ("a random order" if random else "a union of several profiles")
                 + " has none",
-                "leave --fuse out" + ("" if random else ", or combine with sum, min or rrf"),
+                "leave --fuse out" + ("" if random else ", or combine with sum, min, rrf or norm"),
             ),
             (
                 len(set(columns)) < len(columns),
@@ -284,7 +284,7 @@ class SelectionRequest:
                 self.knee and (combine is Combine.UNION or self.strategy is Strategy.LOWEST or self.per is not None),
                 "--knee reads one curve of scores from the highest down, and there is none with --lowest, --per or the "
                 "union of several profiles",
-                "say how many with --top; or combine with sum, min or rrf",
+                "say how many with --top; or combine with sum, min, rrf or norm",
             ),
             (
                 self.min_score is not None and not self.has_scores,

@@ -343,6 +343,11 @@ class SelectionStatement:
                 for i, profile in zip(self._numbers, profiles, strict=True)
             )
             return " + ".join(terms)
+        if combine is Combine.NORM:
+            squares = (
+                f"{_number(p.weight)} * score_{i} * score_{i}" for i, p in zip(self._numbers, profiles, strict=True)
+            )
+            return f"sqrt({' + '.join(squares)})"
         standard = [self._standard(i, one) for i, one in zip(self._numbers, self._moments, strict=True)]
         if combine is Combine.MIN:
             return f"least({', '.join(standard)})"

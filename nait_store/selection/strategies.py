@@ -55,13 +55,15 @@ class Combine(_Choice):
     """How several profiles make one order.
 
     ``union``: each profile's best in turn, without repeats; ``sum`` and ``min``: of scores in standard deviations from
-    the candidates' mean; ``rrf``: the sum of 1 / (60 + rank).
+    the candidates' mean; ``rrf``: the sum of 1 / (60 + rank); ``norm``: the root of the sum of scores' squares, for the
+    first K components of a profile: it grows with the length of a sample's projection on their subspace.
     """
 
     UNION = "union"
     SUM = "sum"
     MIN = "min"
     RRF = "rrf"
+    NORM = "norm"
 
 
 class FuseBy(_Choice):

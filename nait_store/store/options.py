@@ -190,7 +190,7 @@ class PortOptions(ModelOptions, total=False):
 class SelectOptions(TypedDict, total=False):
     """Options of :meth:`nait_store.store.facade.Store.select`."""
 
-    combine: Literal["union", "sum", "min", "rrf"] | None
+    combine: Literal["union", "sum", "min", "rrf", "norm"] | None
     """How several profiles make one order; each one's best in turn by default."""
     min_profiles: int | None
     """Take the samples that are in the top of so many of several profiles, however many these are."""

@@ -138,6 +138,9 @@ def combined(
     if combine == "rrf":
         one = sum(w / (60 + r) for w, r in zip(weights, ranks, strict=True))
         return pool.order([(-s,) for s in one]), one, None
+    if combine == "norm":
+        one = np.sqrt(sum(w * s * s for w, s in zip(weights, scores, strict=True)))
+        return pool.order([((s if lowest else -s),) for s in one]), one, None
     one = z.min(axis=0) if combine == "min" else sum(w * row for w, row in zip(weights, z, strict=True))
     return pool.order([((s if lowest else -s),) for s in one]), one, None
 

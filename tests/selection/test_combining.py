@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 
 import nait_store
 from nait_store.errors import InvalidInputError
+from nait_store.registry.in_domain import choose_rows
+from nait_store.schemas.capture import Feature
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.strategies import parse_profile
 from tests.selection.choices import PROFILES, Pool, build_pool, combined, ranks_of, share
 
 Built = tuple[nait_store.Store, Pool]
-COMBINATIONS = ("union", "sum", "min", "rrf")
+COMBINATIONS = ("union", "sum", "min", "rrf", "norm")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,24 @@ def test_every_combination_is_what_numpy_says(
     assert selection.n_candidates == len(candidates.ids)
     again = store.sql(selection.query).arrow().select(["rank", "sample_id", "score"])
     assert again.to_pylist() == selection.rows.to_pylist()
+
+
+def test_the_norm_under_components_is_the_length_on_their_subspace(built: Built) -> None:
+    store, _ = built
+    components = [
+        store.profiles.build(f"part-{k}", source="pool", component=k, metric="dot", quality_card=False)[0]
+        for k in (1, 2, 3)
+    ]
+    selection = store.select("pool", profile=[one.reference for one in components], combine="norm", top="100%")
+    rows = choose_rows(store.sets.open("pool"))
+    layers = components[0].record.layers
+    A = np.concatenate([rows.gather(Feature.MEAN, layer).astype(np.float64) for layer in layers], axis=1)
+    spanned = np.stack([one.directions().astype(np.float64).ravel() for one in components], axis=1)
+    projected = spanned @ np.linalg.lstsq(spanned, A.T, rcond=None)[0]
+    lengths = dict(zip(rows.sample_ids(), np.linalg.norm(projected, axis=0) * np.sqrt(len(layers)), strict=True))
+    expected = [lengths[sample_id] for sample_id in ids(selection)]
+    assert np.allclose(selection.rows.column("score").to_numpy(), expected, rtol=1e-4)
+    assert expected == sorted(expected, reverse=True)
 
 
 def test_profiles_take_turns_in_the_order_in_which_they_are_named(built: Built) -> None:

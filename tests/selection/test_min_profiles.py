@@ -14,6 +14,7 @@ import nait_store
 from nait_store.errors import InvalidInputError
 from nait_store.refs import Kind, parse_reference
 from nait_store.store.lineage.commands import select_arguments
+from nait_store.testing.stores import build_set
 from tests.selection.choices import PROFILES, Pool, build_pool, combined, ranks_of, share, take
 
 Built = tuple[nait_store.Store, Pool]
@@ -42,7 +43,7 @@ def agreed(
 @given(
     least=st.integers(1, 3),
     top=st.sampled_from(["50%", "70%", "30", "100%"]),
-    combine=st.sampled_from(["union", "sum", "min", "rrf"]),
+    combine=st.sampled_from(["union", "sum", "min", "rrf", "norm"]),
     lowest=st.booleans(),
     narrowed=st.booleans(),
 )
@@ -92,6 +93,19 @@ def test_lengths_are_matched_by_others_too(built: Built) -> None:
     assert sorted(pool.n_tokens[np.isin(pool.ids.astype(str), drawn)]) == sorted(
         pool.n_tokens[np.isin(pool.ids.astype(str), list(best))]
     )
+
+
+def test_duplicates_are_dropped_out_of_what_they_agree_on(built: Built) -> None:
+    """Every text stands twice in the set: its better-ranked sample is taken, if that is agreed on."""
+    store, _ = built
+    texts = [f"the text {i // 2}" for i in range(60)]
+    build_set(store.location, "doubled", 60, seed=4, user_fields={"instruction": texts, "output": texts})
+    options: Any = {"profile": PROFILES, "min_profiles": 2, "top": "50%", "combine": "sum"}
+    agreeing = ids(store.select("doubled", **options))
+    first = {int(sample_id[1:]) // 2: sample_id for sample_id in reversed(agreeing)}
+    chosen = ids(store.select("doubled", drop_duplicates=["exact"], **options))
+    assert chosen == [sample_id for sample_id in agreeing if sample_id in first.values()]
+    assert 0 < len(chosen) < len(agreeing)
 
 
 def test_saved_it_is_made_again_and_described(built: Built) -> None:
