@@ -35,7 +35,7 @@ def ratio(
         ),
     ],
     combine: Annotated[
-        Literal["union", "sum", "min", "rrf"] | None,
+        Literal["union", "sum", "min", "rrf", "norm"] | None,
         typer.Option(help="One curve for all profiles, in the order that select makes of them.", show_default=False),
     ] = None,
     where: Annotated[

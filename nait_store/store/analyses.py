@@ -150,8 +150,8 @@ class Analyses:
         profile
             Profile to rank by; several as ``["math", "code"]``, each for itself unless they are combined.
         combine
-            ``union``, ``sum``, ``min`` or ``rrf``: one order of all profiles, as :meth:`Store.select` makes it; the
-            profiles may have weights then.
+            ``union``, ``sum``, ``min``, ``rrf`` or ``norm``: one order of all profiles, as :meth:`Store.select` makes
+            it; the profiles may have weights then.
         where
             Boolean SQL expression over the columns of ``samples(set)``; what it leaves are the candidates.
         by

@@ -60,7 +60,10 @@ def test_each_ratio_holds_what_select_chooses(built: Built) -> None:
         assert point.n_tokens == pool.tokens_of(chosen.rows.column("sample_id").to_pylist())
 
 
-@pytest.mark.parametrize("options", [{"profile": "code"}, {"profile": PROFILES, "combine": "min"}])
+@pytest.mark.parametrize(
+    "options",
+    [{"profile": "code"}, {"profile": PROFILES, "combine": "min"}, {"profile": PROFILES[:2], "combine": "norm"}],
+)
 def test_the_knee_is_where_select_stops(built: Built, options: dict[str, Any]) -> None:
     store, _ = built
     (curve,) = store.analyses.ratio("pool", **options).curves
