@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nait_store.cli import query_output
+from nait_store.cli.analysis_views import open_picture
 from nait_store.cli.console import Console, as_json
 from nait_store.cli.options import ReplaceOut, open_store, parse_conditions
 from nait_store.cli.quantities import count
@@ -55,14 +56,9 @@ def transfer(
     Directions are compared by cosine, rankings by correlation and by the overlap of the best. The area under the curve
     says how well one profile's scores tell the samples of another's domain from the other candidates.
     """
-    from nait_store.pictures import form_of, require_matplotlib
-
     console: Console = context.obj
     form = query_output.choose_form(None, out, as_json=False)
-    target, drawn = query_output.open_target(out, overwrite=force), query_output.open_target(picture, overwrite=force)
-    if drawn is not None:
-        picture_form = form_of(drawn.url)
-        require_matplotlib("--picture needs", "leave it out")
+    target, drawn = query_output.open_target(out, overwrite=force), open_picture(picture, overwrite=force)
     with console.progress() as progress:
         store = open_store(console, progress)
         found = store.analyses.transfer(
@@ -70,9 +66,7 @@ def transfer(
         )
     console.warn(found.warnings)
     if drawn is not None:
-        data = found.picture(picture_form)
-        with drawn.open() as stream:
-            stream.write(data)
+        drawn.write(found.picture(drawn.form))
     if out == "-":
         query_output.write(found.rows(), "csv", None, console)
     else:

@@ -12,7 +12,9 @@ import typer.core
 
 from nait_store.cli import (
     analyze,
+    analyze_audit,
     analyze_core,
+    analyze_ratio,
     analyze_transfer,
     attach,
     bundles,
@@ -130,6 +132,8 @@ app.command("compare")(compare.compare)
 app.add_typer(selection.app, name="selection")
 analyze.app.command("transfer")(analyze_transfer.transfer)
 analyze.app.command("core")(analyze_core.core)
+analyze.app.command("ratio")(analyze_ratio.ratio)
+analyze.app.command("audit")(analyze_audit.audit)
 app.add_typer(analyze.app, name="analyze")
 app.command("lineage")(lineage.lineage)
 app.command("reproduce")(reproduce.reproduce)

@@ -164,13 +164,15 @@ def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "
         return
     labelled = any(profile.aliases or profile.tags for profile in profiles)
     noted = any(profile.note for profile in profiles)
+    recipes = {id(profile.recipe): profile.recipe for profile in profiles}  # thousands share a handful
+    in_words = {key: recipe.in_words for key, recipe in recipes.items()}
     rows = [
         (
             profile.reference,
             *([", ".join([*profile.aliases, *profile.tags])] if labelled else []),
             profile.source or profile.made_from,
             profile.n_samples,
-            profile.recipe.in_words,
+            in_words[id(profile.recipe)],
             profile.model,
             profile.n_layers,
             profile.n_warnings,

@@ -64,6 +64,11 @@ def default_style() -> Iterator[None]:
         yield
 
 
+def literally(text: str) -> str:
+    """Text as it is: two dollars in it would be a formula."""
+    return text.replace("$", r"\$")
+
+
 def tidy(axes: Any) -> None:
     """Leave out the lines above and on the right of a diagram."""
     axes.spines[["top", "right"]].set_visible(False)

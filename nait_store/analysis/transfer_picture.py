@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nait_store.pictures import default_style, picture_bytes, require_matplotlib
+from nait_store.pictures import default_style, literally, picture_bytes, require_matplotlib
 
 if TYPE_CHECKING:
     from nait_store.analysis.transfer import ProfileTransfer
@@ -60,7 +60,7 @@ def draw_transfer(found: ProfileTransfer, form: str = "png") -> bytes:
         figure = Figure(figsize=(2 * side, sum(heights)), layout="constrained")
         where = "" if found.where is None else f" where {found.where}"
         title = f"{found.n_candidates:,} candidates of {found.set_ref}{where}"
-        figure.suptitle(title.replace("$", r"\$"), wrap=True)  # two dollars would be a formula
+        figure.suptitle(literally(title), wrap=True)
         grid = figure.add_gridspec(len(heights), 2, height_ratios=heights)
         for place, panel in enumerate(panels):
             _draw(figure, figure.add_subplot(grid[place // 2, place % 2]), panel)

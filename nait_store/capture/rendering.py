@@ -162,6 +162,27 @@ class Renderer:
         """The template policy, for the capture identity."""
         return self._template.policy
 
+    @property
+    def span_edges(self) -> SpanEdges:
+        """Where the content span ends."""
+        return self._span_edges
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Ids of the tokenizer's special tokens."""
+        return self._special_ids
+
+    def under(self, *, template: str | None = None, span_edges: SpanEdges | None = None) -> Renderer:
+        """Return a renderer with the same tokenizer and limits but another template, or other edges of the span."""
+        return Renderer(
+            self._tokenizer,
+            template=self.policy.name if template is None else template,
+            span=self._span,
+            span_edges=self._span_edges if span_edges is None else span_edges,
+            max_length_tokens=self.max_length_tokens,
+            vocabulary_size=self._vocabulary_size,
+        )
+
     def prepare(self, samples: Sequence[Sample]) -> list[PreparedSample | UnpreparedSample]:
         """Render and tokenise samples.
 

@@ -6,19 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Required, TypedDict
 
 
-class ModelOptions(TypedDict, total=False):
-    """How a model is loaded and run; each has the default that the command line documents."""
+class PlacementOptions(TypedDict, total=False):
+    """Where a model runs; each has the default that the command line documents."""
 
     adapter: str | None
     """Folder or hub id of a PEFT adapter to lay over the model."""
-    quantization: Literal["8bit", "4bit"] | None
-    """Quantise the weights while they are loaded."""
-    compute_dtype: str
-    """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
     device: str
     """``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``."""
-    devices: str | Sequence[str] | None
-    """A copy of the model on each: ``all``, or ``["cuda:0", "cuda:1"]``; they share the batches."""
     device_map: str | Mapping[str, str | int] | None
     """How to spread the model: ``auto``, ``balanced``, ``balanced_low_0``, ``sequential``, a JSON file, or a mapping of
     module paths to devices."""
@@ -27,7 +21,25 @@ class ModelOptions(TypedDict, total=False):
     token_budget: int | Literal["auto"] | None
     """Tokens in a batch; ``auto`` tries them out and remembers; chosen by device if not given."""
     trust_remote_code: bool
-    """Whether a model may bring code of its own."""
+    """Whether a model may bring code of its own. Never taken from records: they may be somebody else's."""
+
+
+class ModelOptions(PlacementOptions, total=False):
+    """How a model is loaded and run; each has the default that the command line documents."""
+
+    quantization: Literal["8bit", "4bit"] | None
+    """Quantise the weights while they are loaded."""
+    compute_dtype: str
+    """Of weights and forward pass: ``auto`` (the checkpoint's), ``float32``, ``bfloat16``, ``float16``."""
+    devices: str | Sequence[str] | None
+    """A copy of the model on each: ``all``, or ``["cuda:0", "cuda:1"]``; they share the batches."""
+
+
+class RecaptureOptions(PlacementOptions, total=False):
+    """Where the model of a set is, and runs, to capture samples again; the rest is as it was recorded."""
+
+    model: str | None
+    """Folder or hub id; where the set's ingest had it if not given. So is the adapter."""
 
 
 class IngestOptions(ModelOptions, total=False):

@@ -9,6 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.set_version import SetVersion
+from nait_store.activations.tolerances import (
+    SCORE_FACTOR,
+    capture_tolerance,
+    computing_tolerance,
+    relative_errors,
+    storing_tolerance,
+)
 from nait_store.errors import NaitStoreError, NotFoundError
 from nait_store.refs import Kind, parse_reference
 from nait_store.registry.in_domain import ChosenRows, choose_rows
@@ -24,15 +31,6 @@ if TYPE_CHECKING:
 
 _COMPARED_SAMPLES = 2048
 """Of a set whose numbers are compared; ids and contents are compared of all."""
-_SCORE_FACTOR = 10.0
-_OF_COMPUTING = {"float32": 1e-3, "float64": 1e-3}
-_OF_COMPUTING_OTHERS = 5e-2
-_OF_STORING = {
-    StoredDtype.FLOAT32: 0.0,
-    StoredDtype.FLOAT16: 1e-3,
-    StoredDtype.BFLOAT16: 8e-3,
-    StoredDtype.INT8: 5e-2,
-}
 
 
 class Comparison:
@@ -64,10 +62,7 @@ class Comparison:
         """What was asked for, else what the dtypes of computing and storing may bring about."""
         if self._tolerance is not None:
             return self._tolerance
-        records = [segment.record for segment in version.segments]
-        computing = [_OF_COMPUTING.get(one.settings.compute_dtype, _OF_COMPUTING_OTHERS) for one in records]
-        storing = [_OF_STORING[array.dtype] for one in records for array in one.arrays]
-        return max(computing, default=0.0) + max(storing, default=0.0)
+        return capture_tolerance(version)
 
     def _set(self, pair: Counterpart) -> Iterator[Check]:
         subject = pair.original.qualified
@@ -101,7 +96,7 @@ class Comparison:
             for layer in first.layers:
                 a = one.gather(feature, layer)[order].astype(np.float64)
                 b = other.gather(feature, layer)[other_order].astype(np.float64)
-                worst = max(worst, float(_relative_errors(a, b).max()))
+                worst = max(worst, float(relative_errors(a, b).max()))
         detail = f"largest relative error {worst:.1e} of {len(wanted):,} samples; tolerance {tolerance:.1e}"
         return Check(subject, "activations", worst <= tolerance, detail)
 
@@ -129,7 +124,7 @@ class Comparison:
             if offset is None or again is None:
                 yield Check(subject, "background mean", False, "only one of the two has it")
                 return
-            worst = float(_relative_errors(offset.astype(np.float64), again.astype(np.float64)).max())
+            worst = float(relative_errors(offset.astype(np.float64), again.astype(np.float64)).max())
             detail = f"largest relative error {worst:.1e}; tolerance {tolerance:.1e}"
             yield Check(subject, "background mean", worst <= tolerance, detail)
 
@@ -144,8 +139,7 @@ class Comparison:
             source = next(iter(sample_sources(record).values())).reference
             return self.tolerance_for(self._original.sets.versions.version(source.name, number_of(source)))
         except (NaitStoreError, StopIteration):  # a pulled profile's set is in another store
-            computing = _OF_COMPUTING.get(record.settings.compute_dtype, _OF_COMPUTING_OTHERS)
-            return computing + _OF_STORING[StoredDtype.FLOAT16]
+            return computing_tolerance(record.settings) + storing_tolerance(StoredDtype.FLOAT16)
 
     def _selection(self, pair: Counterpart) -> Iterator[Check]:
         subject = pair.original.qualified
@@ -156,7 +150,7 @@ class Comparison:
         if scored:
             set_ref = parse_reference(saved.record.set_ref, Kind.SET)
             opened = self._original.sets.versions.version(set_ref.name, number_of(set_ref))
-            tolerance = _SCORE_FACTOR * self.tolerance_for(opened)
+            tolerance = SCORE_FACTOR * self.tolerance_for(opened)
         yield from ranking_checks(subject, first, second, scored=scored, tolerance=tolerance)
 
 
@@ -180,13 +174,6 @@ def _some_of(version: SetVersion, wanted: set[str]) -> tuple[ChosenRows, NDArray
         kept.append((segment, rows[[one in wanted for one in ids]]))
     chosen = ChosenRows(tuple((segment, rows) for segment, rows in kept if len(rows)), "", len(wanted))
     return chosen, np.argsort(np.array(chosen.sample_ids(), dtype=object), kind="stable")
-
-
-def _relative_errors(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """‖a − b‖ / ‖a‖ of each row; of a row of zeros, ‖b‖."""
-    norms = np.linalg.norm(a, axis=1)
-    errors: NDArray[np.float64] = np.linalg.norm(a - b, axis=1) / np.where(norms > 0, norms, 1.0)
-    return errors
 
 
 def _differing(first: Profile, second: Profile) -> str:
