@@ -34,9 +34,7 @@ from benchmarks.harness import Options, Report, run, workspace
 from benchmarks.json_lines import read_json_lines
 from benchmarks.recipes import demo_corpus, labelled_corpus
 from benchmarks.training.choices import (
-    BEST,
     CHOICES,
-    RECIPES,
     WITH,
     WITHOUT,
     CandidateStore,
@@ -61,7 +59,6 @@ TOP = "10%"
 _BASE_EPOCHS, _BASE_RATE = 2, 2e-3
 _TUNING_EPOCHS, _TUNING_RATE = 2, 1e-3
 _TOY_SHAPE = Shape(hidden=32, intermediate=64, n_layers=2, n_heads=2, max_tokens=96)
-_RANKED = {"default": BEST, "contrast": "top, contrast", "paper": "top, the paper's recipe"}
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -238,7 +235,10 @@ class Study:
         """ROC-AUC of the target's source among the candidates, by what ranks them."""
         store = pool_store.store
         candidates = Candidates.of(store, "pool", self.label_field)
-        scores = {_RANKED[recipe]: candidates.alignment(store, profile_of(target, recipe)) for recipe in RECIPES}
+        ranked = {
+            one.name: profile_of(target, one.recipe) for one in CHOICES if one.strategy == "alignment" and one.recipe
+        }
+        scores = {name: candidates.alignment(store, profile) for name, profile in ranked.items()}
         scores |= candidates.baselines(store, profile_of(target, "default"))
         wanted = candidates.labels == target.label
         return {name: quality(values, wanted, candidates.ids)[0] for name, values in scores.items()}

@@ -56,41 +56,54 @@ _LENGTHS_WORDS = range(5, 80)
 _INSTRUCTION_WORDS = 20
 
 
-class Texts(Protocol):
-    """Makes rows of ``samples.parquet``."""
+class Samples(Protocol):
+    """Makes rows of ``samples.parquet``, and activations that have to do with them."""
 
-    def samples(self, first_index: int, numbers: NDArray[np.int64], rng: np.random.Generator) -> pa.Table:
+    def relate(self, A: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
+        """Change activations [n, L, J] of the samples of these numbers that are not to be by chance alone."""
+
+    def rows(self, first_index: int, numbers: NDArray[np.int64], rng: np.random.Generator) -> pa.Table:
         """Rows for the samples of these numbers, the first of which stands at ``first_index``."""
 
 
 def build_pool(
-    location: Location, name: str, n_rows: int, n_segments: int, seed: int = 0, texts: Texts | None = None
+    location: Location,
+    name: str,
+    n_rows: int,
+    n_segments: int,
+    seed: int = 0,
+    *,
+    n_neurons: int = N_NEURONS,
+    samples: Samples | None = None,
 ) -> SetVersion:
     """Write and commit ``n_rows`` samples in ``n_segments`` segments of about the same length.
 
-    Their texts repeat each other, unless ``texts`` makes the rows.
+    Their texts repeat each other, unless ``samples`` makes the rows.
     """
-    texts = _texts() if texts is None else texts
+    samples = _texts() if samples is None else samples
     sets = ActivationSets(location)
-    sets.create(fake_set_record(name, n_layers=N_LAYERS, n_neurons=N_NEURONS))
+    sets.create(fake_set_record(name, n_layers=N_LAYERS, n_neurons=n_neurons))
     rng = np.random.default_rng(seed)
     bounds = np.linspace(0, n_rows, n_segments + 1).astype(int).tolist()
-    records = [_write_segment(location, name, begin, end, rng, texts) for begin, end in itertools.pairwise(bounds)]
+    records = [
+        _write_segment(location, name, begin, end, rng, n_neurons, samples) for begin, end in itertools.pairwise(bounds)
+    ]
     return sets.commit(name, records, ingest_ids=())
 
 
 def _write_segment(
-    location: Location, name: str, begin: int, end: int, rng: np.random.Generator, texts: Texts
+    location: Location, name: str, begin: int, end: int, rng: np.random.Generator, n_neurons: int, samples: Samples
 ) -> SegmentRecord:
     segment_id = new_ulid()
     folder = layout.segment_folder(name, segment_id)
-    A = rng.standard_normal((end - begin, N_LAYERS, N_NEURONS), dtype=np.float32)  # [n, L, J]
-    chunk_rows = chunk_rows_for(N_NEURONS, StoredDtype.FLOAT32, len(A))
+    A = rng.standard_normal((end - begin, N_LAYERS, n_neurons), dtype=np.float32)  # [n, L, J]
+    samples.relate(A, np.arange(begin, end))
+    chunk_rows = chunk_rows_for(n_neurons, StoredDtype.FLOAT32, len(A))
     files = []
     for block in range(-(-len(A) // chunk_rows)):
         rows = A[block * chunk_rows : (block + 1) * chunk_rows]
         for layer in range(N_LAYERS):
-            chunk = np.zeros((chunk_rows, N_NEURONS), np.float32)
+            chunk = np.zeros((chunk_rows, n_neurons), np.float32)
             chunk[: len(rows)] = rows[:, layer]
             path = chunk_path(Feature.MEAN, block, layer)
             files.append(write_payload_file(location, folder, path, chunk.data))
@@ -100,15 +113,15 @@ def _write_segment(
         segment_id,
         len(A),
         range(N_LAYERS),
-        N_NEURONS,
+        n_neurons,
         [(Feature.MEAN, StoredDtype.FLOAT32, chunk_rows)],
         capture_id=fake_identity().capture_id,
         hook_point=fake_identity().hook_point,
         model=ENVIRONMENT.model_source,
     )
     files += [write_payload_file(location, folder, f"{DATA_FOLDER}/{p}", data) for p, data in documents.items()]
-    samples, n_tokens = _write_samples(location, folder, begin, end, rng, texts)
-    files.append(samples)
+    written, n_tokens = _write_samples(location, folder, begin, end, rng, samples)
+    files.append(written)
     array = FeatureArray(
         feature=Feature.MEAN, dtype=StoredDtype.FLOAT32, chunk_rows=chunk_rows, max_abs=largest_magnitude(A)
     )
@@ -118,7 +131,7 @@ def _write_segment(
         capture_id=fake_identity().capture_id,
         n_rows=len(A),
         layers=tuple(range(N_LAYERS)),
-        n_neurons=N_NEURONS,
+        n_neurons=n_neurons,
         arrays=(array,),
         user_fields=FIELDS,
         files=tuple(sorted(files, key=lambda file: file.path)),
@@ -133,14 +146,14 @@ def _write_segment(
 
 
 def _write_samples(
-    location: Location, folder: str, begin: int, end: int, rng: np.random.Generator, texts: Texts
+    location: Location, folder: str, begin: int, end: int, rng: np.random.Generator, samples: Samples
 ) -> tuple[FileDigest, int]:
     n_tokens = 0
     with PendingFile(location, f"{folder}/{SAMPLES_FILE}") as file:
         hashed = HashedFile(file.handle)
         with pq.ParquetWriter(hashed, samples_schema(FIELDS), compression="zstd") as writer:
             for start in range(begin, end, _BATCH_ROWS):
-                table = texts.samples(start - begin, np.arange(start, min(start + _BATCH_ROWS, end)), rng)
+                table = samples.rows(start - begin, np.arange(start, min(start + _BATCH_ROWS, end)), rng)
                 writer.write_table(table, row_group_size=_ROW_GROUP_ROWS)
                 n_tokens += pc.sum(table.column("n_tokens")).as_py()
         file.publish()
@@ -167,7 +180,10 @@ class _Texts:
         self._outputs = pa.array([" ".join(text) for text in words])
         self._lengths = np.array([len(text) for text in words], np.int32)
 
-    def samples(self, first_index: int, numbers: NDArray[np.int64], rng: np.random.Generator) -> pa.Table:
+    def relate(self, A: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
+        """By chance alone."""
+
+    def rows(self, first_index: int, numbers: NDArray[np.int64], rng: np.random.Generator) -> pa.Table:
         """Rows of ``samples.parquet`` for the samples of these numbers, the first at ``first_index``."""
         n = len(numbers)
         chosen = rng.integers(0, len(self._lengths), n)

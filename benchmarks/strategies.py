@@ -4,7 +4,10 @@ Scores are stored beforehand, as an ingest leaves them. A selection opens the st
 ranks, drops duplicates, fills the quotas, spells its query and returns ids and scores; every case must choose what the
 reference chooses: NumPy's stable sorts and a loop, over the same scores already in memory, without the store. Of the
 duplicates the reference knows which they are: one text in ten is another one's but for a word, one in fifty is another
-one's. The store is to find out.
+one's, and their activations are nearly alike. The store is to find out.
+
+Cases beyond look at what is usually left alone: every text, or the activations of all. Of the spread ones is checked
+that they do better than the best by rank, at what they are for.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from benchmarks.large_pool import BYTES_PER_ROW, build_pool
 from benchmarks.varied_texts import COPY_EVERY, VariedTexts, originals
 from nait_store.registry.profiles import ProfileRegistry
 from nait_store.registry.recipes import RECIPES
+from nait_store.schemas.capture import Feature
 from nait_store.storage.location import Location
 
 ROWS, TOY_ROWS = 1_000_000, 4_000
@@ -37,9 +41,17 @@ CASES: dict[str, dict[str, Any]] = {
     "min, quotas": {"combine": "min", "quota": True},
     "rrf, quotas": {"combine": "rrf", "quota": True},
     "union, quotas, no near duplicates": {"combine": "union", "quota": True, "drop_duplicates": "near"},
-    "union, all without near duplicates": {"combine": "union", "top": 100, "drop_duplicates": "near"},
     "one profile, a budget of tokens": {"profiles": 1, "budget_tokens": 5_000_000},
 }
+BEYOND: dict[str, dict[str, Any]] = {
+    "union, all without near duplicates": {"combine": "union", "top": 100, "drop_duplicates": "near"},
+    "union, top 1 %, no duplicates by activations": {"combine": "union", "top": 1, "drop_duplicates": "cosine"},
+    "one profile, 1,000 by k-center among all": {"profiles": 1, "diversity": "k-center"},
+    "one profile, 1,000 by facility location among all": {"profiles": 1, "diversity": "facility-location"},
+}
+SPREAD = 1_000
+N_NEURONS = 256  # so that there are sketches
+_LOOKED_AT = 5_000
 
 
 def body(options: Options, report: Report) -> None:
@@ -47,20 +59,25 @@ def body(options: Options, report: Report) -> None:
     n_rows = options.extra.rows or (TOY_ROWS if options.toy else ROWS)
     n_rows -= n_rows % (SEGMENTS * COPY_EVERY)
     rows, slowest, largest = [], 0.0, 0.0
-    with workspace(options, n_rows * 6 * BYTES_PER_ROW) as folder:
+    with workspace(options, n_rows * (6 * BYTES_PER_ROW + 4 * N_NEURONS)) as folder:
         url = str(folder / "store")
         build_store(url, n_rows)
         pool = read_pool(url)
         rounds = 1 if options.toy else min(options.rounds, 3)
-        for name, case in CASES.items():
+        for name, case in (CASES | BEYOND).items():
             if options.extra.case and options.extra.case not in name:
                 continue
             runs = [run_fresh("benchmarks.strategies:select", url, case) for _ in range(rounds)]
-            if any(one.result["ids"] != choose(pool, case) for one in runs):
-                raise ArithmeticError(f"{name}: the store and NumPy choose different samples")
+            for one in runs:
+                if case.get("diversity"):
+                    check_spread(name, url, case, pool, one.result["ids"])
+                elif one.result["ids"] != choose(pool, case):
+                    raise ArithmeticError(f"{name}: the store and NumPy choose different samples")
             seconds = sorted(one.seconds for one in runs)
             peak = max(one.peak_bytes for one in runs)
-            slowest, largest = max(slowest, seconds[-1]), max(largest, peak)
+            largest = max(largest, peak)
+            if name in CASES:
+                slowest = max(slowest, seconds[-1])
             chosen = len(runs[0].result["ids"])
             cpu = min(one.result["cpu_seconds"] for one in runs)
             cells = (f"{seconds[len(seconds) // 2]:.2f}", f"{seconds[0]:.2f}–{seconds[-1]:.2f}", f"{cpu:.2f}")
@@ -70,14 +87,14 @@ def body(options: Options, report: Report) -> None:
         ("selection", "chosen", "seconds, median", "fastest–slowest", "CPU seconds", "peak memory, MB"),
         rows,
     )
-    report.limit("the slowest selection", "≤", MOST_SECONDS, slowest, " s")
+    report.limit(f"the slowest selection up to “{list(CASES)[-1]}”", "≤", MOST_SECONDS, slowest, " s")
     report.limit("the largest process", "≤", MOST_GB, largest / 1e9, " GB")
 
 
 def build_store(url: str, n_rows: int) -> None:
     """Write the set ``pool``, profiles of different rows of it, and the scores."""
     store = nait_store.open(url, create=True)
-    version = build_pool(Location(url), "pool", n_rows, SEGMENTS, texts=VariedTexts())
+    version = build_pool(Location(url), "pool", n_rows, SEGMENTS, n_neurons=N_NEURONS, samples=VariedTexts())
     rng = np.random.default_rng(1)
     for name in PROFILES:
         in_domain = {0: np.sort(rng.choice(n_rows // SEGMENTS, 64, replace=False))}
@@ -101,11 +118,15 @@ def select(url: str, case: dict[str, Any]) -> dict[str, Any]:
     names = PROFILES[: case.get("profiles", len(PROFILES))]
     quota = "source=" + ",".join(f"{value}:{percent}%" for value, percent in QUOTAS.items())
     budget_tokens = case.get("budget_tokens")
+    diversity = case.get("diversity")
+    top = min(SPREAD, nait_store.open(url).sets.open("pool").n_samples // 4) if diversity else None
     selection = nait_store.open(url).select(
         "pool",
         profile=names,
         combine=case.get("combine"),
-        top=None if budget_tokens else f"{case.get('top', TOP_PERCENT)}%",
+        top=top or (None if budget_tokens else f"{case.get('top', TOP_PERCENT)}%"),
+        diversity=diversity,
+        among="100%" if diversity else None,
         quota=quota if case.get("quota") else None,
         budget_tokens=budget_tokens,
         drop_duplicates=case.get("drop_duplicates", ()),
@@ -150,6 +171,20 @@ def choose(pool: dict[str, NDArray[Any]], case: dict[str, Any]) -> list[str]:
             left[group] -= 1
             taken.append(i)
     return [str(one) for one in pool["sample_id"][taken]]
+
+
+def check_spread(name: str, url: str, case: dict[str, Any], pool: dict[str, NDArray[Any]], ids: list[str]) -> None:
+    """Compare with as many of the best by rank: how far the farthest of some samples is, or how near all are."""
+    version = nait_store.open(url).sets.open("pool")
+    A = np.concatenate([one.read(Feature.MEAN)[:, -1] for one in version.segments])
+    A /= np.linalg.norm(A, axis=1, keepdims=True)
+    row_of = {sample_id: row for row, sample_id in enumerate(version.sample_ids())}
+    best = pool["sample_id"][_order(pool["scores"][:1], None)[: len(ids)]]
+    looked_at = A[:: max(1, len(A) // _LOOKED_AT)]
+    nearest = [(looked_at @ A[[row_of[one] for one in some]].T).max(axis=1) for some in (ids, best)]
+    better = [one.min() if case["diversity"] == "k-center" else one.mean() for one in nearest]
+    if len(set(ids)) != len(ids) or not better[0] > better[1]:
+        raise ArithmeticError(f"{name}: {better[0]} is no better than {better[1]} of the best by rank")
 
 
 def _order(scores: NDArray[np.float64], combine: str | None) -> NDArray[np.int64]:

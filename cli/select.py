@@ -66,6 +66,18 @@ def select(
             help="Leave out samples that are like a better-ranked one; several times if need be.",
         ),
     ] = None,
+    diversity: Annotated[
+        Literal["k-center", "facility-location", "none"] | None,
+        typer.Option(help="Spread the samples over the best, by their activations.", show_default="none"),
+    ] = None,
+    among: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M|M%",
+            help="Over how many of the best --diversity spreads.",
+            show_default="thrice the number to be taken",
+        ),
+    ] = None,
     strategy: Annotated[
         Literal["alignment", "lowest", "random", "length-matched", "embedding"] | None,
         typer.Option(help="How candidates are ordered, or drawn.", show_default="alignment"),
@@ -147,6 +159,8 @@ def select(
             min_score=min_score,
             knee=knee,
             drop_duplicates=drop_duplicates or (),
+            diversity=diversity,
+            among=among,
             strategy=strategy or shorthand or "alignment",
             seed=seed,
             in_domain=in_domain,

@@ -10,7 +10,7 @@ from nait_store.cli.console import Console, as_json
 from nait_store.cli.history_views import first_ids
 from nait_store.cli.quantities import count
 from nait_store.cli.tables import Table, cell, pairs
-from nait_store.cli.views import Block, how_chosen
+from nait_store.cli.views import Block, how_chosen, spelled_dropped
 
 if TYPE_CHECKING:
     from nait_store.selection.trainers.export import TrainerExport
@@ -67,7 +67,8 @@ def selection_details(details: SelectionDetails) -> Iterator[Block]:
             ("from", summary.set_ref),
             ("where", summary.where),
             ("chosen", f"{_how(summary)}, top {summary.top}"),
-            *((name.replace("_", " "), cell(value)) for name, value in details.controls.items()),
+            *((name.replace("_", " "), _control(value)) for name, value in details.controls.items()),
+            ("dropped", spelled_dropped(details.dropped) if details.dropped else None),
             ("scores", f"{scores[0]:.4g} … {scores[1]:.4g}" if scores else None),
             ("length", _lengths(details.lengths)),
             ("of the set", _lengths(details.lengths_of_set)),
@@ -189,6 +190,10 @@ def _lengths(lengths: SampleLengths | None) -> str | None:
 def _part(name: str, part: SelectionPart) -> tuple[str, int, float | None, float | None, str | None]:
     tokens = None if part.mean_tokens is None else f"{part.mean_tokens:.1f}"
     return (name, part.n_samples, part.mean_score_first, part.mean_score_second, tokens)
+
+
+def _control(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else cell(value)
 
 
 def _known(value: Any) -> str:

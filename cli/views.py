@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nait_store.ingest.requests import IngestEstimate, IngestReport
     from nait_store.registry.compatibility_report import CompatibilityReport
     from nait_store.registry.profiles import Profile
+    from nait_store.schemas.selection import DroppedDuplicates
     from nait_store.scoring.completion import ScoreWork
     from nait_store.selection.choosing import Selection
     from nait_store.selection.export import ExportReport
@@ -163,13 +164,15 @@ def profile_list(profiles: Sequence[ProfileSummary], hint: str, nothing: str = "
         return
     labelled = any(profile.aliases or profile.tags for profile in profiles)
     noted = any(profile.note for profile in profiles)
+    recipes = {id(profile.recipe): profile.recipe for profile in profiles}  # thousands share a handful
+    in_words = {key: recipe.in_words for key, recipe in recipes.items()}
     rows = [
         (
             profile.reference,
             *([", ".join([*profile.aliases, *profile.tags])] if labelled else []),
             profile.source or profile.made_from,
             profile.n_samples,
-            profile.recipe.in_words,
+            in_words[id(profile.recipe)],
             profile.model,
             profile.n_layers,
             profile.n_warnings,
@@ -280,6 +283,8 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
         how += f", fused with {', '.join(request.fuse)}"
     if request.min_profiles is not None:
         how += f", in the top {request.effective_top} of at least {request.min_profiles} of them"
+    if request.diversity is not None:
+        how += f", spread over the best {int(request.among or 0):,} by {request.diversity}"
     text = f"{selection.n_selected:,} of {count(selection.n_candidates, 'candidate')} of {selection.set_ref}, {how}"
     if (scores := selection.score_range) is not None:
         low, high = scores
@@ -292,7 +297,7 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
     if selection.knee is not None:
         lines.append(selection.knee.in_words)
     if selection.dropped:
-        lines.append(f"left out among the better-ranked: {_spelled_dropped(selection)}")
+        lines.append(f"left out among the better-ranked: {spelled_dropped(selection.dropped)}")
     for share in selection.shares:
         through = "" if share.n_through is None else f"{share.n_through:,} came in through it, "
         lines.append(f"{share.reference}: {through}{share.n_in_own_top:,} are in its own top {selection.n_selected:,}")
@@ -306,9 +311,10 @@ def selection_summary(outcome: SelectOutcome) -> list[str]:
     return lines
 
 
-def _spelled_dropped(selection: Selection) -> str:
-    parts = ", ".join(f"{one.n_samples:,} {one.kind}" for one in selection.dropped)
-    return f"{count(sum(one.n_samples for one in selection.dropped), 'duplicate')} ({parts})"
+def spelled_dropped(dropped: Sequence[DroppedDuplicates]) -> str:
+    """``12 duplicates (3 exact, 9 near)``."""
+    parts = ", ".join(f"{one.n_samples:,} {one.kind}" for one in dropped)
+    return f"{count(sum(one.n_samples for one in dropped), 'duplicate')} ({parts})"
 
 
 def how_chosen(strategy: str, ranked_by: str, seed: int | None) -> str:

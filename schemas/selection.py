@@ -85,10 +85,14 @@ class SelectionRecord(Document):
     knee: Annotated[bool, _LATER] = False
     drop_duplicates: Annotated[tuple[str, ...], _LATER] = ()
     """What counts as a duplicate, with the threshold, ``near:0.8``."""
+    diversity: Annotated[Literal["k-center", "facility-location"] | None, _LATER] = None
+    """How samples were spread over the best."""
+    among: Annotated[str | None, _LATER] = None
+    """Over how many of the best, ``1500``; fewer where there were no more."""
     n_candidates: int = Field(ge=0)
     n_selected: int = Field(ge=0)
     query: str
-    """The SQL that reproduces it; where duplicates were dropped, that of the ranking out of which they were."""
+    """The SQL that reproduces it; where duplicates were dropped or diversity decided, that of the ranking before."""
     shares: Annotated[tuple[ProfileShare, ...], _LATER] = ()
     """Of several profiles."""
     dropped: Annotated[tuple[DroppedDuplicates, ...], _LATER] = ()

@@ -18,6 +18,7 @@ WITH, WITHOUT = "with its source", "without its source"
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {"recipe": "default"},
     "contrast": {"recipe": "default", "against": "pool"},
+    "dot": {"recipe": "default", "metric": "dot"},
     "paper": {"recipe": "nait-paper"},
 }
 _FEATURES = ("mean", "drift")
@@ -58,6 +59,7 @@ CHOICES = (
     Choice("embedding", "embedding", "default", of_several=False),
     Choice("length-matched", "length-matched", "default"),
     Choice("top, contrast", "alignment", "contrast", of_several=False),
+    Choice("top, default with dot", "alignment", "dot", of_several=False),
     Choice("top, the paper's recipe", "alignment", "paper", of_several=False),
     Choice("everything", "random", top="100%", in_pool=WITH),
 )

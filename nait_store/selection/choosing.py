@@ -22,7 +22,7 @@ from nait_store.selection.candidates import Candidates, find_candidates
 from nait_store.selection.embedding import Embedding, InDomain
 from nait_store.selection.knee import Knee, find_knee
 from nait_store.selection.quotas import Division, Quota, parse_quota
-from nait_store.selection.redundancy.choice import choose_without_duplicates, examiners_of
+from nait_store.selection.redundancy.choice import Redundancy
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import Lengths, Limits
 from nait_store.selection.strategies import FuseBy, Strategy, require_distinct
@@ -46,7 +46,7 @@ class Selection:
     n_candidates
         Samples to choose from, after ``where``.
     query
-        SQL that gives ``rows`` again; where duplicates were dropped, the ranking out of which they were.
+        SQL that gives ``rows`` again; where duplicates were dropped or diversity decided, the ranking before that.
     warnings
         What to know about the profiles' fit to the set, and about limits that were not reached.
     n_tokens
@@ -56,7 +56,7 @@ class Selection:
     knee
         Where the curve of scores bends, if that decided the number.
     dropped
-        How many duplicates are ranked above the last chosen sample, by kind.
+        How many duplicates are ranked above the last sample that was looked at, by kind.
     duplicates
         Those: ``sample_id``, ``duplicate_of`` (a better-ranked sample), ``kind``, ``similarity``, in rank order. None
         where none were looked for, and of a saved selection.
@@ -166,13 +166,16 @@ def select(
     if request.strategy is Strategy.EMBEDDING:
         in_domain = InDomain.of(profiles[0]) if profiles else InDomain(request.in_domain or "")
         embedding = Embedding(session, sets, version, in_domain)
-    examiners = examiners_of(session, sets, version, request)
+    redundancy = Redundancy(session, sets, version, request) if request.is_pruned else None
     candidates = find_candidates(session, version, profiles, request, group, embedding)
     knee = find_knee(candidates.scores(session)) if request.knee else None
     limits = _limits(candidates, top, quota, knee, described)
-    pruned = None
-    if examiners:
-        chosen, pruned = choose_without_duplicates(session, examiners, candidates, limits)
+    choice = None
+    if redundancy is not None:
+        n_among = redundancy.n_among(limits, candidates.table.num_rows, described)
+        request = request if n_among is None else replace(request, among=str(n_among))
+        choice = redundancy.choose(candidates, limits, n_among)
+        chosen = choice.chosen
     else:
         chosen = session.sql(candidates.statement.chosen(limits), tables=candidates.tables).arrow()
     n_tokens = _require_met(candidates, limits, quota, chosen)
@@ -183,22 +186,22 @@ def select(
         n_tokens = int(candidates.n_tokens(chosen).sum())
     if knee is not None and not knee.is_clear:
         warnings.append(knee.in_words)
-    if pruned is not None and top.share != 1 and pruned.left.num_rows < (limits.n_samples.count or 0):
-        n_left = pruned.left.num_rows
+    n_left = candidates.table.num_rows if choice is None else choice.pruned.n_left
+    if request.rules and top.share != 1 and n_left < (limits.n_samples.count or 0):
         warnings.append(f"{limits.n_samples.count:,} samples were asked for; without duplicates {n_left:,} are left")
     return Selection(
         rows=_rows(chosen),
         request=request,
         n_candidates=candidates.table.num_rows,
         query=candidates.statement.whole(group, limits, lengths)
-        if pruned is None
+        if choice is None
         else candidates.statement.ranking(group, limits),
         warnings=tuple(dict.fromkeys(warnings)),
         n_tokens=n_tokens,
         shares=candidates.shares(chosen) if len(profiles) > 1 else (),
         knee=knee,
-        dropped=() if pruned is None else pruned.dropped(chosen),
-        duplicates=None if pruned is None else pruned.duplicates(chosen),
+        dropped=() if choice is None else choice.pruned.dropped(choice.reached),
+        duplicates=choice.pruned.duplicates(choice.reached) if choice is not None and request.rules else None,
     )
 
 

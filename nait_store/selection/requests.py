@@ -10,7 +10,8 @@ from nait_store.errors import InvalidInputError
 from nait_store.schemas.selection import ProfileWeight, SelectionRecord
 from nait_store.selection.budget import EVERYTHING
 from nait_store.selection.quotas import parse_quota
-from nait_store.selection.redundancy.rules import Rule, parse_rules
+from nait_store.selection.redundancy.diversity import Diversity, parse_diversity
+from nait_store.selection.redundancy.duplicates import DuplicateRule, parse_rules
 from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_fused
 
 DEFAULT_TOP = "10%"
@@ -58,6 +59,10 @@ class SelectionRequest:
         Whether the score curve decides the number.
     drop_duplicates
         What counts as a duplicate of a better-ranked sample, ``near:0.8``, and is left out.
+    diversity
+        How samples are spread over the best, instead of taken by rank.
+    among
+        Over how many of the best, or which share of the candidates; thrice the number to be taken if None.
     force
         Whether to silence compatibility warnings.
     """
@@ -79,6 +84,8 @@ class SelectionRequest:
     min_score: float | None = None
     knee: bool = False
     drop_duplicates: tuple[str, ...] = ()
+    diversity: Diversity | None = None
+    among: str | int | None = None
     force: bool = False
 
     @classmethod
@@ -105,6 +112,8 @@ class SelectionRequest:
             min_score=record.min_score,
             knee=record.knee,
             drop_duplicates=record.drop_duplicates,
+            diversity=parse_diversity(record.diversity),
+            among=record.among,
             force=True,
         )
 
@@ -133,6 +142,8 @@ class SelectionRequest:
             "min_score": self.min_score,
             "knee": self.knee,
             "drop_duplicates": self.drop_duplicates,
+            "diversity": None if self.diversity is None else self.diversity.value,
+            "among": None if self.among is None else str(self.among),
         }
 
     @property
@@ -155,7 +166,7 @@ class SelectionRequest:
         """Whether it is ``top`` of one order and nothing else."""
         controls = (self.budget_tokens, self.quota, self.per, self.min_score)
         ordered = self.strategy in (Strategy.ALIGNMENT, Strategy.LOWEST, Strategy.RANDOM)
-        limited = self.knee or self.fuse or self.drop_duplicates or any(control is not None for control in controls)
+        limited = self.knee or self.fuse or self.is_pruned or any(control is not None for control in controls)
         return ordered and len(self.profiles) < 2 and not limited
 
     @property
@@ -164,7 +175,12 @@ class SelectionRequest:
         return bool(self.profiles) or self.strategy is Strategy.EMBEDDING
 
     @property
-    def rules(self) -> tuple[Rule, ...]:
+    def is_pruned(self) -> bool:
+        """Whether more than rank and limits decides: what is alike."""
+        return bool(self.drop_duplicates) or self.diversity is not None
+
+    @property
+    def rules(self) -> tuple[DuplicateRule, ...]:
         """What :attr:`drop_duplicates` says, in the order in which it is applied."""
         return parse_rules(self.drop_duplicates)
 
@@ -286,9 +302,22 @@ class SelectionRequest:
                 "give a number of tokens of at least 1, e.g. --budget-tokens 2000000",
             ),
             (
-                bool(self.rules) and self.strategy is Strategy.LENGTH_MATCHED,
-                "duplicates are taken out of a ranking, and --strategy length-matched draws by chance",
-                "leave --drop-duplicates out, or choose by chance with --random",
+                (bool(self.rules) or self.diversity is not None) and self.strategy is Strategy.LENGTH_MATCHED,
+                "--drop-duplicates and --diversity look at a ranking, and --strategy length-matched draws by chance",
+                "leave them out, or choose by chance with --random",
+            ),
+            (
+                self.among is not None and self.diversity is None,
+                "--among is for --diversity",
+                "leave it out, or add --diversity k-center or facility-location",
+            ),
+            (
+                self.diversity is not None
+                and self.among is None
+                and any(one is not None for one in (self.per, self.quota, self.budget_tokens, self.min_profiles)),
+                "over how many of the best --diversity spreads does not follow from --quota, --per, --budget-tokens or "
+                "--min-profiles",
+                "say it, e.g. --among 30%",
             ),
             (
                 self.per is not None and self.quota is not None,

@@ -142,6 +142,7 @@ class Choosing:
             Ranked; hand it to :meth:`export`, or to ``store.selections.save(name, selection)``.
         """
         from nait_store.selection.choosing import select
+        from nait_store.selection.redundancy.diversity import parse_diversity
         from nait_store.selection.requests import SelectionRequest
         from nait_store.selection.strategies import Combine, FuseBy, Strategy, parse_profiles
 
@@ -166,6 +167,8 @@ class Choosing:
             per=options.get("per"),
             min_score=options.get("min_score"),
             knee=options.get("knee", False),
+            diversity=parse_diversity(options.get("diversity")),
+            among=options.get("among"),
             drop_duplicates=(duplicates,) if isinstance(duplicates, str) else tuple(duplicates),
             force=options.get("force", False),
         )

@@ -232,6 +232,10 @@ class SelectOptions(TypedDict, total=False):
     drop_duplicates: str | Sequence[str]
     """What counts as a duplicate of a better-ranked sample and is left out: ``exact`` (equal texts), ``near`` or
     ``near:0.9`` (Jaccard similarity of texts), ``cosine`` or ``cosine:0.98`` (of activations)."""
+    diversity: Literal["k-center", "facility-location", "none"] | None
+    """How samples are spread over the best; by default they are taken by rank."""
+    among: str | int | None
+    """Over how many of the best, ``1500`` or ``"30%"`` of the candidates; thrice the number to be taken by default."""
     force: bool
     """Whether to silence compatibility warnings."""
 

@@ -15,6 +15,7 @@ from nait_store.store.selection_listing import SelectionSummary
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from nait_store.schemas.selection import DroppedDuplicates
     from nait_store.selection.saved import SavedSelection
     from nait_store.store.facade import Store
 
@@ -30,6 +31,8 @@ CONTROLS = (
     "knee",
     "min_profiles",
     "drop_duplicates",
+    "diversity",
+    "among",
 )
 """What may decide besides strategy, top, condition and seed: fields of the record."""
 
@@ -69,6 +72,8 @@ class SelectionDetails:
         Numbers of the versions that there are.
     controls
         What else decided: ``combine``, ``quota`` … → what was asked for.
+    dropped
+        Duplicates that were passed over, by kind.
     query
         The SQL that gives it again.
     score_range
@@ -90,6 +95,7 @@ class SelectionDetails:
     summary: SelectionSummary
     versions: tuple[int, ...]
     controls: Mapping[str, Any]
+    dropped: tuple[DroppedDuplicates, ...]
     query: str
     score_range: tuple[float, float] | None
     sources: Mapping[str, int]
@@ -111,6 +117,7 @@ def describe_selection(store: Store, saved: SavedSelection) -> SelectionDetails:
         summary=_summary(store, saved),
         versions=tuple(store.selections.log.numbers(record.name)),
         controls={name: value for name in CONTROLS if (value := getattr(record, name))},
+        dropped=record.dropped,
         query=record.query,
         score_range=selection.score_range if rows.num_rows else None,
         sources=values_of(store, record.set_ref, rows) if there else {},

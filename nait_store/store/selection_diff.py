@@ -26,6 +26,8 @@ _OPTIONS = (
     "min_score",
     "knee",
     "drop_duplicates",
+    "diversity",
+    "among",
 )
 
 

@@ -108,6 +108,28 @@ def test_limits_say_what_was_reached(cli: Any, store: Path) -> None:
     assert "the knee of the score curve is after" in cli(*BEST, "--knee", "--out", "knee.jsonl").out
 
 
+def test_what_was_left_out_is_counted_and_kept(cli: Any, store: Path) -> None:
+    rules = ("--drop-duplicates", "cosine:0.5", "--drop-duplicates", "exact")
+    shown = cli(*BEST, "--top", "8", *rules, "--json").json
+    [dropped] = shown["dropped"]
+    assert (dropped["kind"], shown["drop_duplicates"]) == ("cosine", ["exact", "cosine:0.5"])
+    run = cli(*BEST, "--top", "8", *rules, "--save", "unique")
+    n = dropped["n_samples"]
+    assert f"left out among the better-ranked: {n} duplicates ({n} cosine)" in run.out
+    details = cli("selection", "show", "unique").out
+    assert f"{n} duplicates ({n} cosine)" in details
+    assert "exact, cosine:0.5" in details
+    assert "identical in order and score" in cli("selection", "verify", "unique").out
+
+
+def test_a_spread_selection_says_over_what(cli: Any, store: Path) -> None:
+    run = cli(*BEST, "--top", "5", "--diversity", "k-center", "--among", "50%", "--out", "diverse.jsonl")
+    assert "highest under math@1, spread over the best 20 by k-center, scores " in run.out
+    assert len(lines(Path("diverse.jsonl"))) == 5
+    refused = cli(*BEST, "--among", "9")
+    assert (refused.code, "--among is for --diversity" in refused.err) == (7, True)
+
+
 def test_old_versions_can_be_selected_from(cli: Any, store: Path) -> None:
     run = cli("select", "--from", "pool@1", "--profile", "math@1", "--top", "100%", "--json").json
     assert (run["set_ref"], run["n_selected"]) == ("pool@1", 20)

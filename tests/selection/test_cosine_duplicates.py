@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 import nait_store
+from nait_store.activations.reader import SegmentReader
 from nait_store.activations.versions import ActivationSets
-from nait_store.errors import IncompatibleError, InvalidInputError
+from nait_store.errors import CorruptChunkError, IncompatibleError, InvalidInputError
 from nait_store.schemas.capture import Feature, StoredDtype
 from nait_store.selection.redundancy import pruning, vector_duplicates
 from nait_store.testing.stores import build_segment, build_set, fake_row, fake_set_record
@@ -105,6 +106,12 @@ def test_rules_apply_one_after_the_other(store: nait_store.Store) -> None:
 def test_a_threshold_that_is_no_near_cosine_is_refused(store: nait_store.Store, rule: str) -> None:
     with pytest.raises(InvalidInputError, match=r"is not from 0\.5 to 1"):
         store.select("pool", profile="math", drop_duplicates=rule)
+
+
+def test_numbers_that_are_none_are_told_of(store: nait_store.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SegmentReader, "values", lambda reader, *_: np.full((1, reader.record.n_neurons), np.nan))
+    with pytest.raises(CorruptChunkError, match="NaN or infinity"):
+        store.select("pool", profile="math", top=5, drop_duplicates="cosine")
 
 
 def test_a_set_without_mean_activations_is_refused(tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.errors import MissingExtraError
-from nait_store.selection.redundancy.duplicates import Duplicate
-from nait_store.selection.redundancy.rules import Kind
+from nait_store.selection.redundancy.duplicates import Duplicate, DuplicateKind
 from nait_store.selection.redundancy.shingles import Shingles, shingles_of
 
 _FEW_HASHES, _MANY_HASHES = 64, 128
@@ -95,7 +94,9 @@ class NearTexts:
                 alike = self._first_alike(row, sorted({one for bucket in mine for one in members[bucket]}))
                 if alike is not None:
                     of, similarity = alike
-                    found[row] = Duplicate(int(self._positions[row]), int(self._positions[of]), Kind.NEAR, similarity)
+                    found[row] = Duplicate(
+                        int(self._positions[row]), int(self._positions[of]), DuplicateKind.NEAR, similarity
+                    )
                     continue
             for bucket in mine:
                 members[bucket].append(row)

@@ -11,8 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from nait_store.schemas.selection import DroppedDuplicates
-from nait_store.selection.redundancy.duplicates import Duplicate
-from nait_store.selection.redundancy.rules import Kind
+from nait_store.selection.redundancy.duplicates import Duplicate, DuplicateKind
 
 _MORE = 1.1
 _LEAST_MORE = 2048
@@ -33,6 +32,12 @@ class Examiner(Protocol):
 
     def examine(self, positions: NDArray[np.int64], sample_ids: pa.ChunkedArray) -> list[Duplicate]:
         """Which of the next samples are duplicates of better-ranked ones that it has not found before."""
+
+
+def with_new_places(rows: pa.Table) -> pa.Table:
+    """Number ``place`` from 1 in the order of the rows."""
+    column = rows.schema.get_field_index("place")
+    return rows.set_column(column, "place", pa.array(np.arange(1, rows.num_rows + 1)))
 
 
 class PrunedRanking:
@@ -57,13 +62,16 @@ class PrunedRanking:
         self._found: list[Duplicate] = []
 
     @property
+    def n_left(self) -> int:
+        """How many have not been found to be duplicates."""
+        return int(np.count_nonzero(self._is_left))
+
+    @property
     def left(self) -> pa.Table:
         """What is left, with new places from 1; beyond what was examined nothing is missing yet."""
         if not self._found:
             return self._ranking
-        left = self._ranking.filter(pa.array(self._is_left))
-        place = left.schema.get_field_index("place")
-        return left.set_column(place, "place", pa.array(np.arange(1, left.num_rows + 1)))
+        return with_new_places(self._ranking.filter(pa.array(self._is_left)))
 
     def settle(self, choose: Callable[[pa.Table], tuple[pa.Table, int]]) -> pa.Table:
         """Choose from what is left, examining until all is examined that has a part in the choice.
@@ -86,14 +94,16 @@ class PrunedRanking:
                 return chosen
             self._examine(self._further(n_reached))
 
-    def dropped(self, chosen: pa.Table) -> tuple[DroppedDuplicates, ...]:
-        """How many were left out that are ranked above the last chosen, by kind."""
-        counts = Counter(one.kind for one in self._above(chosen))
-        return tuple(DroppedDuplicates(kind=kind.value, n_samples=counts[kind]) for kind in Kind if counts[kind])
+    def dropped(self, reached: pa.Table) -> tuple[DroppedDuplicates, ...]:
+        """How many were left out that are ranked above the last of these samples, by kind."""
+        counts = Counter(one.kind for one in self._above(reached))
+        return tuple(
+            DroppedDuplicates(kind=kind.value, n_samples=counts[kind]) for kind in DuplicateKind if counts[kind]
+        )
 
-    def duplicates(self, chosen: pa.Table) -> pa.Table:
+    def duplicates(self, reached: pa.Table) -> pa.Table:
         """Those, in :data:`DUPLICATES_SCHEMA`."""
-        above = self._above(chosen)
+        above = self._above(reached)
         ids = self._ranking.column("sample_id")
         columns = [
             ids.take(pa.array([one.position for one in above], pa.int64())),
@@ -103,8 +113,8 @@ class PrunedRanking:
         ]
         return pa.Table.from_arrays(columns, schema=DUPLICATES_SCHEMA)
 
-    def _above(self, chosen: pa.Table) -> list[Duplicate]:
-        last = self._position(int(chosen.column("place").to_numpy().max())) if chosen.num_rows else -1
+    def _above(self, reached: pa.Table) -> list[Duplicate]:
+        last = self._position(int(reached.column("place").to_numpy().max())) if reached.num_rows else -1
         return sorted((one for one in self._found if one.position < last), key=lambda one: one.position)
 
     def _position(self, place: int) -> int:

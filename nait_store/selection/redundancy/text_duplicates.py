@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nait_store.selection.redundancy.duplicates import Duplicate
+from nait_store.selection.redundancy.duplicates import Duplicate, DuplicateKind
 from nait_store.selection.redundancy.near_texts import NearTexts
-from nait_store.selection.redundancy.rules import Kind
 from nait_store.selection.redundancy.texts import SampleTexts
 
 _DIGEST = np.dtype("V16")
@@ -54,7 +53,7 @@ class TextDuplicates:
         firsts = self._firsts(digests, positions)
         is_repeat = firsts != positions
         found = [
-            Duplicate(position, of, Kind.EXACT, 1.0)
+            Duplicate(position, of, DuplicateKind.EXACT, 1.0)
             for position, of in zip(positions[is_repeat].tolist(), firsts[is_repeat].tolist(), strict=True)
         ]
         if self._near is not None:

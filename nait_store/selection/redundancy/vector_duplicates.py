@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from nait_store.selection.redundancy.duplicates import Duplicate
-from nait_store.selection.redundancy.rules import Kind
+from nait_store.selection.redundancy.duplicates import Duplicate, DuplicateKind
 from nait_store.selection.redundancy.vectors import SampleVectors
 
 _STRETCHED = 2.0
@@ -77,7 +76,7 @@ class VectorDuplicates:
         self._keep(new.where(stays))
         for row in sorted(of):
             position, similarity = of[row]
-            yield Duplicate(int(new.positions[row]), position, Kind.COSINE, similarity)
+            yield Duplicate(int(new.positions[row]), position, DuplicateKind.COSINE, similarity)
 
     def _compare(
         self,

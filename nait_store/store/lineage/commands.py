@@ -233,6 +233,8 @@ def select_arguments(
         *_option("--min-score", None if record.min_score is None else repr(record.min_score)),
         *(("--knee",) if record.knee else ()),
         *(word for text in record.drop_duplicates for word in _option("--drop-duplicates", text)),
+        *_option("--diversity", record.diversity),
+        *_option("--among", record.among),
         *_option("--save", record.name),
         *_option("--message", message or None),
     )
