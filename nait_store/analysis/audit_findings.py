@@ -127,8 +127,8 @@ def _batches(check: BatchSpotCheck) -> Finding:
         found = "what is stored comes out exactly"
         if worst.error:
             found = (
-                f"largest relative error from what is stored {worst.error:.1e} (captured {name}: {worst.feature} of layer "
-                f"{worst.layer}, sample {worst.sample_id})"
+                f"largest relative error from what is stored {worst.error:.1e} (captured {name}: {worst.feature} of "
+                f"layer {worst.layer}, sample {worst.sample_id})"
             )
         parts.append(f"{found}; tolerance {check.stored_tolerance:.1e}")
     name, worst = max(check.from_alone.items(), key=lambda item: item[1].error)
