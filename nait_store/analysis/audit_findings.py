@@ -124,15 +124,18 @@ def _batches(check: BatchSpotCheck) -> Finding:
         )
     if check.from_stored:
         name, worst = max(check.from_stored.items(), key=lambda item: item[1].error)
-        parts.append(
-            f"largest relative error from what is stored {worst.error:.1e} (captured {name}: {worst.feature} of layer "
-            f"{worst.layer}, sample {worst.sample_id}); tolerance {check.stored_tolerance:.1e}"
-        )
+        found = "what is stored comes out exactly"
+        if worst.error:
+            found = (
+                f"largest relative error from what is stored {worst.error:.1e} (captured {name}: {worst.feature} of "
+                f"layer {worst.layer}, sample {worst.sample_id})"
+            )
+        parts.append(f"{found}; tolerance {check.stored_tolerance:.1e}")
     name, worst = max(check.from_alone.items(), key=lambda item: item[1].error)
-    parts.append(
-        f"{name}, a sample is at most {worst.error:.1e} away from what it is alone; tolerance "
-        f"{check.computing_tolerance:.1e} ({check.layout} batches)"
-    )
+    found = "together and mixed, each is exactly what it is alone"
+    if worst.error:
+        found = f"{name}, a sample is at most {worst.error:.1e} away from what it is alone"
+    parts.append(f"{found}; tolerance {check.computing_tolerance:.1e} ({check.layout} batches)")
     if check.n_other_tokens:
         step = "another release of the tokenizer or of transformers renders them otherwise: capture everything with one"
     elif worst.error > check.computing_tolerance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nait_store.activations.set_version import SetVersion
+from nait_store.activations.stored_values import decode, encode, overflow_of
 from nait_store.activations.tolerances import capture_tolerance, computing_tolerance, relative_errors
 from nait_store.capture.recalled_samples import RECALLED_COLUMNS, RecalledSamples
 from nait_store.capture.rendering import PreparedSample
@@ -60,7 +61,8 @@ class BatchSpotCheck:
     layout
         How batches are laid out, ``packed`` …; in ``single`` ones there is no company.
     from_stored
-        Composition → its largest difference from the stored numbers; empty where the set stores no activations.
+        Composition → its largest difference from the stored numbers, rounded as these are; empty where the set stores
+        no activations.
     stored_tolerance
         What dtypes of computing and storing may bring about.
     from_alone
@@ -147,13 +149,13 @@ def recapture(version: SetVersion, rows: ChosenRows, session: CaptureSession, pr
     alone = capture_in_groups(session, prepared, [[i] for i in range(len(prepared))])
     ids = [sample.sample_id for sample in samples]
     stored = _stored(version, rows, session.layers)
-    from_stored = {ALONE: _largest(stored, alone, session.layers, ids)} if stored else {}
+    from_stored = {ALONE: _largest(stored, _rounded(alone, rows, stored), session.layers, ids)} if stored else {}
     from_alone = {}
     for n_done, (name, groups) in enumerate(compositions.items(), start=2):
         again = capture_in_groups(session, prepared, groups)
         from_alone[name] = _largest(alone, again, session.layers, ids)
         if stored:
-            from_stored[name] = _largest(stored, again, session.layers, ids)
+            from_stored[name] = _largest(stored, _rounded(again, rows, stored), session.layers, ids)
         progress(ProgressEvent("capture", n_done * len(prepared), (1 + len(compositions)) * len(prepared)))
     check = BatchSpotCheck(
         n_samples=len(samples),
@@ -231,6 +233,24 @@ def _stored(version: SetVersion, rows: ChosenRows, layers: Sequence[int]) -> Fea
     """What the set stores of the rows; empty for one that keeps no activations."""
     features = [feature for feature in MEASURED_FEATURES if feature in version.features]
     return {feature: np.stack([rows.gather(feature, layer) for layer in layers], axis=1) for feature in features}
+
+
+def _rounded(captured: Features, rows: ChosenRows, features: Collection[Feature]) -> Features:
+    """Captured values of the rows as their segments would store them: rounding is no difference."""
+    found: Features = {}
+    for feature in features:
+        values = np.empty_like(captured[feature])
+        start = 0
+        for segment, indices in rows.rows:
+            stop = start + len(indices)
+            dtype = next(array.dtype for array in segment.record.arrays if array.feature is feature)
+            most = 0.999 * overflow_of(dtype)  # what did not overflow at the time is not to do so now
+            for place in range(values.shape[1]):
+                part = np.clip(captured[feature][start:stop, place], -most, most)
+                values[start:stop, place] = decode(*encode(part, dtype))
+            start = stop
+        found[feature] = values
+    return found
 
 
 def _largest(first: Features, second: Features, layers: Sequence[int], ids: Sequence[str]) -> Disagreement:
