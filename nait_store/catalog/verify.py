@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nait_store.catalog.record import CatalogRecord, read_record
+from nait_store.catalog.record import CatalogRecord, lines_path, read_record
 from nait_store.storage import layout
 from nait_store.storage.verify import Inspection
 
@@ -33,6 +33,8 @@ def inspect_catalog(inspection: Inspection) -> None:
         damage = _damage(record, path, quick=inspection.quick)
         if damage is None:
             inspection.checked(0 if inspection.quick else record.size_bytes)
+            if record.profiles_sha256:
+                inspection.checked(lines_path(path).stat().st_size)
             return
         if read_record(path) == record:
             file, what, loses = damage

@@ -7,7 +7,7 @@ import errno
 import io
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +18,9 @@ from nait_store.storage.atomic import create_local, replace_local
 
 READING = frozenset({"read", "open", "look up", "list"})
 """The verbs of messages about operations that change nothing."""
+
+
+_ATTEMPTS = 100  # at listing what other threads write to
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Backend:
         """Names of what lies directly in a folder; empty where there is none."""
         try:
             self.fs.invalidate_cache(path)
-            entries = self.fs.ls(path, detail=False)
+            entries = self._listed(self.fs.ls, path, detail=False)
         except (FileNotFoundError, NotADirectoryError):
             return set()
         return {str(entry).rstrip("/").rsplit("/", 1)[-1] for entry in entries if str(entry).rstrip("/") != path}
@@ -167,11 +170,15 @@ class Backend:
         """Yield every file below a folder, sorted by its path relative to it."""
         if self.kind(path) is None:
             return
-        for found, info in sorted(self.fs.find(path, detail=True).items()):
+        for found, info in sorted(self._listed(self.fs.find, path, detail=True).items()):
             if str(found) == path:  # a file, not a folder
                 continue
             written = next((info[key] for key in ("LastModified", "mtime", "created") if key in info), None)
             yield StoredFile(str(found)[len(path) :].lstrip("/"), int(info["size"]), _as_time(written))
+
+    def _listed(self, listing: Callable[..., Any], path: str, **options: Any) -> Any:
+        """What one of the filesystem's ways to list gives."""
+        return listing(path, **options)
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with all that is in it; nothing happens where there is none."""
@@ -316,6 +323,13 @@ class MemoryBackend(Backend):
         """Open what the file is now; fsspec would give the one object that everybody else has open too."""
         return io.BytesIO(self.read(path))
 
+    def _listed(self, listing: Callable[..., Any], path: str, **options: Any) -> Any:
+        """List; fsspec's copy of its dictionary, which comes first, fails where another thread writes in between."""
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(RuntimeError):
+                return listing(path, **options)
+        return listing(path, **options)
+
     def create(self, path: str, data: bytes) -> None:
         """Create a file whole if it is absent, else raise ``FileExistsError``."""
         with self._lock:
@@ -325,7 +339,7 @@ class MemoryBackend(Backend):
 
     def delete(self, path: str) -> None:
         """Delete a file, or a folder with all that is in it; nothing happens where there is none."""
-        for found in self.fs.find(path):  # fsspec's own rm would take a name for a glob
+        for found in self._listed(self.fs.find, path):  # fsspec's own rm would take a name for a glob
             with contextlib.suppress(FileNotFoundError):
                 self.fs.rm_file(found)
 

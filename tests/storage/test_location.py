@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import errno
 import os
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -106,3 +108,18 @@ def test_free_space_is_told_before_the_folder_exists(tmp_path: Path) -> None:
     assert free is not None
     assert free > 0
     assert Location("memory://x").free_bytes() is None
+
+
+def test_memory_is_listed_while_another_thread_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    location = Location(f"memory://{uuid.uuid4().hex}")
+    location.write_bytes("a/b", b"1")
+    backend = location._backend
+    real, failures = backend.fs.find, iter([RuntimeError("dictionary changed size during iteration")] * 2)
+
+    def find(path: str, **options: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return real(path, **options)
+
+    monkeypatch.setattr(backend.fs, "find", find)
+    assert [path for path, _ in location.walk("a")] == ["a/b"]
