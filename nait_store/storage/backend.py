@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -253,10 +254,15 @@ class LocalBackend(Backend):
 
     def kind(self, path: str) -> str | None:
         """``"file"``, ``"folder"`` or None."""
-        try:
-            return "folder" if Path(path).is_dir() else "file" if Path(path).exists() else None
-        except NotADirectoryError:
+        try:  # once: between two looks somebody could make the folder
+            mode = Path(path).stat().st_mode
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return None
+            raise
+        return "folder" if stat.S_ISDIR(mode) else "file"
 
     def size(self, path: str) -> int:
         """Size of a file in bytes."""

@@ -123,3 +123,16 @@ def test_memory_is_listed_while_another_thread_writes(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(backend.fs, "find", find)
     assert [path for path, _ in location.walk("a")] == ["a/b"]
+
+
+def test_a_folder_that_is_made_meanwhile_is_never_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    real = Path.is_dir
+
+    def is_dir(path: Path) -> bool:
+        found = real(path)
+        folder.mkdir(exist_ok=True)
+        return found
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    assert not Location(str(folder)).is_file("")
