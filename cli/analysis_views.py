@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nait_store.analysis.findings import Finding
     from nait_store.selection.export import Target
 
+CountedColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Column of the samples whose values are counted.")]
 Picture = Annotated[
     str | None, typer.Option(metavar="FILE", help="Draw it there: .png, .svg or .pdf.", show_default=False)
 ]

@@ -9,7 +9,7 @@ import typer
 
 from nait_store.cli.analysis_views import Picture, findings_view, open_picture
 from nait_store.cli.console import Console, as_json
-from nait_store.cli.model_options import TokenBudget, TrustRemoteCode, parse_token_budget
+from nait_store.cli.model_options import Device, DeviceMap, MaxMemory, TokenBudget, TrustRemoteCode, parse_token_budget
 from nait_store.cli.options import open_store, parse_pairs
 from nait_store.cli.quantities import count
 from nait_store.cli.tables import Table
@@ -49,14 +49,9 @@ def audit(
         str | None,
         typer.Option(metavar="ADAPTER", help="Where its adapter is now.", show_default="where its ingest had it"),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    device_map: Annotated[
-        str | None, typer.Option(metavar="MAP", help="Spread the model over this machine's devices, as for ingest.")
-    ] = None,
-    max_memory: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DEVICE=SIZE", help="What the weights may take there.", show_default=False),
-    ] = None,
+    device: Device = "auto",
+    device_map: DeviceMap = None,
+    max_memory: MaxMemory = None,
     token_budget: TokenBudget = None,
     trust_remote_code: TrustRemoteCode = False,
     picture: Picture = None,

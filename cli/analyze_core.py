@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nait_store.cli import query_output
+from nait_store.cli.analysis_views import CountedColumn
 from nait_store.cli.console import Console, as_json
 from nait_store.cli.options import ReplaceOut, open_store
 from nait_store.cli.quantities import count
@@ -37,9 +38,7 @@ def core(
     where: Annotated[
         str | None, typer.Option(metavar="SQL", help="Choose among the samples for which this holds only.")
     ] = None,
-    by: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Column of the samples whose values are counted.")
-    ] = "source_uri",
+    by: CountedColumn = "source_uri",
     out: Annotated[
         str | None,
         typer.Option(

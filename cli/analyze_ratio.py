@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from nait_store.cli import query_output
-from nait_store.cli.analysis_views import Picture, findings_view, open_picture, percent
+from nait_store.cli.analysis_views import CountedColumn, Picture, findings_view, open_picture, percent
 from nait_store.cli.console import Console, as_json
 from nait_store.cli.options import ReplaceOut, open_store, parse_list
 from nait_store.cli.quantities import count
@@ -41,9 +41,7 @@ def ratio(
     where: Annotated[
         str | None, typer.Option(metavar="SQL", help="Only the samples for which this holds are candidates.")
     ] = None,
-    by: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Column of the samples whose values are counted.")
-    ] = "source_uri",
+    by: CountedColumn = "source_uri",
     targets: Annotated[
         str | None,
         typer.Option(

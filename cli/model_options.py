@@ -25,6 +25,13 @@ ComputeDtype = Annotated[
     typer.Option(help="Of weights and forward pass; auto is the checkpoint's."),
 ]
 Device = Annotated[str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps.")]
+DeviceMap = Annotated[
+    str | None, typer.Option(metavar="MAP", help="Spread the model over this machine's devices, as for ingest.")
+]
+MaxMemory = Annotated[
+    list[str] | None,
+    typer.Option(metavar="DEVICE=SIZE", help="What the weights may take there.", show_default=False),
+]
 TokenBudget = Annotated[
     str | None,
     typer.Option(

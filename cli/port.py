@@ -13,7 +13,9 @@ from nait_store.cli.model_options import (
     Adapter,
     ComputeDtype,
     Device,
+    DeviceMap,
     HookPath,
+    MaxMemory,
     Quantization,
     TokenBudget,
     TrustRemoteCode,
@@ -111,13 +113,8 @@ def port(
         str | None,
         typer.Option(metavar="LIST", help="A copy of the model on each: all, or cuda:0,cuda:1.", show_default=False),
     ] = None,
-    device_map: Annotated[
-        str | None, typer.Option(metavar="MAP", help="Spread the model over this machine's devices, as for ingest.")
-    ] = None,
-    max_memory: Annotated[
-        list[str] | None,
-        typer.Option(metavar="DEVICE=SIZE", help="What the weights may take there.", show_default=False),
-    ] = None,
+    device_map: DeviceMap = None,
+    max_memory: MaxMemory = None,
     token_budget: TokenBudget = None,
     trust_remote_code: TrustRemoteCode = False,
     message: Message = "",

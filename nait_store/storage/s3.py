@@ -20,7 +20,8 @@ from typing import Any, BinaryIO
 
 from nait_store.errors import MissingExtraError, NaitStoreError, NotFoundError, ReadOnlyError, StorageError
 from nait_store.storage.atomic import TEMPORARY_PREFIX
-from nait_store.storage.backend import READING, Backend, RangeReader, StoredFile
+from nait_store.storage.backend import READING, Backend, StoredFile
+from nait_store.storage.range_reader import RangeReader
 
 VARIABLES = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), and AWS_ENDPOINT_URL unless it is on AWS"
 
