@@ -32,7 +32,7 @@ import numpy as np
 from benchmarks.domain_auc import Candidates, quality
 from benchmarks.harness import Options, Report, run, workspace
 from benchmarks.json_lines import read_json_lines
-from benchmarks.recipes import demo_corpus, labelled_corpus
+from benchmarks.recipes import add_capabilities, demo_corpus, labelled_corpus
 from benchmarks.training.choices import (
     CHOICES,
     WITH,
@@ -42,7 +42,7 @@ from benchmarks.training.choices import (
     Choice,
     profile_of,
 )
-from benchmarks.training.loss_tables import BASE, add_auc_table, add_loss_tables
+from benchmarks.training.kept import Kept
 from benchmarks.training.losses import Loss, Losses, Question
 from benchmarks.training.small_models import (
     Example,
@@ -53,6 +53,7 @@ from benchmarks.training.small_models import (
     save,
     trained,
 )
+from benchmarks.training.study_tables import BASE, add_comparisons, add_tables
 
 SEEDS = 5
 TOP = "10%"
@@ -67,6 +68,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="folder with pool.jsonl and in_domain_*.jsonl")
+    add_capabilities(parser)
     parser.add_argument("--model", type=Path, help="folder of a causal language model, for its tokenizer")
     parser.add_argument("--base", choices=("scratch", "given"), default="scratch", help="train it, or take --model")
     parser.add_argument("--seeds", type=int, help=f"how many (default {SEEDS}; 2 at toy size)")
@@ -78,14 +80,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     names = [choice.name for choice in CHOICES]
     parser.add_argument("--choices", nargs="+", choices=names, default=names, metavar="NAME", help="; ".join(names))
     parser.add_argument("--pools", nargs="+", choices=(WITH, WITHOUT), default=(WITH, WITHOUT), help="candidates")
-    parser.add_argument("--keep", type=Path, help="folder for losses.jsonl, base models and stores, to continue from")
-    parser.add_argument("--tables", type=Path, help="train nothing: the tables of this losses.jsonl")
+    parser.add_argument("--keep", type=Path, help="folder for losses, AUCs, base models and stores, to continue from")
+    parser.add_argument(
+        "--tables",
+        nargs="+",
+        type=Path,
+        metavar="KEPT",
+        help="train nothing: the tables of a kept study, or of several",
+    )
 
 
 def body(options: Options, report: Report) -> None:
     given = options.extra
-    if given.tables:
-        add_loss_tables(report, Losses(given.tables))
+    if given.tables and len(given.tables) == 1:
+        add_tables(report, Kept.of(given.tables[0]))
+    elif given.tables:
+        add_comparisons(report, {folder.name: Kept.of(folder) for folder in given.tables})
     elif options.toy or (given.data and given.model):
         with _folder(options) as folder:
             measure(options, folder, report)
@@ -110,14 +120,10 @@ def measure(options: Options, folder: Path, report: Report) -> None:
     given = options.extra
     device = given.device or ("cuda" if torch.cuda.is_available() and not options.toy else "cpu")
     study = Study.of(options, folder, device)
-    losses = Losses(folder / "losses.jsonl", study.settings)
-    aucs: dict[str, dict[str, list[float]]] = {}
+    kept = Kept.of(folder, study.settings)
     for seed in range(given.seeds or (2 if options.toy else SEEDS)):
-        for target, found in study.run(seed, losses).items():
-            for ranked_by, auc in found.items():
-                aucs.setdefault(target, {}).setdefault(ranked_by, []).append(auc)
-    add_loss_tables(report, losses)
-    add_auc_table(report, aucs)
+        kept.aucs.add(seed, study.run(seed, kept.losses))
+    add_tables(report, kept)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ class Study:
         """Read the data; at toy size that of the demonstration."""
         given = options.extra
         if given.data and given.model:
-            corpus, model = labelled_corpus(given.data, folder, limit=None), given.model
+            corpus, model = labelled_corpus(given.data, folder, None, given.capabilities), given.model
         else:
             from nait_store.demo.files import MODEL
 

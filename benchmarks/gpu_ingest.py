@@ -7,8 +7,8 @@ disk. *Matmul rate* is the best that plain products of two bfloat16 matrices rea
 on a full batch, and square ones. *Achieved* counts the products with the decoder's weights, not those in attention.
 *Bare forward* and *the usual script* are those of benchmarks/ingest.py, with other copies of the model.
 
-On a CUDA device the model has its full size; elsewhere it is scaled down, which ``--scale`` overrides, and the figures
-then show that the script runs. arXiv 2603.13201 reports 1.32 hours for 52,002 Alpaca samples on an A800.
+On a CUDA device the model has its full size; elsewhere ``--scale`` makes it smaller, and the figures then show that the
+script runs. arXiv 2603.13201 reports 1.32 hours for 52,002 Alpaca samples on an A800.
 """
 
 from __future__ import annotations
@@ -81,7 +81,11 @@ def main(argv: list[str] | None = None) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="JSONL of instruction data, or a folder with pool.jsonl: its lengths are taken")
     parser.add_argument("--samples", type=int, help=f"samples (default {_SAMPLES:,}; {_CPU_SAMPLES} without CUDA)")
-    parser.add_argument("--scale", type=int, help=f"divide the widths by this (default 1; {_CPU_SCALE} without CUDA)")
+    parser.add_argument(
+        "--scale",
+        type=int,
+        help="divide the widths by this (default 1; needed without CUDA)",
+    )
     parser.add_argument("--token-budget", help="tokens in a batch, or auto (default: by device)")
 
 
@@ -90,7 +94,11 @@ def body(options: Options, report: Report) -> None:
 
     given = options.extra
     on_gpu = torch.cuda.is_available() and not options.toy
-    shape = Shape(given.scale or (_TOY_SCALE if options.toy else 1 if on_gpu else _CPU_SCALE))
+    if not (on_gpu or options.toy or given.scale):
+        why = f"there is no CUDA device; --scale {_CPU_SCALE} runs a smaller model on the cores, in half an hour"
+        report.table("Ingest of a 7B model", ["skipped"], [[why]])
+        return
+    shape = Shape(given.scale or (_TOY_SCALE if options.toy else 1))
     n_samples = given.samples or (_TOY_SAMPLES if options.toy else _SAMPLES if on_gpu else _CPU_SAMPLES)
     lengths = sample_lengths(n_samples, pool_file(Path(given.data)) if given.data else None)
     needed_bytes = 2 * n_samples * (2 * shape.n_layers * shape.intermediate + 8 * _MAX_TOKENS)

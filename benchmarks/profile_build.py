@@ -2,7 +2,8 @@
 
 The set is synthetic (low-rank activations in fp16) and written first, untimed. The build runs in a fresh process
 from the stored set, page cache warm, payload and commit included; its peak memory is that of the process, less
-what it took to import the package. The competitor gets the arrays in memory.
+what it took to import the package. The quality card, which a build makes as well unless told not to, is left to
+benchmarks/profile_card.py. The competitor gets the arrays in memory.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def write_set(
 
 
 def build(folder: str, recipe: str) -> list[str]:
-    """Build once, delete the result, and return its warnings."""
+    """Build once, without a card, delete the result, and return its warnings."""
     from nait_store.activations.versions import ActivationSets
     from nait_store.registry.profiles import ProfileRegistry
     from nait_store.registry.recipes import choose_recipe
@@ -147,7 +148,9 @@ def build(folder: str, recipe: str) -> list[str]:
 
     location = Location(folder)
     source = ActivationSets(location).open("in-domain")
-    profile, created = ProfileRegistry(location).build("bench", source, recipe=choose_recipe(recipe))
+    profile, created = ProfileRegistry(location).build(
+        "bench", source, recipe=choose_recipe(recipe), quality_card=False
+    )
     if not created:
         raise RuntimeError("the build was a no-op: nothing was measured")
     shutil.rmtree(Path(folder) / "profiles")

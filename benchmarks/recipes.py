@@ -1,7 +1,8 @@
 """Which recipe: every combination on one half of a pool, the chosen ones on the other half.
 
-``--data`` names a folder with ``pool.jsonl`` (records with a ``source`` label), ``in_domain_math.jsonl`` and
-``in_domain_code.jsonl``; ``--model`` a causal LM. Without them only ``--toy`` runs, on the demonstration's data.
+``--data`` names a folder with ``pool.jsonl`` (records with a ``source`` label), and ``in_domain_math.jsonl`` and
+``in_domain_code.jsonl``, or those of other ``--capabilities``; ``--model`` a causal LM. Without them only ``--toy``
+runs, on the demonstration's data.
 The pool is split by SHA-256 of the sample id. On the first half the grid is computed: hook point × feature of the
 profile × method and centring × feature of the candidate × metric. On the second half, which chose nothing, the
 named recipes and the baselines are measured through profiles, SQL and selections as a user would.
@@ -23,6 +24,7 @@ import numpy as np
 
 from benchmarks.domain_auc import EMBEDDING, LENGTH_MATCHED, AucDifference, Candidates, draw, labels_of, quality
 from benchmarks.harness import Options, Ratio, Report, run, workspace
+from benchmarks.json_lines import read_json_lines
 
 if TYPE_CHECKING:
     from nait_store.store.facade import Store
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 FEATURES = ("mean", "drift", "last")
 METHODS: tuple[tuple[str, bool | None], ...] = (("pca", True), ("pca", False), ("mean", None), ("contrastive", None))
 METRICS = ("dot", "cosine")
+CAPABILITIES = ("math", "code")
 OURS = "**default**"
 RESIDUAL = "baseline: cosine to the in-domain centroid, last layer's output"
 MUST_NOT_BEAT = (EMBEDDING, LENGTH_MATCHED, RESIDUAL)
@@ -85,8 +88,20 @@ def main(argv: list[str] | None = None) -> None:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", "--data-dir", type=Path, help="folder with pool.jsonl and in_domain_*.jsonl")
     parser.add_argument("--model", type=Path, help="folder of a causal language model")
+    add_capabilities(parser)
     parser.add_argument("--no-grid", action="store_true", help="measure the second half only")
     parser.add_argument("--limit", type=int, help="use only the first so many rows of the pool")
+
+
+def add_capabilities(parser: argparse.ArgumentParser) -> None:
+    """The option that says which in-domain files of ``--data`` are used."""
+    parser.add_argument(
+        "--capabilities",
+        nargs="+",
+        default=CAPABILITIES,
+        metavar="NAME",
+        help=f"of the files in_domain_NAME.jsonl (default: {' '.join(CAPABILITIES)})",
+    )
 
 
 def body(options: Options, report: Report) -> None:
@@ -106,7 +121,8 @@ def body(options: Options, report: Report) -> None:
 
             model, corpus = MODEL, demo_corpus(folder)
         else:
-            corpus = labelled_corpus(data, folder, limit=200 if options.toy else options.extra.limit)
+            limit = 200 if options.toy else options.extra.limit
+            corpus = labelled_corpus(data, folder, limit, options.extra.capabilities)
         store = nait_store.open(str(folder / "store"), create=True)
         if not options.extra.no_grid:
             results = []
@@ -262,14 +278,26 @@ def last_layer(store: Store, name: str, layer: int) -> dict[str, np.ndarray]:
     return dict(zip(version.sample_ids(), rows.astype(np.float64), strict=True))
 
 
-def labelled_corpus(data: Path, folder: Path, limit: int | None) -> Corpus:
-    """The shared data: label ``source``."""
-    halves = split(data / "pool.jsonl", folder, limit)
-    domains = (
-        Domain("math", data / "in_domain_math.jsonl", "gsm8k"),
-        Domain("code", data / "in_domain_code.jsonl", "code"),
-    )
-    return Corpus(halves, domains, "source")
+def labelled_corpus(data: Path, folder: Path, limit: int | None, capabilities: Sequence[str] = CAPABILITIES) -> Corpus:
+    """Records of a folder, with their label in ``source``."""
+    missing = [name for name in ("pool.jsonl", *map(in_domain_file, capabilities)) if not (data / name).is_file()]
+    if missing:
+        raise SystemExit(f"{data} has no {', '.join(missing)}: name a folder that has them, and its --capabilities")
+    domains = [Domain(name, path := data / in_domain_file(name), label_of(path)) for name in capabilities]
+    return Corpus(split(data / "pool.jsonl", folder, limit), tuple(domains), "source")
+
+
+def in_domain_file(capability: str) -> str:
+    """Where a folder holds the in-domain records of a capability."""
+    return f"in_domain_{capability}.jsonl"
+
+
+def label_of(in_domain: Path) -> str:
+    """The label that all records of an in-domain file have."""
+    labels = {record.get("source") for record in read_json_lines(in_domain)}
+    if len(labels) != 1 or None in labels:
+        raise SystemExit(f"{in_domain}: its records must have one source, the label of such records in pool.jsonl")
+    return str(labels.pop())
 
 
 def demo_corpus(folder: Path) -> Corpus:

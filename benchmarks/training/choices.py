@@ -13,7 +13,7 @@ from benchmarks.json_lines import write_json_lines
 if TYPE_CHECKING:
     from nait_store.store.facade import Store
 
-RANDOM, BEST = "random", "top, default recipe"
+RANDOM, BEST, LOWEST = "random", "top, default recipe", "lowest, default recipe"
 WITH, WITHOUT = "with its source", "without its source"
 RECIPES: dict[str, dict[str, Any]] = {
     "default": {"recipe": "default"},
@@ -55,7 +55,7 @@ class Choice:
 CHOICES = (
     Choice(RANDOM, "random"),
     Choice(BEST, "alignment", "default"),
-    Choice("lowest, default recipe", "lowest", "default"),
+    Choice(LOWEST, "lowest", "default"),
     Choice("embedding", "embedding", "default", of_several=False),
     Choice("length-matched", "length-matched", "default"),
     Choice("top, contrast", "alignment", "contrast", of_several=False),
@@ -129,7 +129,8 @@ class CandidateStore:
         self, choice: Choice, capabilities: Sequence[Capability], *, pool: str, top: str, seed: int
     ) -> tuple[str, ...] | None:
         """Sample ids, ascending; None where the choice has no meaning."""
-        if (len(capabilities) > 1 and not choice.of_several) or choice.in_pool not in (None, pool):
+        several = len(capabilities) > 1
+        if (several and not choice.of_several) or choice.in_pool not in (None, pool):
             return None
         field = f"json_extract_string(record, '$.{self.label_field}')"
         elsewhere = " AND ".join(f"{field} <> '{one.label}'" for one in capabilities)
@@ -137,6 +138,8 @@ class CandidateStore:
             "pool",
             profile=None if choice.recipe is None else [profile_of(one, choice.recipe) for one in capabilities],
             strategy=choice.strategy,
+            # The lowest of a union are each profile's lowest in turn: no control of the others.
+            combine="sum" if several and choice.name == LOWEST else None,
             top=choice.top or top,
             where=None if pool == WITH else elsewhere,
             seed=seed,

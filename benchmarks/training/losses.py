@@ -172,10 +172,15 @@ class Interval:
         return f"{self.mean:.3f}{self._width}"
 
     @property
+    def signed(self) -> str:
+        """As of a difference: ``-0.382 ± 0.041``."""
+        return f"{self.mean:+.3f}{self._width}"
+
+    @property
     def verdict(self) -> str:
         """As of a difference of losses: ``-0.382 ± 0.041: better``."""
         word = "better" if self.mean < -self.half_width else "worse" if self.mean > self.half_width else "unclear"
-        return f"{self.mean:+.3f}{self._width}: {word}"
+        return f"{self.signed}: {word}"
 
     @property
     def _width(self) -> str:

@@ -25,11 +25,15 @@ from nait_store.selection.quotas import Division, Quota, parse_quota
 from nait_store.selection.redundancy.choice import Redundancy
 from nait_store.selection.requests import SelectionRequest
 from nait_store.selection.statements import Lengths, Limits
-from nait_store.selection.strategies import FuseBy, Strategy, require_distinct
+from nait_store.selection.strategies import Combine, FuseBy, Strategy, require_distinct
 
 if TYPE_CHECKING:
     from nait_store.query.session import QuerySession
 
+_LOWEST_OF_UNION = (
+    "the lowest of a union are each profile's lowest in turn, and these may be another's best: "
+    "for a control of them all add --combine sum (combine='sum')"
+)
 
 @dataclass(frozen=True)
 class Selection:
@@ -155,6 +159,8 @@ def select(
     version = sets.open(parse_reference(request.set_ref, Kind.SET))
     profiles = [registry.open(parse_reference(one.reference, Kind.PROFILE)) for one in request.profiles]
     warnings = [text for profile in profiles for text in require_compatible(profile, version, force=request.force)]
+    if request.strategy is Strategy.LOWEST and request.effective_combine is Combine.UNION and not request.force:
+        warnings.append(_LOWEST_OF_UNION)
     request = _resolved(request, sets, version, profiles, top)
     if request.where is not None:
         check_condition(session, version, request.where)

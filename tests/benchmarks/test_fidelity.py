@@ -11,10 +11,12 @@ import pytest
 
 from benchmarks import fidelity
 from benchmarks.json_lines import read_json_lines, write_json_lines
+from benchmarks.recipes import labelled_corpus
 from benchmarks.report import Report
 from benchmarks.training.choices import BEST, RANDOM
-from benchmarks.training.loss_tables import add_loss_tables
+from benchmarks.training.kept import Aucs, Kept
 from benchmarks.training.losses import Interval, Loss, Losses, Question, difference
+from benchmarks.training.study_tables import add_comparisons, add_tables
 from nait_store.demo.files import DATA, MODEL
 
 np = pytest.importorskip("numpy")
@@ -88,12 +90,63 @@ def test_tables_compare_every_choice_with_chance_and_with_the_best(tmp_path: Pat
         *(loss(seed, BEST, 6.25 + seed / 10) for seed in range(3)),
     )
     report = Report("title", toy=False)
-    add_loss_tables(report, losses)
+    add_tables(report, Kept(losses, Aucs(tmp_path / "aucs.jsonl")))
     (table,) = report.tables
     assert table.title.startswith("Target math, with its source")
     assert [row[0] for row in table.rows] == [RANDOM, BEST]
     assert table.rows[0][3:5] == ("", "+0.250 ± 0.000: worse")
     assert table.rows[1][3:5] == ("-0.250 ± 0.000: better", "")
+
+
+def test_studies_are_compared_by_their_differences(tmp_path: Path) -> None:
+    studies = {}
+    for name, gain in (("small", 0.25), ("large", 0.5)):
+        folder = tmp_path / name
+        folder.mkdir()
+        kept(
+            folder / "losses.jsonl",
+            *(loss(seed, RANDOM, 6.5 + seed / 10) for seed in range(3)),
+            *(loss(seed, BEST, 6.5 - gain + seed / 10) for seed in range(3)),
+        )
+        aucs = Aucs(folder / "aucs.jsonl")
+        aucs.add(0, {"math": {BEST: 0.75, "embedding": 0.5}})
+        aucs.add(1, {"math": {BEST: 0.85, "embedding": 0.6}})
+        studies[name] = Kept.of(folder)
+    report = Report("title", toy=False)
+    add_comparisons(report, studies)
+    with_source, without, rankings = report.tables
+    assert [row[:4] for row in with_source.rows] == [
+        ("small", "math", "3", "-0.250 ± 0.000: better"),
+        ("large", "math", "3", "-0.500 ± 0.000: better"),
+    ]
+    assert not without.rows
+    assert rankings.columns == ("study", "target", BEST, "minus embedding")
+    assert [row[3] for row in rankings.rows] == ["+0.250 ± 0.000"] * 2
+
+
+def test_aucs_go_on_where_they_were_kept(tmp_path: Path) -> None:
+    Aucs(tmp_path / "aucs.jsonl").add(0, {"math": {BEST: 0.75}})
+    again = Aucs(tmp_path / "aucs.jsonl")
+    again.add(1, {"math": {BEST: 0.5}})
+    again.add(0, {"math": {BEST: 1.0}})
+    assert Aucs(tmp_path / "aucs.jsonl").by_target() == {"math": {BEST: {0: 1.0, 1: 0.5}}}
+
+
+@pytest.mark.parametrize("sources", [(), ("code", "maths"), (None,)])
+def test_in_domain_records_without_one_common_label_are_refused(
+    tmp_path: Path, sources: tuple[str | None, ...]
+) -> None:
+    write_json_lines(tmp_path / "pool.jsonl", [{"instruction": "Add.", "output": "2", "source": "code"}])
+    records = [{"instruction": "Add.", "output": "2", "source": source} for source in sources]
+    write_json_lines(tmp_path / "in_domain_law.jsonl", records)
+    with pytest.raises(SystemExit, match=r"in_domain_law.jsonl: its records must have one source"):
+        labelled_corpus(tmp_path, tmp_path, None, ["law"])
+
+
+def test_a_capability_without_a_file_is_refused(tmp_path: Path) -> None:
+    write_json_lines(tmp_path / "pool.jsonl", [])
+    with pytest.raises(SystemExit, match=r"has no in_domain_law.jsonl: name a folder"):
+        labelled_corpus(tmp_path, tmp_path, None, ["law"])
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +199,7 @@ def test_a_study_that_goes_on_trains_only_what_is_missing(
     fidelity.main([*command, "--choices", RANDOM, BEST, "everything", "--pools", "with its source"])
     assert len(trainings) == 1
     table = capsys.readouterr().out
-    fidelity.main(["--tables", str(tmp_path / "losses.jsonl")])
+    fidelity.main(["--tables", str(tmp_path)])
     assert len(trainings) == 1
     rows = {line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")}
     assert any(row.startswith("| everything |") for row in rows)

@@ -185,3 +185,15 @@ def test_a_profile_and_its_weight_are_told_apart(text: str, reference: str, weig
 def test_what_cannot_be_meant_is_refused(built: Built, options: dict[str, Any], says: str) -> None:
     with pytest.raises(InvalidInputError, match=says):
         built[0].select("pool", **options)
+
+
+def test_the_lowest_of_a_union_is_no_control_and_says_so(built: Built) -> None:
+    store, _ = built
+    (warning,) = store.select("pool", profile=["math", "code"], strategy="lowest", top=20).warnings
+    assert "combine='sum'" in warning
+    silent = (
+        {"profile": ["math", "code"], "strategy": "lowest", "combine": "sum"},
+        {"profile": ["math", "code"]},
+        {"profile": "math", "strategy": "lowest"},
+    )
+    assert not any(store.select("pool", top=20, **one).warnings for one in silent)
