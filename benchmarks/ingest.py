@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", help="folder of a causal language model")
     parser.add_argument("--data", help="JSONL of instruction data, or a folder with pool.jsonl")
-    parser.add_argument("--samples", type=int, default=300, help="samples in a timed run (default 300)")
+    parser.add_argument("--samples", type=int, default=1200, help="samples in a timed run (default 1,200)")
     parser.add_argument("--device", default="auto", help="where all of it runs (default: CUDA if there is one)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own)")
 
