@@ -19,7 +19,7 @@ help:
 	@echo "make test     everything that must pass: lint, types, imports, tests, benchmarks at toy size"
 	@echo "make check    the same; its parts are make lint, types, imports and tests"
 	@echo "make bench    benchmarks at full size, written to docs/benchmarks.md (DATA=folder MODEL=folder for real data;"
-	@echo "              ONLY=\"scan sql\" for a part; ROUNDS=5 for less time than 20 minutes)"
+	@echo "              ONLY=\"scan sql\" for a part; ROUNDS=5 for less time than 50 minutes)"
 	@echo "make faults   kills, full disks, flipped bits and races at full size; takes hours"
 	@echo "make format   let ruff format the sources"
 	@echo "make clean    remove the virtual environment, caches and build results"

@@ -124,7 +124,7 @@ def _time(options: Options, report: Report, folder: Path, model: str, data: Path
     processor = {name: Timing(name, tuple(processor_seconds[name][-options.rounds :])) for name in cases}
     n_tokens = sum(int(arguments["input_ids"].numel()) for arguments in batches)
     title = (
-        f"{sum(1 for _ in data.open())} samples, {n_tokens:,} tokens, layout {session.environment.batch_layout}, "
+        f"{sum(1 for _ in data.open()):,} samples, {n_tokens:,} tokens, layout {session.environment.batch_layout}, "
         f"{device if on_gpu else f'{torch.get_num_threads()} threads'}"
     )
     note = "capture: read, render, tokenise, forward, reduce. ingest: capture, write, digest, commit."
