@@ -35,6 +35,7 @@ _LOWEST_OF_UNION = (
     "for a control of them all add --combine sum (combine='sum')"
 )
 
+
 @dataclass(frozen=True)
 class Selection:
     """Ranked samples and how they came about.
