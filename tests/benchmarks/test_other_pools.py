@@ -32,7 +32,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / "medquad" / site / f"{i:03}.xml").write_text(
                 "<Document><QAPairs><QAPair>"
                 f'<Question qtype="{kind}">What of\n  {i}?</Question><Answer> {site}\n {i} </Answer>'
-                '</QAPair><QAPair><Question qtype="causes">Why?</Question><Answer> </Answer></QAPair></QAPairs></Document>'
+                '</QAPair><QAPair><Question qtype="causes">Why?</Question><Answer> </Answer></QAPair>'
+                "</QAPairs></Document>"
             )
     return folder
 
