@@ -39,8 +39,12 @@ def interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T], s
     errors: list[BaseException] = []
     # Not Thread.join(): interrupted, it takes a thread that still runs for one that has ended.
     ended = threading.Event()
+    # Held by whoever comes first: the thread that begins, or the signal that comes before it does.
+    first = threading.Lock()
 
     def work() -> None:
+        if not first.acquire(blocking=False):
+            return
         try:
             outcome.append(run())
         except BaseException as error:
@@ -48,12 +52,14 @@ def interruptible(connection: duckdb.DuckDBPyConnection, run: Callable[[], T], s
         finally:
             ended.set()
 
-    threading.Thread(target=work, name="nait-query", daemon=True).start()
     try:
+        threading.Thread(target=work, name="nait-query", daemon=True).start()
         # Not for ever: a signal that comes just before the wait does not end it.
         while not ended.wait(_LOOK_SECONDS):
             pass
     except BaseException:
+        if first.acquire(blocking=False):
+            raise
         stop()
         while not ended.is_set():
             connection.interrupt()
