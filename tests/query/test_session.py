@@ -348,8 +348,11 @@ def test_unknown_names_are_errors_with_near_ones(shared: Workbench, query: str, 
         ("FROM query('FROM samples(''pool'')')", "hides"),
         ("FROM query_table('activation_sets')", "hides"),
         ("SELECT 1 \x00", "NUL"),
-        # How deep Python's parser of JSON goes depends on its version; what it can read, Arrow cannot hold.
-        ("SELECT " + "[" * 900 + "1" + "]" * 900, "nested too deeply|does not fit into Arrow"),
+        # Python's parser of JSON goes so deep since 3.13; then it is Arrow that cannot hold the result.
+        (
+            "SELECT " + "[" * 900 + "1" + "]" * 900,
+            "nested too deeply" if sys.version_info < (3, 13) else "does not fit into Arrow",
+        ),
         ("SELECT " + "[" * 100 + "1" + "]" * 100, "does not fit into Arrow"),
         ("SELECT '\ud800'", "Unicode"),
     ],
