@@ -5,7 +5,8 @@ what remains is the price of reading, rendering, tokenising, hooks, reduction, w
 beside the wall time, is that of all threads: what others do on the machine hardly moves it. *The script
 everyone writes* reads the same file, runs the whole language model with ``output_hidden_states=True`` on padded
 batches of 8 in file order, averages every layer's hidden states over each sample's tokens and saves them with
-``torch.save``. Loading the model is in neither.
+``torch.save``. Loading the model is in neither. *Ingest, lower half* stores the lower half of the layers, and runs no
+others.
 """
 
 from __future__ import annotations
@@ -92,6 +93,8 @@ def _time(options: Options, report: Report, folder: Path, model: str, data: Path
     from nait_store.schemas.capture import Feature
 
     session = CaptureSession.open(model, features=[Feature.MEAN], device=options.extra.device)
+    layers = session.layers[: max(1, len(session.layers) // 2)]
+    half = CaptureSession.open(model, features=[Feature.MEAN], device=options.extra.device, layers=layers)
     device = session.device
     on_gpu = device.startswith("cuda")
     batches = laid_out(session, data)
@@ -112,6 +115,7 @@ def _time(options: Options, report: Report, folder: Path, model: str, data: Path
         "bare forward": bare_forward(load_model(model, device=device).model, session, batches),
         "capture": captured,
         "ingest": whole,
+        "ingest, lower half": lambda: ingest_into(half, data, store),
         "the usual script": usual_script(
             usual, tokenizer, data, folder / "script.pt", session.settings.max_length_tokens
         ),
@@ -252,7 +256,7 @@ def usual_script(model: Any, tokenizer: Any, data: Path, target: Path, max_lengt
 
 
 def _memory(options: Options, report: Report, folder: Path, model: str, data: Path, n_samples: int) -> None:
-    rounds = 1 if options.toy else max(1, options.rounds // 3)
+    rounds = 1 if options.toy else 3
     peaks: dict[int, list[float]] = {1: [], 4: []}
     parts = {times: spread_records(data, folder / f"part{times}.jsonl", times * n_samples) for times in peaks}
     for _ in range(rounds):

@@ -48,7 +48,12 @@ def ingest(
     ] = "mlp",
     hook_path: HookPath = None,
     layers: Annotated[
-        str | None, typer.Option(metavar="LIST", help="Layers to store, from 0, e.g. 0,2,5-7.", show_default="all")
+        str | None,
+        typer.Option(
+            metavar="LIST",
+            help="Layers to store, from 0, e.g. 0,2,5-7; those above the last of them are not run.",
+            show_default="all",
+        ),
     ] = None,
     template: Annotated[
         Literal["auto", "chat", "alpaca", "plain"],

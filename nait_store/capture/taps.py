@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     import torch
 
 
+class _NothingFollows(Exception):  # noqa: N818 - it is how a pass ends
+    """Ends a forward pass where all that is to be read has been read."""
+
+
 class TappedDecoder:
     """A decoder with hooks on its sites; a context manager that removes them.
+
+    The first pass runs to the decoder's end and shows that every hook fires once. Those that follow it end at the last
+    site: nobody reads what comes after it, be it the last down projection or, with few ``layers``, most of the model.
 
     Parameters
     ----------
@@ -49,9 +56,11 @@ class TappedDecoder:
         self._copies = copies or HostCopies()
         self._reducer: SpanReducer | None = None
         self._fired = [0] * len(plan.sites)
+        self._ran_whole = False
         self._taps = contextlib.ExitStack()
         for slot, site in enumerate(plan.sites):
             self._taps.callback(_attach(plan.decoder, site, self._observer(slot, site)).remove)
+        self._taps.callback(_attach_after(plan.decoder, plan.sites[-1], self._end_pass).remove)
 
     def __enter__(self) -> TappedDecoder:
         return self
@@ -116,8 +125,10 @@ class TappedDecoder:
         self._fired = [0] * len(self._plan.sites)
         try:
             with torch.inference_mode():
-                self._plan.decoder(**inputs.arguments, use_cache=False)
+                with contextlib.suppress(_NothingFollows):
+                    self._plan.decoder(**inputs.arguments, use_cache=False)
                 self._check_fired()
+                self._ran_whole = True
                 return self._reducer.finish(self._copies)
         finally:
             self._reducer = None
@@ -143,6 +154,10 @@ class TappedDecoder:
                 self._reducer.add(slot, activations)
 
         return observe
+
+    def _end_pass(self, *_: object) -> None:
+        if self._reducer is not None and self._ran_whole and all(self._fired):
+            raise _NothingFollows
 
     def _check_fired(self) -> None:
         wrong = [
@@ -173,6 +188,12 @@ def _attach(decoder: Any, site: HookSite, observe: Any) -> Any:
         observe(output[0] if isinstance(output, tuple) else output)
 
     return module.register_forward_hook(after)
+
+
+def _attach_after(decoder: Any, site: HookSite, call: Any) -> Any:
+    """Have something called when a site has been read, by the hook that was attached before; returns its handle."""
+    module = decoder.get_submodule(site.path)
+    return module.register_forward_pre_hook(call) if site.reads == "input" else module.register_forward_hook(call)
 
 
 def measure_width(plan: HookPlan, *, device: str) -> int:

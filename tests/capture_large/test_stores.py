@@ -56,7 +56,7 @@ def test_a_repair_captures_again_with_the_adapter_that_the_set_was_captured_with
     data = bytearray(chunk.read_bytes())
     data[: len(data) // 2] = bytes(len(data) // 2)
     chunk.write_bytes(bytes(data))
-    report = nait_store.open(url).repair(sources=[pool], model=str(base))
+    report = nait_store.open(url).repair(sources=[pool], model=str(base), rejects=str(tmp_path / "rejects"))
     assert report.n_recaptured == 4
     again = nait_store.open(url).sets.open("adapted").segments[-1]
     assert again.record.environment.model_options == f"--model {base} --quantization 4bit --adapter {lora}"
