@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
+import subprocess
+import sys
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from nait_store.errors import StorageError
 from nait_store.storage.location import Location
 from nait_store.storage.pending import PendingFile
-from nait_store.testing.faults import kill_at, no_space_at, no_space_from, write_steps
+from nait_store.testing.faults import no_space_at, no_space_from, write_steps
 from nait_store.testing.object_store import object_store
 
 
@@ -97,17 +98,25 @@ def test_a_disk_that_stays_full(folder: str) -> None:
     assert list(location.walk()) == []
 
 
+_KILLED = """
+import sys
+from nait_store.storage.location import Location
+from nait_store.testing.faults import kill_at, write_steps
+
+with write_steps(sys.argv[1], before=kill_at(int(sys.argv[2]))):
+    Location(sys.argv[1]).write_bytes("x", b"12345678")
+"""
+
+
 def test_a_process_killed_between_two_steps_leaves_what_it_had_written(folder: str) -> None:
     location = Location(folder)
     location.write_bytes("first", b"")
     sizes = []
     for number in range(4):
-        child = os.fork()
-        if child == 0:
-            with write_steps(folder, before=kill_at(number)):
-                location.write_bytes("x", b"12345678")
-            os._exit(0)
-        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        killed = subprocess.run(
+            [sys.executable, "-c", _KILLED, folder, str(number)], capture_output=True, text=True, timeout=60
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
         left = list(location.leftovers())
         sizes.append([file.size_bytes for file in left])
         for file in left:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def killed_at(url: str, number: int) -> bool:
             with write_steps(url, before=kill_at(number)):
                 gc(url)
         except BaseException:
+            traceback.print_exc()
             os._exit(1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
