@@ -11,6 +11,7 @@ import atexit
 import functools
 import importlib.util
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -54,8 +55,13 @@ class Placement:
 @functools.cache
 def _offload_folder() -> str:
     folder = tempfile.mkdtemp(prefix="nait-store-offload-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(_remove, folder, os.getpid())
     return folder
+
+
+def _remove(folder: str, made_by: int) -> None:
+    if os.getpid() == made_by:  # and not at the end of a process that was forked
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def require_accelerate(what: str) -> None:

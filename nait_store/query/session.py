@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 import duckdb
 import numpy as np
 import pyarrow as pa
-from fsspec.core import url_to_fs
 from numpy.typing import NDArray
 
 from nait_store.activations.versions import ActivationSets, SetVersion
@@ -23,6 +21,7 @@ from nait_store.progress import ProgressListener, ignore_progress
 from nait_store.query.arguments import Arguments, bound_parameters
 from nait_store.query.arrow_types import fetch_arrow
 from nait_store.query.composition import compose
+from nait_store.query.connections import close_later, connect
 from nait_store.query.features import FeatureContext
 from nait_store.query.functions import FUNCTIONS
 from nait_store.query.interruption import interruptible
@@ -88,9 +87,8 @@ class QuerySession:
         self._catalog = catalog
         self._catalog_state: CatalogState | None = None
         self._progress = progress
-        self._connection = connection = _connect(location, settings or {})
-        # DuckDB complains on stderr about what is still registered when the interpreter goes down.
-        self._closer = weakref.finalize(self, connection.close)
+        self._connection = connection = connect(location, settings or {})
+        self._closer = close_later(self, connection)
         self._parser = StatementParser(parsing or connection)
         self._arguments = Arguments(parsing or connection)
         self._names = Names(sets, registry)
@@ -380,21 +378,3 @@ def _no_selections(reference: str) -> pa.Table:
     raise InvalidInputError(
         f"the samples of {reference} cannot be read in this session", next_step="open the store with nait_store.open()"
     )
-
-
-def _connect(location: Location, settings: Mapping[str, str | bool | int]) -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(
-        ":memory:",
-        config={
-            # A table that is not there must be an error, never a variable of the caller that has its name.
-            "python_enable_replacements": False,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            **settings,
-        },
-    )
-    connection.execute("SET TimeZone = 'UTC'").fetchall()
-    connection.execute("SET enable_progress_bar = false").fetchall()  # notebooks would show one beside ours
-    if not location.is_local:
-        connection.register_filesystem(url_to_fs(location.url)[0])
-    return connection
