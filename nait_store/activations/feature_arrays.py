@@ -88,6 +88,12 @@ class FeatureArrays:
         whole: NDArray[Any] = raw.view(grid.dtype).reshape(grid.chunk_rows, self._record.n_neurons)
         return whole[: span.stop - span.start]
 
+    def is_in_page_cache(self, feature: Feature, index: int, block: int) -> bool:
+        """Whether a chunk can be had without waiting for a disk or decoding it; see :meth:`SegmentReader.chunk`."""
+        if self._array(feature).grid is None:
+            return False
+        return self._files.is_in_page_cache(chunk_path(feature, block, index), self.chunk_bytes(feature))
+
     def row(self, feature: Feature, index: int, row: int) -> NDArray[Any]:
         """One layer of one row, [J], as stored; of a remote store's plain chunk only these bytes are fetched."""
         array = self._array(feature)

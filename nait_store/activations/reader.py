@@ -232,6 +232,10 @@ class SegmentReader:
         """
         return self._arrays.chunk(feature, self._index(layer), block, keep=keep, memory=memory)
 
+    def is_in_page_cache(self, feature: Feature, layer: int, block: int) -> bool:
+        """Whether :meth:`chunk` would map a file that lies in the page cache: it waits for nothing then."""
+        return self._arrays.is_in_page_cache(feature, self._index(layer), block)
+
     def chunk_bytes(self, feature: Feature) -> int:
         """What a whole chunk of a feature takes."""
         return self._arrays.chunk_bytes(feature)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nait_store.activations.chunk_memory import ChunkMemory, is_cached
 from nait_store.activations.missing import missing_file
-from nait_store.errors import CorruptChunkError, NotFoundError, StorageError
+from nait_store.errors import CorruptChunkError, NaitStoreError, NotFoundError, StorageError
 from nait_store.schemas.record import FileDigest
 from nait_store.storage.digests import check_file, sha256_bytes
 from nait_store.storage.location import Location
@@ -147,6 +147,13 @@ class SegmentFiles:
         for path, file in self._listed.items():
             if path.startswith(prefix):
                 check_file(self.location, self.folder, file, hashed=self._verify)
+
+    def is_in_page_cache(self, path: str, n_bytes: int) -> bool:
+        """Whether a file of a known size lies in this machine's page cache, as far as can be told."""
+        try:
+            return self.location.is_local and is_cached(self._map(path, n_bytes, None)) is True
+        except NaitStoreError:  # whoever reads it will hear of it
+            return False
 
     def _map(self, path: str, n_bytes: int, memory: ChunkMemory | None) -> NDArray[np.uint8]:
         local = self.location.local_path(f"{self.folder}/{path}")

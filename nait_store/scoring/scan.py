@@ -29,6 +29,7 @@ from nait_store.storage.object_cache import object_cache
 THREADS_VARIABLE = "NAIT_STORE_THREADS"
 _HANDED_OUT = 4  # chunks for each thread in advance, so that none waits while results are collected
 _WAITING_THREADS = 4  # besides those that compute: they wait for the disk meanwhile
+_PASSES_LOOKED_AT = 8  # their first and last chunks: whether the page cache has them
 _TERMS_BYTES = 16 << 20  # of one range: chunks of few neurons have so many rows that they are scored in parts
 _HELD_BYTES = 128 << 20  # of all ranges on their way, but for one
 _CHUNKS_BYTES = 320 << 20  # of all threads together, which there are no more of than that allows
@@ -185,7 +186,7 @@ class _Threads:
 
     def __init__(self, passes: Sequence[_Pass], n_computing: int, kernels: Kernels) -> None:
         largest_bytes = max(work.segment.chunk_bytes(work.feature) for work in passes)
-        waiting = _REMOTE_THREADS if any(work.segment.is_remote for work in passes) else _WAITING_THREADS
+        waiting = _waiting_threads(passes)
         n_threads = max(1, min(n_computing + waiting, _CHUNKS_BYTES // largest_bytes))
         self.n_ahead = n_computing * _HANDED_OUT + waiting
         self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="nait-score")
@@ -224,6 +225,23 @@ class _Threads:
     def end(self) -> None:
         """Drop what has not begun, and wait for the rest."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _waiting_threads(passes: Sequence[_Pass]) -> int:
+    """Threads besides those that compute; none where nothing is waited for, since they would only be in the way.
+
+    Whether the page cache has the chunks is judged by a few, from the first to the last one. Where that is wrong, no
+    more than the disk's idle time while kernels run is lost.
+    """
+    if any(work.segment.is_remote for work in passes):
+        return _REMOTE_THREADS
+    read = [work for work in passes if work.blocks and work.plan.layers]
+    chosen = np.linspace(0, len(read) - 1, min(len(read), _PASSES_LOOKED_AT)).astype(int)
+    for work in (read[index] for index in chosen):
+        for layer, (block, _) in ((work.plan.layers[0], work.blocks[0]), (work.plan.layers[-1], work.blocks[-1])):
+            if not work.segment.is_in_page_cache(work.feature, layer.layer, block):
+                return _WAITING_THREADS
+    return 0
 
 
 def _passes(pairs: Pairs, rows: Mapping[str, NDArray[np.int64]] | None) -> list[_Pass]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,48 @@ def test_scores_of_chunks_that_are_not_in_the_page_cache_are_the_same(
     for a, b in zip(scan(pairs), mapped, strict=True):
         assert np.array_equal(a.scores.scores, b.scores)
         assert np.array_equal(a.scores.projections, b.projections)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_threads_that_wait_for_a_disk_are_there_only_where_there_is_something_to_wait_for(
+    version: SetVersion, monkeypatch: pytest.MonkeyPatch, cached: bool
+) -> None:
+    last = version.segments[1].segment_id
+    read, lock, reading, most = SegmentReader.chunk, threading.Lock(), 0, 0
+
+    def counted(self: SegmentReader, *arguments: Any, **options: Any) -> NDArray[Any]:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        time.sleep(0.005)
+        with lock:
+            reading -= 1
+        return read(self, *arguments, **options)
+
+    monkeypatch.setattr(SegmentReader, "chunk", counted)
+    monkeypatch.setattr(
+        SegmentReader, "is_in_page_cache", lambda self, *_: cached or self.segment_id != last or _[-1] == 0
+    )
+    pairs = [(segment, [target()]) for segment in version.segments]
+    assert len(list(scan(pairs, n_threads=1))) == 6
+    assert most == 1 if cached else most > 1
+
+
+def test_whether_chunks_are_in_the_page_cache_is_asked_and_nothing_is_raised(
+    version: SetVersion, location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = version.segments[0]
+    assert segment.is_in_page_cache(Feature.MEAN, 0, 0)  # it was written just now
+    for answer in (False, None):
+        with monkeypatch.context() as patch:
+            patch.setattr("nait_store.activations.segment_files.is_cached", lambda _, answer=answer: answer)
+            assert not segment.is_in_page_cache(Feature.MEAN, 0, 0)
+    (chunk,) = Path(str(location.local_path())).glob(
+        f"activations/pool/segments/{segment.segment_id}/data.zarr/mean/c/0/0/0"
+    )
+    chunk.unlink()
+    assert not segment.is_in_page_cache(Feature.MEAN, 0, 0)
 
 
 def test_callers_may_scan_in_several_threads(version: SetVersion) -> None:
