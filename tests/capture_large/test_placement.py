@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -172,3 +173,27 @@ def test_without_accelerate_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "accelerate", None)
     with pytest.raises(MissingExtraError, match=r"nait-store\[accelerate\]"):
         plan_placement("auto", None, "auto")
+
+
+def test_a_fork_that_ends_leaves_the_offload_folder_to_its_parent() -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from nait_store.capture.placement import plan_placement
+
+folder = plan_placement("auto", None, "auto").loading_options()["offload_folder"]
+if os.fork() == 0:
+    sys.exit(0)
+os.wait()
+print(folder, Path(folder).is_dir())
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    folder, was_there = ran.stdout.split()
+    assert was_there == "True"
+    assert not Path(folder).exists()
