@@ -235,7 +235,7 @@ def _waiting_threads(passes: Sequence[_Pass]) -> int:
     """
     if any(work.segment.is_remote for work in passes):
         return _REMOTE_THREADS
-    read = [work for work in passes if work.blocks and work.plan.layers]
+    read = [work for work in passes if work.blocks]
     chosen = np.linspace(0, len(read) - 1, min(len(read), _PASSES_LOOKED_AT)).astype(int)
     for work in (read[index] for index in chosen):
         for layer, (block, _) in ((work.plan.layers[0], work.blocks[0]), (work.plan.layers[-1], work.blocks[-1])):

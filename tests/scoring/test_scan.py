@@ -251,7 +251,9 @@ def test_threads_that_wait_for_a_disk_are_there_only_where_there_is_something_to
 
     monkeypatch.setattr(SegmentReader, "chunk", counted)
     monkeypatch.setattr(
-        SegmentReader, "is_in_page_cache", lambda self, *_: cached or self.segment_id != last or _[-1] == 0
+        SegmentReader,
+        "is_in_page_cache",
+        lambda self, _feature, _layer, block: cached or self.segment_id != last or block == 0,
     )
     pairs = [(segment, [target()]) for segment in version.segments]
     assert len(list(scan(pairs, n_threads=1))) == 6
